@@ -1,0 +1,30 @@
+//! The pinpost line protocol, version 1: bytes in, values out.
+//!
+//! Server, client, examples and tests share this module, so it is pure: no
+//! sockets, clocks, locks or logging. Whatever is parsed here can be printed
+//! here, and parses again to the same value.
+//!
+//! Reading order: [`name`] (who and what), [`line`] (bytes to lines),
+//! [`request`] (what a client says), [`reply`] (what the server says),
+//! [`envelope`] (what one node tells another).
+
+pub mod envelope;
+pub mod line;
+pub mod name;
+pub mod reply;
+pub mod request;
+
+pub use envelope::{Envelope, Fate};
+pub use line::{Line, LineDecoder};
+pub use name::{MessageId, NodeId, RoomRef, SessionId, Tag, UserName, UserRef};
+pub use reply::{CloseReason, ErrorCode, ServerLine};
+pub use request::{Request, TaggedRequest, Verb};
+
+/// The version that `HELLO` announces.
+pub const VERSION: u32 = 1;
+
+/// Default for the longest request line, LF included.
+pub const LINE_BYTES_MAX: usize = 4096;
+
+/// The most that the setting `max-line` may allow.
+pub const LINE_BYTES_LIMIT: usize = 65_536;

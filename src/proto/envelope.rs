@@ -1,0 +1,40 @@
+//! What one node tells another: a message with its addressing, and what became
+//! of it.
+//!
+//! These are the values; how they are written to bytes is the business of the
+//! carrier that needs bytes.
+
+use crate::proto::name::{MessageId, UserName};
+
+/// One message on its way from the origin to a node that holds sessions of the
+/// recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The origin's number for this message: the receipt names it. `None` asks
+    /// for no receipt (`CAST`).
+    pub number: Option<u64>,
+    /// The sender.
+    pub from: UserName,
+    /// The recipient.
+    pub to: UserName,
+    /// The message's id.
+    pub id: MessageId,
+    /// The message's text.
+    pub text: Box<str>,
+}
+
+impl Envelope {
+    /// The memory that the envelope holds, in bytes: what bounds count.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.text.len()
+    }
+}
+
+/// What a receipt tells of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Written to a session of the recipient.
+    Delivered,
+    /// The recipient has no session on that node, or none that took it.
+    NotHere,
+}

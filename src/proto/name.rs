@@ -1,0 +1,253 @@
+//! Names and ids: types whose values are valid because they exist.
+//!
+//! A borrowed form (`UserRef`) comes out of a parsed line without a copy; the
+//! owned form (`UserName`) is one shared allocation. Nothing here knows how an
+//! id is made: that takes randomness, which `proto` does without.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// The most bytes of a user name, a room name or an id.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// A valid user name that borrows from the line it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UserRef<'a>(&'a str);
+
+impl<'a> UserRef<'a> {
+    /// Takes 1 to 64 bytes without space or control character, not beginning
+    /// with `#`, `@` or `+`, and holding no `#`; anything else is `None`.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let first_is_mark = matches!(text.as_bytes().first(), None | Some(b'#' | b'@' | b'+'));
+        let fits = text.len() <= NAME_BYTES_MAX;
+        let clean = !text.chars().any(|c| c == ' ' || c == '#' || c.is_control());
+        (!first_is_mark && fits && clean).then_some(UserRef(text))
+    }
+
+    /// The name as text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+/// A valid user name, shared by all who need it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserName(Arc<str>);
+
+impl UserName {
+    /// Takes what [`UserRef::parse`] takes.
+    pub fn parse(text: &str) -> Option<Self> {
+        UserRef::parse(text).map(Self::from)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The borrowed form.
+    pub fn borrowed(&self) -> UserRef<'_> {
+        UserRef(&self.0)
+    }
+}
+
+impl From<UserRef<'_>> for UserName {
+    fn from(user: UserRef<'_>) -> Self {
+        UserName(user.0.into())
+    }
+}
+
+impl Borrow<str> for UserName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A valid room name, kept without its `#`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RoomRef<'a>(UserRef<'a>);
+
+impl<'a> RoomRef<'a> {
+    /// Takes `#` and then what a user name may be.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        UserRef::parse(text.strip_prefix('#')?).map(RoomRef)
+    }
+
+    /// The name without its `#`.
+    pub fn as_str(self) -> &'a str {
+        self.0.as_str()
+    }
+}
+
+/// A tag or a client's message id: 1 to 64 of `A-Z a-z 0-9 . _ - ~`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag<'a>(&'a str);
+
+impl<'a> Tag<'a> {
+    /// Takes the form of an `<id>`; anything else is `None`.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
+        let clean = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-~".contains(&b));
+        (fits && clean).then_some(Tag(text))
+    }
+
+    /// The tag without its `@`.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+/// The name of one session: 8 of `0-9 a-z`, unique in the cluster by chance
+/// (one in 2.8 million million).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId([u8; 8]);
+
+impl SessionId {
+    /// The characters of a session id.
+    pub const ALPHABET: [char; 36] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j',
+        'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
+    ];
+
+    /// Takes 8 characters of [`SessionId::ALPHABET`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 8] = text.as_bytes().try_into().ok()?;
+        let clean = bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+        clean.then_some(SessionId(bytes))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a session id is ASCII: parse is its only maker")
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name of one message: together with its sender it is unique.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum MessageId {
+    /// Made by the sender's node: the sender's session and a counter.
+    Counted(SessionId, u64),
+    /// Chosen by the sender: the tag of its `SEND`.
+    Tag(Box<str>),
+}
+
+impl MessageId {
+    /// Appends the id as it stands in a line.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        match self {
+            MessageId::Counted(session, count) => {
+                out.extend_from_slice(&session.0);
+                out.push(b'-');
+                print_number(*count, out);
+            }
+            MessageId::Tag(tag) => out.extend_from_slice(tag.as_bytes()),
+        }
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MessageId::Counted(session, count) => write!(f, "{}-{count}", session.as_str()),
+            MessageId::Tag(tag) => f.write_str(tag),
+        }
+    }
+}
+
+/// Appends `number` in decimal digits, without the formatting machinery: this
+/// is on the path of every message.
+pub(crate) fn print_number(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// The name of one incarnation of one node: its readable name, `-`, and 8
+/// random characters. Fresh at every start, dead for ever once dead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// The most bytes of the readable part.
+    pub const NAME_BYTES_MAX: usize = 32;
+
+    /// Joins a readable name with a random suffix. `None` when the name is not
+    /// 1 to 32 of `A-Z a-z 0-9 . _ -` or the suffix is empty or holds a space.
+    pub fn new(name: &str, suffix: &str) -> Option<Self> {
+        let suffix_is_clean = !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_graphic());
+        (Self::is_name(name) && suffix_is_clean).then(|| NodeId(format!("{name}-{suffix}").into()))
+    }
+
+    /// Tells whether `name` can be the readable part of a node id.
+    pub fn is_name(name: &str) -> bool {
+        let fits = (1..=Self::NAME_BYTES_MAX).contains(&name.len());
+        fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users() {
+        for good in ["a", "alice", "小明", "a@b", "a+b", "o'neil", &"x".repeat(64)] {
+            assert!(UserRef::parse(good).is_some(), "{good}");
+        }
+        let long = "x".repeat(65);
+        for bad in ["", "#a", "@a", "+a", "a#b", "a b", "a\tb", "a\u{85}b", "a\u{7f}", &long] {
+            assert!(UserRef::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn rooms_tags_sessions_nodes() {
+        assert!(RoomRef::parse("#lobby").is_some());
+        for bad in ["lobby", "#", "##a", "#a#b", "#@a"] {
+            assert!(RoomRef::parse(bad).is_none(), "{bad}");
+        }
+        assert!(Tag::parse("A.z_0-~").is_some());
+        for bad in ["", "a b", "a@", "é", &"t".repeat(65)] {
+            assert!(Tag::parse(bad).is_none(), "{bad}");
+        }
+        assert_eq!(SessionId::parse("4k2jd8s0").expect("valid").as_str(), "4k2jd8s0");
+        for bad in ["4k2jd8s", "4K2jd8s0", "4k2jd8s00"] {
+            assert!(SessionId::parse(bad).is_none(), "{bad}");
+        }
+        assert_eq!(NodeId::new("pi", "V1StGXR8").expect("valid").as_str(), "pi-V1StGXR8");
+        for bad in ["", "a b", "a/b", &"n".repeat(33)] {
+            assert!(NodeId::new(bad, "x").is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn message_ids_print_as_they_display() {
+        let session = SessionId::parse("4k2jd8s0").expect("valid");
+        for count in [0, 9, 10, 4_294_967_296, u64::MAX] {
+            let id = MessageId::Counted(session, count);
+            let mut out = vec![];
+            id.print(&mut out);
+            assert_eq!(out, id.to_string().into_bytes());
+        }
+    }
+}

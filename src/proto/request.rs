@@ -1,0 +1,458 @@
+//! What a client says: requests, their tags, and what is wrong with a line.
+//!
+//! Parsing refuses in one fixed order: text, tag, verb, fields. So the same bad
+//! line gets the same error whoever sends it, and the error still carries the
+//! line's tag when it had a well-formed one.
+
+use crate::proto::line::Line;
+use crate::proto::name::{RoomRef, Tag, UserRef};
+use crate::proto::reply::ErrorCode;
+
+/// One request, borrowing from its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Makes this connection a session of the user.
+    Login {
+        /// Who wants to come in.
+        user: UserRef<'a>,
+        /// What proves it, where proof is asked for.
+        token: Option<&'a str>,
+        /// The client will acknowledge each message.
+        ack: bool,
+    },
+    /// Routes one message to a user.
+    Send {
+        /// The recipient.
+        to: UserRef<'a>,
+        /// The message; never empty.
+        text: &'a str,
+    },
+    /// Routes one message to the members of a room.
+    SendRoom {
+        /// The room.
+        room: RoomRef<'a>,
+        /// The message; never empty.
+        text: &'a str,
+    },
+    /// Routes one message at most once, without an answer.
+    Cast {
+        /// The recipient.
+        to: UserRef<'a>,
+        /// The message; never empty.
+        text: &'a str,
+    },
+    /// The client has taken a message.
+    Ack {
+        /// The message.
+        id: Tag<'a>,
+        /// Its sender.
+        from: UserRef<'a>,
+    },
+    /// Asks for presence.
+    Who(UserRef<'a>),
+    /// From now on `UP` and `DOWN` tell of changes.
+    Watch(UserRef<'a>),
+    /// Ends a watch.
+    Unwatch(UserRef<'a>),
+    /// Enters a room.
+    Join(RoomRef<'a>),
+    /// Leaves a room.
+    Leave(RoomRef<'a>),
+    /// Asks for a `PONG` with the same text.
+    Ping(Option<&'a str>),
+    /// Asks what can be said, or how one verb is used.
+    Help(Option<&'a str>),
+    /// Ends the connection in order.
+    Quit,
+}
+
+/// A line as the server understood it: the tag to answer under, and the
+/// request or the reason why it is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaggedRequest<'a> {
+    /// The tag, when the line began with a well-formed one.
+    pub tag: Option<Tag<'a>>,
+    /// The request.
+    pub request: Result<Request<'a>, BadLine>,
+}
+
+/// What is wrong with a line: a code for programs, a sentence for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// The code of the `ERR` reply.
+    pub code: ErrorCode,
+    /// The text of the `ERR` reply.
+    pub text: &'static str,
+}
+
+impl<'a> TaggedRequest<'a> {
+    /// Understands one decoded line.
+    pub fn parse(line: Line<'a>) -> Self {
+        match line {
+            Line::Whole(bytes) => Self::parse_bytes(bytes),
+            Line::TooLong(head) => TaggedRequest {
+                tag: tag_of(head),
+                request: Err(bad(ErrorCode::TooLong, "the line is over this server's max-line")),
+            },
+        }
+    }
+
+    fn parse_bytes(bytes: &'a [u8]) -> Self {
+        let Some(text) = clean_text(bytes) else {
+            let request = Err(bad(ErrorCode::BadText, "a line is UTF-8 without control characters"));
+            return TaggedRequest { tag: tag_of(bytes), request };
+        };
+        let Some(tagged) = text.strip_prefix('@') else {
+            return TaggedRequest { tag: None, request: Request::parse(text) };
+        };
+        let (tag, rest) = tagged.split_once(' ').unwrap_or((tagged, ""));
+        match Tag::parse(tag) {
+            None => TaggedRequest {
+                tag: None,
+                request: Err(bad(ErrorCode::BadLine, "a tag is 1 to 64 of A-Z a-z 0-9 . _ - ~")),
+            },
+            Some(tag) => TaggedRequest { tag: Some(tag), request: Request::parse(rest) },
+        }
+    }
+
+    /// Appends the line that parses to this, its LF included; nothing for one
+    /// that is no request.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        let Ok(request) = self.request else { return };
+        if let Some(tag) = self.tag {
+            out.push(b'@');
+            out.extend_from_slice(tag.as_str().as_bytes());
+            out.push(b' ');
+        }
+        request.print(out);
+        out.push(b'\n');
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Understands a request without tag and line ending.
+    ///
+    /// # Errors
+    /// `unknown-verb`, or `bad-line` when a field is missing or malformed.
+    pub fn parse(line: &'a str) -> Result<Self, BadLine> {
+        // An empty field is a missing one; only an optional text at the end may be empty.
+        let (word, rest) = match line.split_once(' ') {
+            Some((word, rest)) => (word, Some(rest)),
+            None => (line, None),
+        };
+        if word.is_empty() {
+            return Err(bad(ErrorCode::BadLine, "a request begins with its verb"));
+        }
+        let Some(verb) = Verb::parse(word) else {
+            return Err(bad(ErrorCode::UnknownVerb, "no such request; HELP lists them"));
+        };
+        verb.fields(rest).ok_or(bad(ErrorCode::BadLine, verb.usage()))
+    }
+
+    /// The request's verb.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Request::Login { .. } => Verb::Login,
+            Request::Send { .. } | Request::SendRoom { .. } => Verb::Send,
+            Request::Cast { .. } => Verb::Cast,
+            Request::Ack { .. } => Verb::Ack,
+            Request::Who(_) => Verb::Who,
+            Request::Watch(_) => Verb::Watch,
+            Request::Unwatch(_) => Verb::Unwatch,
+            Request::Join(_) => Verb::Join,
+            Request::Leave(_) => Verb::Leave,
+            Request::Ping(_) => Verb::Ping,
+            Request::Help(_) => Verb::Help,
+            Request::Quit => Verb::Quit,
+        }
+    }
+
+    /// Appends the request without tag and line ending.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        let mut put = |parts: &[&str]| parts.iter().for_each(|p| out.extend_from_slice(p.as_bytes()));
+        put(&[self.verb().word()]);
+        match *self {
+            Request::Login { user, token, ack } => {
+                put(&[" ", user.as_str()]);
+                if let Some(token) = token {
+                    put(&[" ", token]);
+                }
+                if ack {
+                    put(&[" ack"]);
+                }
+            }
+            Request::Send { to, text } | Request::Cast { to, text } => put(&[" ", to.as_str(), " ", text]),
+            Request::SendRoom { room, text } => put(&[" #", room.as_str(), " ", text]),
+            Request::Ack { id, from } => put(&[" ", id.as_str(), " ", from.as_str()]),
+            Request::Who(user) | Request::Watch(user) | Request::Unwatch(user) => put(&[" ", user.as_str()]),
+            Request::Join(room) | Request::Leave(room) => put(&[" #", room.as_str()]),
+            Request::Ping(Some(text)) | Request::Help(Some(text)) => put(&[" ", text]),
+            Request::Ping(None) | Request::Help(None) | Request::Quit => {}
+        }
+    }
+}
+
+/// The verbs: one row each for how it is written and used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// `LOGIN`
+    Login,
+    /// `SEND`
+    Send,
+    /// `CAST`
+    Cast,
+    /// `ACK`
+    Ack,
+    /// `WHO`
+    Who,
+    /// `WATCH`
+    Watch,
+    /// `UNWATCH`
+    Unwatch,
+    /// `JOIN`
+    Join,
+    /// `LEAVE`
+    Leave,
+    /// `PING`
+    Ping,
+    /// `HELP`
+    Help,
+    /// `QUIT`
+    Quit,
+}
+
+impl Verb {
+    /// Every verb, in the order in which `HELP` tells them.
+    pub const ALL: [Verb; 12] = [
+        Verb::Login,
+        Verb::Send,
+        Verb::Cast,
+        Verb::Ack,
+        Verb::Who,
+        Verb::Watch,
+        Verb::Unwatch,
+        Verb::Join,
+        Verb::Leave,
+        Verb::Ping,
+        Verb::Help,
+        Verb::Quit,
+    ];
+
+    /// Finds the verb without regard to case.
+    pub fn parse(word: &str) -> Option<Verb> {
+        Self::ALL.into_iter().find(|verb| verb.word().eq_ignore_ascii_case(word))
+    }
+
+    /// The verb as it is written.
+    pub fn word(self) -> &'static str {
+        let usage = self.usage();
+        usage.split_once(' ').map_or(usage, |(word, _)| word)
+    }
+
+    /// The form of the request.
+    pub fn usage(self) -> &'static str {
+        match self {
+            Verb::Login => "LOGIN <user> [<token>] [ack]",
+            Verb::Send => "SEND <user> <text>",
+            Verb::Cast => "CAST <user> <text>",
+            Verb::Ack => "ACK <id> <user>",
+            Verb::Who => "WHO <user>",
+            Verb::Watch => "WATCH <user>",
+            Verb::Unwatch => "UNWATCH <user>",
+            Verb::Join => "JOIN #<room>",
+            Verb::Leave => "LEAVE #<room>",
+            Verb::Ping => "PING [<text>]",
+            Verb::Help => "HELP [<verb>]",
+            Verb::Quit => "QUIT",
+        }
+    }
+
+    /// Reads the fields after the verb; `None` is a bad line.
+    fn fields<'a>(self, rest: Option<&'a str>) -> Option<Request<'a>> {
+        // `WHO ` and `WHO` both lack the user; `PING ` and `PING` are the same.
+        let rest = rest.filter(|rest| !rest.is_empty());
+        Some(match self {
+            Verb::Ping => Request::Ping(rest),
+            Verb::Help => match rest {
+                Some(word) if word.contains(' ') => return None,
+                word => Request::Help(word),
+            },
+            Verb::Quit => return rest.is_none().then_some(Request::Quit),
+            Verb::Who => Request::Who(UserRef::parse(rest?)?),
+            Verb::Watch => Request::Watch(UserRef::parse(rest?)?),
+            Verb::Unwatch => Request::Unwatch(UserRef::parse(rest?)?),
+            Verb::Join => Request::Join(RoomRef::parse(rest?)?),
+            Verb::Leave => Request::Leave(RoomRef::parse(rest?)?),
+            Verb::Ack => {
+                let (id, from) = rest?.split_once(' ')?;
+                Request::Ack { id: Tag::parse(id)?, from: UserRef::parse(from)? }
+            }
+            Verb::Cast | Verb::Send => {
+                let (to, text) = rest?.split_once(' ').filter(|(_, text)| !text.is_empty())?;
+                match self {
+                    Verb::Cast => Request::Cast { to: UserRef::parse(to)?, text },
+                    _ if to.starts_with('#') => Request::SendRoom { room: RoomRef::parse(to)?, text },
+                    _ => Request::Send { to: UserRef::parse(to)?, text },
+                }
+            }
+            Verb::Login => return login(rest?),
+        })
+    }
+}
+
+fn login(rest: &str) -> Option<Request<'_>> {
+    let mut words = rest.split(' ');
+    let user = UserRef::parse(words.next()?)?;
+    let (token, ack) = match (words.next(), words.next(), words.next()) {
+        (None, ..) => (None, false),
+        (Some("ack"), None, _) => (None, true),
+        (Some(token), None, _) => (Some(token), false),
+        (Some(token), Some("ack"), None) if token != "ack" => (Some(token), true),
+        _ => return None,
+    };
+    let token_is_whole = token.is_none_or(|token| !token.is_empty());
+    token_is_whole.then_some(Request::Login { user, token, ack })
+}
+
+/// The line as text, if it is UTF-8 and its only control characters are TABs.
+fn clean_text(bytes: &[u8]) -> Option<&str> {
+    // Without an early exit, so that it compiles to a few vector instructions.
+    let controls = bytes.iter().fold(false, |found, &b| found | ((b < 0x20) & (b != b'\t')) | (b == 0x7f));
+    let text = std::str::from_utf8(bytes).ok().filter(|_| !controls)?;
+    // C1, U+0080 to U+009F, is written C2 80 to C2 9F.
+    let has_c1 = |at: usize| (0x80..=0x9f).contains(&bytes[at + 1]);
+    (!memchr::memchr_iter(0xc2, bytes).any(has_c1)).then_some(text)
+}
+
+/// The tag of a line that is bad for another reason.
+fn tag_of(bytes: &[u8]) -> Option<Tag<'_>> {
+    let end = memchr::memchr(b' ', bytes)?;
+    Tag::parse(std::str::from_utf8(bytes[..end].strip_prefix(b"@")?).ok()?)
+}
+
+fn bad(code: ErrorCode, text: &'static str) -> BadLine {
+    BadLine { code, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[u8]) -> TaggedRequest<'_> {
+        TaggedRequest::parse(Line::Whole(line))
+    }
+
+    fn check_bad(line: &[u8], tag: Option<&str>, code: ErrorCode) {
+        let parsed = parse(line);
+        assert_eq!(parsed.tag.map(Tag::as_str), tag, "{line:?}");
+        assert_eq!(parsed.request.expect_err("bad").code, code, "{:?}", String::from_utf8_lossy(line));
+    }
+
+    #[test]
+    fn what_parses_prints_and_parses_again() {
+        let samples = [
+            "LOGIN alice",
+            "LOGIN alice ack",
+            "LOGIN alice token",
+            "LOGIN alice token ack",
+            "LOGIN 小明",
+            "SEND bob hello there",
+            "SEND bob  two  spaces ",
+            "SEND bob \ttab",
+            "SEND #lobby hi all",
+            "CAST bob hi",
+            "ACK a.b_c-d~1 bob",
+            "WHO bob",
+            "WATCH bob",
+            "UNWATCH bob",
+            "JOIN #lobby",
+            "LEAVE #lobby",
+            "PING",
+            "PING some text",
+            "HELP",
+            "HELP SEND",
+            "QUIT",
+            "@t-1 SEND bob hi",
+        ];
+        for sample in samples {
+            let parsed = parse(sample.as_bytes());
+            assert!(parsed.request.is_ok(), "{sample}");
+            let mut printed = vec![];
+            parsed.print(&mut printed);
+            assert_eq!(String::from_utf8_lossy(&printed), format!("{sample}\n"));
+        }
+    }
+
+    #[test]
+    fn verbs_are_matched_without_regard_to_case() {
+        assert_eq!(parse(b"ping x").request, Ok(Request::Ping(Some("x"))));
+        assert_eq!(parse(b"Quit").request, Ok(Request::Quit));
+        assert_eq!(parse(b"PING ").request, Ok(Request::Ping(None)));
+    }
+
+    #[test]
+    fn bad_lines() {
+        let bad = ErrorCode::BadLine;
+        for line in [
+            " ",
+            " PING",
+            "LOGIN",
+            "LOGIN ",
+            "LOGIN  alice",
+            "LOGIN #a",
+            "LOGIN a b c",
+            "LOGIN a ack ack",
+            "LOGIN a ",
+            "LOGIN a t ack x",
+            "LOGIN a  ack",
+            "SEND",
+            "SEND bob",
+            "SEND bob ",
+            "SEND  bob hi",
+            "SEND @x hi",
+            "SEND #a#b hi",
+            "SEND # hi",
+            "CAST #room hi",
+            "CAST bob",
+            "WHO",
+            "WHO a b",
+            "WHO ",
+            "WATCH #a",
+            "JOIN lobby",
+            "JOIN #",
+            "LEAVE",
+            "ACK",
+            "ACK id",
+            "ACK i!d bob",
+            "QUIT now",
+            "HELP a b",
+            "@",
+            "@ PING",
+            "@a!b PING",
+        ] {
+            check_bad(line.as_bytes(), None, bad);
+        }
+        check_bad(b"@tag", Some("tag"), bad);
+        check_bad(b"@tag ", Some("tag"), bad);
+        check_bad(b"@tag WHO", Some("tag"), bad);
+        check_bad(b"@tag  PING", Some("tag"), bad);
+    }
+
+    #[test]
+    fn unknown_verbs_and_bad_text_keep_their_tag() {
+        check_bad(b"FETCH x", None, ErrorCode::UnknownVerb);
+        check_bad(b"@t FETCH x", Some("t"), ErrorCode::UnknownVerb);
+        for line in
+            [&b"SEND bob \x1b[2J"[..], b"SEND bob \x7f", b"PING \xc2\x9b", b"PING \xff", b"PING a\rb", b"\0"]
+        {
+            check_bad(line, None, ErrorCode::BadText);
+        }
+        check_bad(b"@t PING \x07", Some("t"), ErrorCode::BadText);
+        check_bad(b"@t\xff PING \x07", None, ErrorCode::BadText);
+        let long = TaggedRequest::parse(Line::TooLong(b"@t SEND bob xxxxx"));
+        assert_eq!(long.tag.map(Tag::as_str), Some("t"));
+        assert_eq!(long.request.expect_err("bad").code, ErrorCode::TooLong);
+        assert_eq!(TaggedRequest::parse(Line::TooLong(b"SEND bob xxxxx")).tag, None);
+        assert!(parse("PING \u{c2}\u{a0}é".as_bytes()).request.is_ok());
+    }
+}
