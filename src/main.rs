@@ -1,1 +1,67 @@
-fn main() {}
+//! The `pinpost` command: arguments in, exit codes out.
+//!
+//! Exit codes: 0 when it went well, 1 for a failure at run time, 2 for wrong
+//! arguments or settings. Everything else is in the library.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+mod args;
+mod log_to_stderr;
+
+use args::{Command, Usage};
+use pinpost::config::Config;
+use pinpost::server::Server;
+use smol::stream::StreamExt;
+
+fn main() -> ExitCode {
+    let result = match args::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Serve(config)) => serve(&config),
+        Err(Usage(text)) => Err(Failure::Usage(text)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => {
+            eprintln!("pinpost: {text}");
+            ExitCode::from(2)
+        }
+        Err(Failure::AtRunTime(text)) => {
+            eprintln!("pinpost: {text}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+enum Failure {
+    Usage(String),
+    AtRunTime(String),
+}
+
+/// Runs a node until a signal drains it; a second signal ends it at once.
+fn serve(config: &Config) -> Result<(), Failure> {
+    log_to_stderr::start(config.log);
+    let server = Server::bind(config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let handle = server.handle();
+    let at_run_time = |error: std::io::Error| Failure::AtRunTime(format!("signals: {error}"));
+    let signals = [async_signal::Signal::Term, async_signal::Signal::Int];
+    let mut signals = async_signal::Signals::new(signals).map_err(at_run_time)?;
+    print(&(server.ready_line() + "\n"))?;
+    // On the server's executor: a second thread in the reactor would cost every message.
+    server.spawn(async move {
+        signals.next().await;
+        handle.drain();
+        signals.next().await;
+        log::warn!("a second signal: not drained");
+        std::process::exit(1);
+    });
+    smol::block_on(server.run());
+    Ok(())
+}
+
+/// Prints to standard output, flushed.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    result.map_err(|error| Failure::AtRunTime(format!("standard output: {error}")))
+}

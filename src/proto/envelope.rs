@@ -4,6 +4,8 @@
 //! These are the values; how they are written to bytes is the business of the
 //! carrier that needs bytes.
 
+use std::sync::Arc;
+
 use crate::proto::name::{MessageId, UserName};
 
 /// One message on its way from the origin to a node that holds sessions of the
@@ -20,7 +22,7 @@ pub struct Envelope {
     /// The message's id.
     pub id: MessageId,
     /// The message's text.
-    pub text: Box<str>,
+    pub text: Arc<str>,
 }
 
 impl Envelope {

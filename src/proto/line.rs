@@ -9,7 +9,7 @@
 use memchr::memchr2;
 
 /// What the decoder found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// A line without its line ending; never empty.
     Whole(&'a [u8]),

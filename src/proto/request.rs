@@ -267,6 +267,24 @@ impl Verb {
         }
     }
 
+    /// What the request does, for `HELP`.
+    pub fn about(self) -> &'static str {
+        match self {
+            Verb::Login => "makes this connection a session of the user",
+            Verb::Send => "routes one message, and tells what became of it",
+            Verb::Cast => "routes one message at most once, without a reply",
+            Verb::Ack => "the client has taken the message <id> from <user>",
+            Verb::Who => "asks whether a user is online, and with how many sessions",
+            Verb::Watch => "from now on UP and DOWN tell of the user's changes",
+            Verb::Unwatch => "ends a WATCH",
+            Verb::Join => "enters a room",
+            Verb::Leave => "leaves a room",
+            Verb::Ping => "asks for a PONG with the same text",
+            Verb::Help => "lists the requests, or tells how one is used",
+            Verb::Quit => "ends the connection in order",
+        }
+    }
+
     /// Reads the fields after the verb; `None` is a bad line.
     fn fields<'a>(self, rest: Option<&'a str>) -> Option<Request<'a>> {
         // `WHO ` and `WHO` both lack the user; `PING ` and `PING` are the same.

@@ -1,0 +1,256 @@
+//! Nodes of one process, talking in memory.
+//!
+//! A [`Mesh`] is what Redis and RabbitMQ are to nodes on several machines: it
+//! knows who is where, and it carries events from node to node, in order. A
+//! test can cut a node off, hold back what it says, and kill it. A node alone
+//! has no mesh, keeps no presence beside its own table, and pays nothing.
+//!
+//! The channels have no bound of their own: what is in them is in flight at
+//! some origin, and origins bound that (`router::in_flight`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smol::channel::{Receiver, Sender, unbounded};
+
+use crate::cluster::{Answer, Event, Place, Unavailable};
+use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
+
+/// One node's end: alone, or in a mesh.
+pub struct Local {
+    node: NodeId,
+    mesh: Option<Mesh>,
+    events: Receiver<Event>,
+}
+
+/// Several nodes in one process. Cheap to clone; all clones are the same mesh.
+#[derive(Clone, Default)]
+pub struct Mesh {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: HashMap<NodeId, Node>,
+    /// Who is where, in the order of the logins.
+    presence: HashMap<UserName, Vec<(NodeId, SessionId)>>,
+}
+
+struct Node {
+    tx: Sender<Event>,
+    /// Reaches nobody, and nobody reaches it: what is said is lost.
+    is_cut: bool,
+    /// What it said while it was held back.
+    held: Option<Vec<(NodeId, Event)>>,
+}
+
+impl Local {
+    /// A node without others.
+    pub fn alone(node: NodeId) -> Self {
+        let (_, events) = unbounded();
+        Local { node, mesh: None, events }
+    }
+
+    pub(super) fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.mesh.is_none()
+    }
+
+    pub(super) fn events(&self) -> Receiver<Event> {
+        self.events.clone()
+    }
+
+    pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
+        let Some(mesh) = &self.mesh else { return Answer::Now(Ok(Vec::new())) };
+        let mut state = mesh.lock();
+        if !state.reaches(&self.node) {
+            return Answer::Now(Err(Unavailable));
+        }
+        let others = state.places(user.as_str(), &self.node);
+        state.presence.entry(user.clone()).or_default().push((self.node.clone(), session));
+        if !state.holds(&self.node) {
+            return Answer::Now(Ok(others));
+        }
+        state.say(&self.node, &self.node, Event::Registered { number, others: Ok(others) });
+        Answer::Later
+    }
+
+    pub(super) fn unregister(&self, user: &UserName, session: SessionId) {
+        let Some(mesh) = &self.mesh else { return };
+        // Also while cut off: a real node repeats this until it has worked.
+        mesh.lock().forget(user, |node, other| *node == self.node && *other == session);
+    }
+
+    pub(super) fn locate(&self, user: UserRef<'_>) -> Answer<Vec<Place>> {
+        let Some(mesh) = &self.mesh else { return Answer::Now(Ok(Vec::new())) };
+        let mut state = mesh.lock();
+        if !state.reaches(&self.node) {
+            return Answer::Now(Err(Unavailable));
+        }
+        let places = state.places(user.as_str(), &self.node);
+        if !state.holds(&self.node) {
+            return Answer::Now(Ok(places));
+        }
+        let event = Event::Located { user: user.into(), places: Ok(places) };
+        state.say(&self.node, &self.node, event);
+        Answer::Later
+    }
+
+    pub(super) fn forward(&self, node: &NodeId, envelope: Envelope) -> Result<(), Unavailable> {
+        let Some(mesh) = &self.mesh else { return Err(Unavailable) };
+        let mut state = mesh.lock();
+        if !state.nodes.contains_key(node) {
+            return Err(Unavailable);
+        }
+        state.say(&self.node, node, Event::Envelope { origin: self.node.clone(), envelope });
+        Ok(())
+    }
+
+    pub(super) fn receipt(&self, origin: &NodeId, number: u64, fate: Fate) {
+        let Some(mesh) = &self.mesh else { return };
+        mesh.lock().say(&self.node, origin, Event::Receipt { node: self.node.clone(), number, fate });
+    }
+
+    pub(super) fn replace(&self, node: &NodeId, user: &UserName, session: SessionId) {
+        let Some(mesh) = &self.mesh else { return };
+        let mut state = mesh.lock();
+        state.forget(user, |other, tag| other == node && *tag == session);
+        state.say(&self.node, node, Event::Replaced { user: user.clone(), session });
+    }
+
+    pub(super) fn leave(&self) {
+        if let Some(mesh) = &self.mesh {
+            mesh.kill(&self.node);
+        }
+    }
+}
+
+impl Mesh {
+    /// Adds a node.
+    ///
+    /// # Panics
+    /// When a node of this id is or was in the mesh: ids are never used twice.
+    pub fn join(&self, node: NodeId) -> Local {
+        let (tx, events) = unbounded();
+        let entry = Node { tx, is_cut: false, held: None };
+        let before = self.lock().nodes.insert(node.clone(), entry);
+        assert!(before.is_none(), "a node id is never used twice");
+        Local { node, mesh: Some(self.clone()), events }
+    }
+
+    /// Cuts a node off: presence is unavailable to it, and what it says or is
+    /// told is lost, until [`Mesh::heal`].
+    pub fn cut(&self, node: &NodeId) {
+        self.with(node, |entry| entry.is_cut = true);
+    }
+
+    /// Ends a [`Mesh::cut`].
+    pub fn heal(&self, node: &NodeId) {
+        self.with(node, |entry| entry.is_cut = false);
+    }
+
+    /// Holds back all that a node says, answers of presence to itself
+    /// included, until [`Mesh::release`].
+    pub fn hold(&self, node: &NodeId) {
+        self.with(node, |entry| {
+            entry.held.get_or_insert_default();
+        });
+    }
+
+    /// Lets out what was held back, in order.
+    pub fn release(&self, node: &NodeId) {
+        let mut state = self.lock();
+        let held = state.nodes.get_mut(node).and_then(|entry| entry.held.take());
+        for (to, event) in held.unwrap_or_default() {
+            state.say(node, &to, event);
+        }
+    }
+
+    /// How many events of a node are held back.
+    pub fn held(&self, node: &NodeId) -> usize {
+        self.lock().nodes.get(node).and_then(|entry| entry.held.as_ref()).map_or(0, Vec::len)
+    }
+
+    /// A node's lease has run out: its users are offline, what it said and was
+    /// held back is lost, and every other node is told.
+    pub fn kill(&self, node: &NodeId) {
+        let mut state = self.lock();
+        if state.nodes.remove(node).is_none() {
+            return;
+        }
+        state.presence.retain(|_, sessions| {
+            sessions.retain(|(other, _)| other != node);
+            !sessions.is_empty()
+        });
+        for entry in state.nodes.values() {
+            // Fails only for a node whose receiver is dropped already.
+            let _ = entry.tx.try_send(Event::Gone(node.clone()));
+        }
+    }
+
+    /// How many users are online.
+    pub fn users(&self) -> usize {
+        self.lock().presence.len()
+    }
+
+    fn with(&self, node: &NodeId, change: impl FnOnce(&mut Node)) {
+        if let Some(entry) = self.lock().nodes.get_mut(node) {
+            change(entry);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No method leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn reaches(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|entry| !entry.is_cut)
+    }
+
+    fn holds(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|entry| entry.held.is_some())
+    }
+
+    /// Carries an event, holds it back, or loses it.
+    fn say(&mut self, from: &NodeId, to: &NodeId, event: Event) {
+        if !self.reaches(from) {
+            return;
+        }
+        if let Some(held) = self.nodes.get_mut(from).and_then(|entry| entry.held.as_mut()) {
+            held.push((to.clone(), event));
+        } else if self.reaches(to) {
+            // Fails only for a node whose receiver is dropped already: it is as good as gone.
+            let _ = self.nodes[to].tx.try_send(event);
+        }
+    }
+
+    /// Where a user is beside `except`.
+    fn places(&self, user: &str, except: &NodeId) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        for (node, session) in self.presence.get(user).into_iter().flatten() {
+            if node == except {
+                continue;
+            }
+            match places.iter_mut().find(|place| place.node == *node) {
+                Some(place) => place.sessions.push(*session),
+                None => places.push(Place { node: node.clone(), sessions: vec![*session] }),
+            }
+        }
+        places
+    }
+
+    fn forget(&mut self, user: &UserName, which: impl Fn(&NodeId, &SessionId) -> bool) {
+        if let Some(sessions) = self.presence.get_mut(user) {
+            sessions.retain(|(node, session)| !which(node, session));
+            if sessions.is_empty() {
+                self.presence.remove(user);
+            }
+        }
+    }
+}

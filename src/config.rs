@@ -1,0 +1,418 @@
+//! Settings of a node: what they are, where they come from, what is allowed.
+//!
+//! One table ([`SETTINGS`]) names every setting, its default and its meaning;
+//! flags, the TOML file, environment variables, `--help` and `--print-config`
+//! all follow from it, so that none of them can lie. A value is text until
+//! [`Config::set`] understands it, wherever it came from.
+
+mod sources;
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::proto::{LINE_BYTES_LIMIT, LINE_BYTES_MAX, NodeId};
+
+pub use sources::Layers;
+
+/// The settings of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the line protocol is served over TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Where HTTP and WebSocket are served.
+    pub http: Option<SocketAddr>,
+    /// The readable part of the node id.
+    pub node: String,
+    /// Sessions a user may hold; with 1 a new login replaces the old.
+    pub sessions_max: usize,
+    /// How long a connection may take to log in.
+    pub login_time_max: Duration,
+    /// The longest request line, LF included.
+    pub line_bytes_max: usize,
+    /// Bytes that may wait for one connection.
+    pub outbox_bytes_max: usize,
+    /// Connections at the same time; `None` is as many as the open-file limit allows.
+    pub connections_max: Option<usize>,
+    /// Listen beyond loopback though nobody has to prove who they are.
+    pub is_open: bool,
+    /// What is logged.
+    pub log: log::LevelFilter,
+}
+
+/// A setting: its name, its default as text, the form of its value, its meaning.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name as a flag, without `--`.
+    pub name: &'static str,
+    /// The form of the value; empty for a switch.
+    pub form: &'static str,
+    /// The default.
+    pub default: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// What is allowed.
+    pub allowed: &'static str,
+}
+
+/// Every setting of `pinpost serve`.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        form: "ADDR",
+        default: "127.0.0.1:7700",
+        about: "line protocol over TCP; may be given twice",
+        allowed: "an IP address and a port, such as 127.0.0.1:7700, at most two of them",
+    },
+    Setting {
+        name: "http",
+        form: "ADDR",
+        default: "127.0.0.1:7780",
+        about: "HTTP and WebSocket (/ws); off for none",
+        allowed: "an IP address and a port, such as 127.0.0.1:7780, or off",
+    },
+    Setting {
+        name: "node",
+        form: "NAME",
+        default: "",
+        about: "the readable part of the node id (default: the host name)",
+        allowed: "1 to 32 of A-Z a-z 0-9 . _ -",
+    },
+    Setting {
+        name: "sessions",
+        form: "N",
+        default: "8",
+        about: "sessions a user may hold; with 1 a new login replaces the old",
+        allowed: "a number from 1 to 1000",
+    },
+    Setting {
+        name: "login-timeout",
+        form: "TIME",
+        default: "60s",
+        about: "a connection that has not logged in by then gets BYE idle",
+        allowed: "a time from 100ms to 24h, such as 60s, 500ms or 5m",
+    },
+    Setting {
+        name: "max-line",
+        form: "BYTES",
+        default: "4096",
+        about: "the longest request line, its line feed included",
+        allowed: "a number from 256 to 65536",
+    },
+    Setting {
+        name: "outbox",
+        form: "BYTES",
+        default: "262144",
+        about: "bytes that may wait for one connection",
+        allowed: "a number from 4096 to 1073741824",
+    },
+    Setting {
+        name: "connections",
+        form: "N",
+        default: "0",
+        about: "connections at the same time; 0 is as many as the open-file limit allows, less a reserve",
+        allowed: "a number from 0 to what the open-file limit allows, less a reserve",
+    },
+    Setting {
+        name: "open",
+        form: "",
+        default: "false",
+        about: "listen beyond loopback though nobody has to prove who they are",
+        allowed: "true or false",
+    },
+    Setting {
+        name: "log",
+        form: "LEVEL",
+        default: "info",
+        about: "what is logged to standard error",
+        allowed: "off, error, warn, info, debug or trace",
+    },
+];
+
+/// Files that are not for connections: listeners, the reactor, logs, what a
+/// library opens.
+pub const FILES_RESERVED: usize = 64;
+
+/// One sentence that names the setting, its value and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7700))],
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 7780))),
+            node: host_name(),
+            sessions_max: 8,
+            login_time_max: Duration::from_secs(60),
+            line_bytes_max: LINE_BYTES_MAX,
+            outbox_bytes_max: 256 * 1024,
+            connections_max: None,
+            is_open: false,
+            log: log::LevelFilter::Info,
+        }
+    }
+}
+
+impl Config {
+    /// Loopback, and ports that are free: for tests and for nodes inside other programs.
+    pub fn ephemeral() -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        Config { listen: vec![any_port], http: Some(any_port), node: "node".to_owned(), ..Config::default() }
+    }
+
+    /// Sets one setting from text. `listen` takes one address or several, a comma between them.
+    ///
+    /// # Errors
+    /// When there is no such setting, or the value is not allowed; nothing is changed then.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let setting = setting.ok_or_else(|| ConfigError(format!("{name}: there is no such setting")))?;
+        self.try_set(name, value).ok_or_else(|| {
+            ConfigError(format!("--{name} {value:?} is not allowed: it takes {}", setting.allowed))
+        })
+    }
+
+    fn try_set(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
+            "listen" => {
+                let addresses: Option<Vec<_>> = value.split(',').map(|addr| address(addr.trim())).collect();
+                self.listen = addresses.filter(|addresses| (1..=2).contains(&addresses.len()))?;
+            }
+            "http" => self.http = if value == "off" { None } else { Some(address(value)?) },
+            "node" => self.node = NodeId::is_name(value).then(|| value.to_owned())?,
+            "sessions" => self.sessions_max = number(value, 1, 1000)?,
+            "login-timeout" => self.login_time_max = time(value)?,
+            "max-line" => self.line_bytes_max = number(value, 256, LINE_BYTES_LIMIT)?,
+            "outbox" => self.outbox_bytes_max = number(value, 4096, 1 << 30)?,
+            "connections" => {
+                self.connections_max = Some(number(value, 0, 1 << 24)?).filter(|count| *count > 0);
+            }
+            "open" => self.is_open = value.parse().ok()?,
+            "log" => self.log = value.parse().ok()?,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The value of a setting as text: what [`Config::set`] would take.
+    pub fn value(&self, name: &str) -> String {
+        match name {
+            "listen" => {
+                let addresses: Vec<String> = self.listen.iter().map(SocketAddr::to_string).collect();
+                addresses.join(",")
+            }
+            "http" => self.http.map_or_else(|| "off".to_owned(), |addr| addr.to_string()),
+            "node" => self.node.clone(),
+            "sessions" => self.sessions_max.to_string(),
+            "login-timeout" => print_time(self.login_time_max),
+            "max-line" => self.line_bytes_max.to_string(),
+            "outbox" => self.outbox_bytes_max.to_string(),
+            "connections" => self.connections_max.unwrap_or(0).to_string(),
+            "open" => self.is_open.to_string(),
+            "log" => self.log.to_string().to_lowercase(),
+            _ => unreachable!("{name} is not in the table of settings"),
+        }
+    }
+
+    /// Checks what no single setting can tell: addresses against `open`, and
+    /// connections against the open files this process may have, `files_max`.
+    ///
+    /// # Errors
+    /// One sentence naming the setting, its value and what is allowed.
+    pub fn check(&self, files_max: usize) -> Result<(), ConfigError> {
+        let addresses = self.listen.iter().map(|addr| ("listen", addr));
+        for (name, addr) in addresses.chain(self.http.iter().map(|addr| ("http", addr))) {
+            if !addr.ip().is_loopback() && !self.is_open {
+                return Err(ConfigError(format!(
+                    "--{name} {addr} is beyond loopback, where anybody could be any user: \
+                     it takes a loopback address such as 127.0.0.1, or --open"
+                )));
+            }
+        }
+        let connections_max = files_max.saturating_sub(FILES_RESERVED);
+        match self.connections_max {
+            Some(count) if count > connections_max => Err(ConfigError(format!(
+                "--connections {count} is not allowed: this process may open {files_max} files, \
+                 which is enough for {connections_max} connections"
+            ))),
+            None if connections_max == 0 => Err(ConfigError(format!(
+                "--connections is not allowed to be as many as possible: this process may open only \
+                 {files_max} files, and {FILES_RESERVED} of them are not for connections"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings in force as a TOML file.
+    pub fn print(&self) -> String {
+        let mut out = String::new();
+        for setting in SETTINGS {
+            let key = setting.name.replace('-', "_");
+            let value = self.value(setting.name);
+            let value = match setting.name {
+                "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
+                "open" => value,
+                _ if value.bytes().all(|b| b.is_ascii_digit()) => value,
+                _ => quoted(&value),
+            };
+            out.push_str(&format!("# {}\n{key} = {value}\n", setting.about));
+        }
+        out
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // Every value is plain ASCII without quotes: `set` takes no other.
+    format!("\"{text}\"")
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    // Only "localhost" is looked up: a name server has no say in where a node listens.
+    match text.parse() {
+        Ok(addr) => Some(addr),
+        Err(_) if text.starts_with("localhost:") => text.to_socket_addrs().ok()?.next(),
+        Err(_) => None,
+    }
+}
+
+fn number(text: &str, least: usize, most: usize) -> Option<usize> {
+    // Digits only: `parse` would take "+5" too.
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && (least..=most).contains(number))
+}
+
+/// A number and a unit: `ms`, `s`, `m`, `h` or `d`.
+fn time(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
+    (100..=86_400_000).contains(&ms).then(|| Duration::from_millis(ms))
+}
+
+/// Prints a time in the largest unit of which it is several.
+fn print_time(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let fits = |(unit, _): &(u128, &str)| ms.is_multiple_of(*unit) && ms > *unit;
+    let (unit, name) = units.into_iter().find(fits).unwrap_or((1, "ms"));
+    format!("{}{name}", ms / unit)
+}
+
+/// The host's name, as far as it can be part of a node id.
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name: String = uname.nodename().to_string_lossy().chars().take(NodeId::NAME_BYTES_MAX).collect();
+    if NodeId::is_name(&name) { name } else { "node".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_the_defaults() {
+        let mut config = Config::default();
+        for setting in SETTINGS.iter().filter(|setting| setting.name != "node") {
+            assert_eq!(config.value(setting.name), setting.default, "{}", setting.name);
+            config.set(setting.name, setting.default).expect(setting.name);
+        }
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn values() {
+        let good = [
+            ("listen", "127.0.0.1:1"),
+            ("listen", "127.0.0.1:1,[::1]:0"),
+            ("http", "off"),
+            ("http", "[::1]:80"),
+            ("node", "pi-4.local_x"),
+            ("sessions", "1"),
+            ("sessions", "1000"),
+            ("login-timeout", "100ms"),
+            ("login-timeout", "24h"),
+            ("max-line", "65536"),
+            ("outbox", "4096"),
+            ("connections", "10000"),
+            ("open", "true"),
+            ("log", "debug"),
+        ];
+        for (name, value) in good {
+            let mut config = Config::default();
+            config.set(name, value).expect(value);
+            assert_eq!(config.value(name), value, "{name}");
+        }
+        let bad = [
+            ("listen", ""),
+            ("listen", "7700"),
+            ("listen", "127.0.0.1"),
+            ("listen", "example.org:7700"),
+            ("listen", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"),
+            ("http", "on"),
+            ("node", ""),
+            ("node", "a b"),
+            ("sessions", "0"),
+            ("sessions", "1001"),
+            ("sessions", "+1"),
+            ("sessions", "-1"),
+            ("login-timeout", "60"),
+            ("login-timeout", "0s"),
+            ("login-timeout", "2d"),
+            ("login-timeout", "1w"),
+            ("login-timeout", "99999999999999999999s"),
+            ("max-line", "255"),
+            ("max-line", "65537"),
+            ("outbox", "4095"),
+            ("outbox", "1e6"),
+            ("connections", "many"),
+            ("open", "yes"),
+            ("log", "loud"),
+        ];
+        for (name, value) in bad {
+            let mut config = Config::default();
+            let error = config.set(name, value).expect_err(value).to_string();
+            assert!(error.contains(&format!("--{name} {value:?}")), "{error}");
+            assert_eq!(config, Config::default());
+        }
+        assert!(Config::default().set("nonsense", "1").is_err());
+    }
+
+    #[test]
+    fn what_only_the_whole_tells() {
+        let config = |name: &str, value: &str| {
+            let mut config = Config::default();
+            config.set(name, value).expect(value);
+            config
+        };
+        assert!(
+            config("listen", "0.0.0.0:1").check(1024).expect_err("open").0.contains("--listen 0.0.0.0:1")
+        );
+        assert!(
+            config("http", "192.0.2.1:1").check(1024).expect_err("open").0.contains("--http 192.0.2.1:1")
+        );
+        let mut open = config("listen", "0.0.0.0:1");
+        open.is_open = true;
+        assert_eq!(open.check(1024), Ok(()));
+        assert_eq!(config("connections", "960").check(1024), Ok(()));
+        let error = config("connections", "961").check(1024).expect_err("too many").0;
+        assert!(error.contains("--connections 961") && error.contains("960"), "{error}");
+        assert!(Config::default().check(64).is_err());
+    }
+}

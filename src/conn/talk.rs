@@ -1,0 +1,186 @@
+//! What a line does: from the request to the router, and the reply.
+//!
+//! Everything that can be done at once is; what can't is handed back as a
+//! [`Stop`], and the connection takes no further line before it is done.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Waker;
+
+use nanoid::nanoid;
+use smol::channel::Receiver;
+
+use crate::conn::phase::End;
+use crate::conn::{Heard, ws};
+use crate::outbox::{Outbox, Unwritten};
+use crate::proto::reply::{print_hello, print_logged_in};
+use crate::proto::{ErrorCode, Line, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
+use crate::router::{Login, Others, Router, Sender, Taken, Turn};
+use crate::session::{Action, Session, print_help};
+
+/// One connection's conversation.
+pub struct Talk {
+    router: Arc<Router>,
+    outbox: Arc<Outbox>,
+    session: Session,
+}
+
+/// Why the next line can't be taken yet.
+pub enum Stop {
+    /// This line has to wait; the waker will be woken when it may be tried again.
+    Wait(Vec<u8>),
+    /// The connection owes too many replies, or does not read them.
+    Full,
+    /// The user is in.
+    Entered,
+    /// The cluster was asked about a login.
+    Entering(Entering),
+    /// The connection ends.
+    End(End),
+}
+
+/// A login that waits for the cluster.
+pub struct Entering {
+    /// Where the answer comes.
+    pub answer: Pin<Box<Receiver<Others>>>,
+    tag: Option<Box<str>>,
+}
+
+impl Talk {
+    /// Begins a conversation.
+    pub fn new(router: Arc<Router>, outbox: Arc<Outbox>) -> Self {
+        Talk { router, outbox, session: Session::New }
+    }
+
+    /// Says `HELLO`.
+    pub fn greet(&self, turn: &mut Turn) {
+        self.outbox.push_line(|out| print_hello(self.router.cluster().node().as_str(), out));
+        turn.touch(&self.outbox);
+    }
+
+    /// Carries out one line or control frame.
+    pub fn hear(&mut self, heard: Heard<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
+        let flow = match heard {
+            Heard::Line(line) => self.line(line, waker, turn),
+            Heard::Ping(payload) => {
+                self.outbox.push_raw(&ws::pong(payload));
+                turn.touch(&self.outbox);
+                ControlFlow::Continue(())
+            }
+            Heard::Close(code) => ControlFlow::Break(Stop::End(End::WebSocket(code.unwrap_or(1000)))),
+            Heard::Broken(code) => ControlFlow::Break(Stop::End(End::WebSocket(code))),
+        };
+        if flow.is_continue() && !self.outbox.takes_requests() {
+            return ControlFlow::Break(Stop::Full);
+        }
+        flow
+    }
+
+    /// Ends a login that waited for the cluster; breaks when the user is in.
+    pub fn entered(&mut self, others: Others, entering: &Entering, turn: &mut Turn) -> ControlFlow<Stop> {
+        self.enter(others, entering.tag.as_deref(), turn)
+    }
+
+    /// Takes the session out of the user table and out of presence: no new
+    /// message comes in. It may be repeated.
+    pub fn leave(&self) {
+        if let Some((user, id)) = self.session.user() {
+            self.router.leave(user, id);
+        }
+    }
+
+    /// Hands messages that will not be written back to the router.
+    pub fn give_back(&self, messages: Vec<Unwritten>, turn: &mut Turn) {
+        if let Some((user, _)) = self.session.user() {
+            self.router.unwritten(user, messages, turn);
+        }
+    }
+
+    fn line(&mut self, line: Line<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
+        let TaggedRequest { tag, request } = TaggedRequest::parse(line);
+        match self.session.take(request, self.router.is_draining()) {
+            Action::Send(to, text) => {
+                let (router, sender) = self.sender(waker);
+                return taken(router.send(sender, tag, to, text, turn), line);
+            }
+            Action::Cast(to, text) => {
+                let (router, sender) = self.sender(waker);
+                return taken(router.cast(sender, to, text, turn), line);
+            }
+            Action::Login(user) => return self.login(user, tag, turn),
+            Action::Quit => return ControlFlow::Break(Stop::End(End::Quit(tag.map(owned)))),
+            Action::Who(user) => self.router.who(&self.outbox, tag, user, turn),
+            Action::Pong(text) => self.reply(tag, ServerLine::Pong(text), turn),
+            Action::Help(verbs) => print_help(&verbs, |line| self.reply(tag, line, turn)),
+            Action::Refuse(code, text) => self.refuse(tag, code, text, turn),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The session as a sender.
+    fn sender<'a>(&'a mut self, waker: &'a Waker) -> (&'a Router, Sender<'a>) {
+        let Session::In { user, id, count } = &mut self.session else {
+            unreachable!("the session lets nobody send before LOGIN");
+        };
+        let sender = Sender { user, session: *id, outbox: self.outbox.clone(), count, waker };
+        (&self.router, sender)
+    }
+
+    fn login(&mut self, user: UserRef<'_>, tag: Option<Tag<'_>>, turn: &mut Turn) -> ControlFlow<Stop> {
+        let user = UserName::from(user);
+        let id = nanoid!(8, &SessionId::ALPHABET);
+        let id = SessionId::parse(&id).expect("made of the alphabet");
+        let login = self.router.register(&user, id, turn);
+        self.session = Session::Entering(user, id);
+        match login {
+            Login::Now(others) => self.enter(others, tag.map(Tag::as_str), turn),
+            Login::Later(answer) => {
+                ControlFlow::Break(Stop::Entering(Entering { answer: Box::pin(answer), tag: tag.map(owned) }))
+            }
+        }
+    }
+
+    /// Ends a login with the cluster's answer; breaks when the user is in.
+    fn enter(&mut self, others: Others, tag: Option<&str>, turn: &mut Turn) -> ControlFlow<Stop> {
+        let Session::Entering(user, id) = std::mem::take(&mut self.session) else {
+            unreachable!("a login that is answered was asked for");
+        };
+        turn.touch(&self.outbox);
+        match self.router.enter(&user, id, &self.outbox, others) {
+            Ok(()) => {
+                // Before any message: a node has one thread, and this is still the same turn.
+                self.outbox.reply(tag, |out| print_logged_in(user.borrowed(), id, out));
+                self.session = Session::In { user, id, count: 0 };
+                ControlFlow::Break(Stop::Entered)
+            }
+            Err(code) => {
+                self.router.leave(&user, id);
+                self.router.metrics().error(code);
+                self.outbox.reply(tag, |out| ServerLine::Err { code, text: code.text() }.print(out));
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn refuse(&self, tag: Option<Tag<'_>>, code: ErrorCode, text: &str, turn: &mut Turn) {
+        self.router.metrics().error(code);
+        self.reply(tag, ServerLine::Err { code, text }, turn);
+    }
+
+    fn reply(&self, tag: Option<Tag<'_>>, line: ServerLine<'_>, turn: &mut Turn) {
+        self.outbox.reply(tag.map(Tag::as_str), |out| line.print(out));
+        turn.touch(&self.outbox);
+    }
+}
+
+fn taken(taken: Taken, line: Line<'_>) -> ControlFlow<Stop> {
+    match (taken, line) {
+        (Taken::Wait, Line::Whole(bytes)) => ControlFlow::Break(Stop::Wait(bytes.to_vec())),
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+fn owned(tag: Tag<'_>) -> Box<str> {
+    tag.as_str().into()
+}

@@ -1,0 +1,483 @@
+//! The outbox: bounded bytes waiting for one connection.
+//!
+//! Everybody pushes, nobody waits: a push appends to memory, and one flush at
+//! the end of a turn writes all that gathered with one system call. Messages
+//! carry a ticket; the flush hands back the tickets of those whose last byte
+//! the socket took, and whoever ends the connection gets back the rest with
+//! their text. So every message in here has exactly one fate.
+//!
+//! The outbox also keeps replies in order: a reply that is due later reserves
+//! its place, and replies behind it wait until it is known.
+//!
+//! Left out: sockets (a [`Sink`] takes the bytes) and what tickets mean.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::metrics::{Held, Metrics};
+use crate::outbox::seen::Seen;
+use crate::proto::CloseReason;
+use crate::proto::reply::{print_msg, print_tag};
+use crate::proto::{MessageId, UserName};
+
+mod bytes;
+mod seen;
+
+pub use bytes::{Bytes, Framing, Unwritten};
+
+/// Where an outbox writes to.
+pub trait Sink: Send + Sync {
+    /// Writes what fits without waiting, and tells how much that was.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits; anything else ends the connection.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+/// Names a message to those who wait for its fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Where a reply that is not known yet will go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// To its place in the order of the untagged ones.
+    Place(u64),
+    /// Under this tag, in any order.
+    Tag(Box<str>),
+}
+
+/// What a push came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// It is in the outbox.
+    Taken,
+    /// The session has just seen it: only its ticket is in the outbox.
+    Copy,
+    /// The outbox is closing, or over its last reserve and now closed as a slow consumer.
+    Refused,
+}
+
+/// What the owner of an outbox may wait for; it is woken once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Await {
+    /// Room for more requests: fewer replies are due and fewer bytes wait than half of the bounds.
+    Room,
+    /// The last reply that is due.
+    Replies,
+}
+
+/// What a flush left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits any more.
+    Empty,
+    /// The socket would block.
+    Blocked,
+    /// The socket is broken.
+    Broken,
+}
+
+/// One connection's outbox. `Arc<Outbox>` is how the rest of the node knows a connection.
+pub struct Outbox<S: ?Sized = dyn Sink> {
+    /// The bound: with this many bytes waiting, local senders wait and the connection is not read.
+    bytes_max: usize,
+    state: Mutex<State>,
+    _held: Held,
+    sink: S,
+}
+
+/// Replies that one connection may be owed; then it is not read until half of them are answered.
+pub const REPLIES_DUE_MAX: usize = 1_024;
+
+struct State {
+    bytes: Bytes,
+    seen: Seen,
+    /// The place of the first untagged reply that is due.
+    first_place: u64,
+    /// Untagged replies from there on: `None` is due, `Some` is known and waits for those before it.
+    places: VecDeque<Option<Box<[u8]>>>,
+    /// Replies that are not known yet, tagged ones too.
+    due: usize,
+    /// Bytes in `places`.
+    held_bytes: usize,
+    closing: Option<CloseReason>,
+    /// No push is taken any more.
+    closed: bool,
+    broken: bool,
+    /// On somebody's list of outboxes to flush.
+    dirty: bool,
+    /// When the socket last took bytes before it blocked; `None` while it does not block.
+    blocked_since: Option<Instant>,
+    /// The connection's task.
+    owner: Option<Waker>,
+    awaits: Option<Await>,
+    /// Senders that wait for room.
+    waiting: Vec<Waker>,
+}
+
+impl<S: Sink + 'static> Outbox<S> {
+    /// Makes an empty outbox that holds `bytes_max` bytes.
+    pub fn new(sink: S, framing: Framing, bytes_max: usize, metrics: &Arc<Metrics>) -> Self {
+        let state = State {
+            bytes: Bytes::new(framing),
+            seen: Seen::default(),
+            first_place: 0,
+            places: VecDeque::new(),
+            due: 0,
+            held_bytes: 0,
+            closing: None,
+            closed: false,
+            broken: false,
+            dirty: false,
+            blocked_since: None,
+            owner: None,
+            awaits: None,
+            waiting: Vec::new(),
+        };
+        let held = Held::new(metrics, |metrics| &metrics.outboxes);
+        Outbox { bytes_max, state: Mutex::new(state), _held: held, sink }
+    }
+}
+
+impl<S: ?Sized + Sink> Outbox<S> {
+    /// The place that bytes go to.
+    pub fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    /// From now on lines are framed so.
+    pub fn set_framing(&self, framing: Framing) {
+        self.lock().bytes.set_framing(framing);
+    }
+
+    /// Appends bytes as they are: HTTP heads and WebSocket control frames.
+    pub fn push_raw(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.bytes.push_raw(bytes);
+        }
+    }
+
+    /// Appends one line that answers no request.
+    pub fn push_line(&self, print: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.bytes.push_line(print);
+        }
+    }
+
+    /// Appends a message. With a ticket, its fate will be told once: by a flush,
+    /// or by [`Outbox::abandon`]. A copy of a message that was just seen
+    /// (`may_be_copy` asks for the look) adds nothing but its ticket.
+    pub fn push_message(
+        &self,
+        from: &UserName,
+        id: &MessageId,
+        text: &str,
+        ticket: Option<Ticket>,
+        may_be_copy: bool,
+    ) -> Push {
+        let mut state = self.lock();
+        if state.closed || state.closing.is_some() {
+            return Push::Refused;
+        }
+        if state.bytes.waiting() >= 2 * self.bytes_max {
+            // Only other nodes get here: local senders wait at half of this.
+            let owner = state.close(CloseReason::Slow);
+            drop(state);
+            wake(owner);
+            return Push::Refused;
+        }
+        if may_be_copy && !state.seen.insert(from, id, text) {
+            if let Some(ticket) = ticket {
+                state.bytes.push_mark(ticket);
+            }
+            return Push::Copy;
+        }
+        state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
+        Push::Taken
+    }
+
+    /// Tells whether a local sender may push: `None` when the outbox takes
+    /// nothing any more.
+    pub fn has_room(&self) -> Option<bool> {
+        let state = self.lock();
+        let open = !state.closed && state.closing.is_none();
+        open.then(|| state.bytes.waiting() < self.bytes_max)
+    }
+
+    /// Wakes `waker` when there may be room, or when the outbox closes; at once if it is so already.
+    pub fn wait_for_room(&self, waker: &Waker) {
+        let mut state = self.lock();
+        let open = !state.closed && state.closing.is_none();
+        if open && state.bytes.waiting() >= self.bytes_max {
+            if !state.waiting.iter().any(|other| other.will_wake(waker)) {
+                state.waiting.push(waker.clone());
+            }
+            return;
+        }
+        drop(state);
+        waker.wake_by_ref();
+    }
+
+    /// Answers a request at once: under its tag, or behind the untagged replies that are due.
+    pub fn reply(&self, tag: Option<&str>, print: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        if tag.is_some() || state.places.is_empty() {
+            state.bytes.push_line(|out| {
+                print_tag(tag, out);
+                print(out);
+            });
+        } else {
+            let mut line = vec![];
+            print(&mut line);
+            state.held_bytes += line.len();
+            state.places.push_back(Some(line.into()));
+        }
+    }
+
+    /// Takes note that a request will be answered later.
+    pub fn expect(&self, tag: Option<&str>) -> ReplyTo {
+        let mut state = self.lock();
+        state.due += 1;
+        match tag {
+            Some(tag) => ReplyTo::Tag(tag.into()),
+            None => {
+                state.places.push_back(None);
+                ReplyTo::Place(state.first_place + state.places.len() as u64 - 1)
+            }
+        }
+    }
+
+    /// Answers a request that was expected to be answered later.
+    pub fn answer(&self, to: &ReplyTo, print: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.due -= 1;
+        match to {
+            ReplyTo::Tag(tag) => state.bytes.push_line(|out| {
+                print_tag(Some(tag), out);
+                print(out);
+            }),
+            ReplyTo::Place(place) if *place == state.first_place => {
+                state.bytes.push_line(print);
+                state.next_place();
+            }
+            ReplyTo::Place(place) => {
+                let mut line = vec![];
+                print(&mut line);
+                state.held_bytes += line.len();
+                let at = (place - state.first_place) as usize;
+                state.places[at] = Some(line.into());
+            }
+        }
+        let owner = state.due_owner(self.bytes_max);
+        drop(state);
+        wake(owner);
+    }
+
+    /// Tells whether the connection may be read: it is owed few enough replies
+    /// and reads what it is sent.
+    pub fn takes_requests(&self) -> bool {
+        let state = self.lock();
+        state.due < REPLIES_DUE_MAX && state.waiting_bytes() < self.bytes_max
+    }
+
+    /// Tells whether replies are still due.
+    pub fn owes_replies(&self) -> bool {
+        self.lock().due > 0
+    }
+
+    /// Marks the outbox as having something to flush; `true` when it was not marked yet.
+    pub fn mark_dirty(&self) -> bool {
+        !std::mem::replace(&mut self.lock().dirty, true)
+    }
+
+    /// Writes what waits, and appends the tickets of the messages that are now written.
+    pub fn flush(&self, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
+        let mut state = self.lock();
+        state.dirty = false;
+        if state.broken {
+            return Flushed::Broken;
+        }
+        let result = state.bytes.write(|bytes| self.sink.try_write(bytes), written);
+        let progress = match result {
+            Ok(count) => count > 0,
+            Err(_) => {
+                state.broken = true;
+                state.closed = true;
+                false
+            }
+        };
+        let is_empty = state.bytes.waiting() == 0;
+        if is_empty {
+            state.blocked_since = None;
+        } else if progress || state.blocked_since.is_none() {
+            state.blocked_since = Some(now);
+        }
+        let outcome = match (state.broken, is_empty) {
+            (true, _) => Flushed::Broken,
+            (false, true) => Flushed::Empty,
+            (false, false) => Flushed::Blocked,
+        };
+        // A blocked or broken socket is the owner's business.
+        let owner = match outcome {
+            Flushed::Empty => state.due_owner(self.bytes_max),
+            _ => state.owner.clone(),
+        };
+        let room = state.bytes.waiting() <= self.bytes_max / 2 || state.broken;
+        let waiting = if room { std::mem::take(&mut state.waiting) } else { Vec::new() };
+        drop(state);
+        wake(owner);
+        waiting.into_iter().for_each(Waker::wake);
+        outcome
+    }
+
+    /// Since when the socket has taken nothing, if it blocks, and whether the outbox is full.
+    pub fn blocked(&self) -> Option<(Instant, bool)> {
+        let state = self.lock();
+        state.blocked_since.map(|since| (since, state.bytes.waiting() >= self.bytes_max))
+    }
+
+    /// Tells whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lock().bytes.waiting() == 0
+    }
+
+    /// Tells whether the socket broke.
+    pub fn is_broken(&self) -> bool {
+        self.lock().broken
+    }
+
+    /// Asks the connection to end for `reason`. Only the first reason counts.
+    pub fn close(&self, reason: CloseReason) {
+        let owner = self.lock().close(reason);
+        wake(owner);
+    }
+
+    /// Why the connection is asked to end, if it is.
+    pub fn closing(&self) -> Option<CloseReason> {
+        self.lock().closing
+    }
+
+    /// Takes no push any more, and gives back the messages of which no byte was
+    /// written. What remains is the rest of a line that was partly written, and
+    /// what `last` adds.
+    pub fn cut_short(&self, last: impl FnOnce(&mut Bytes)) -> Vec<Unwritten> {
+        let mut state = self.lock();
+        let unwritten = state.bytes.cut();
+        state.places = VecDeque::new();
+        state.closed = true;
+        last(&mut state.bytes);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+        unwritten
+    }
+
+    /// Takes no push any more, but keeps what waits, and adds what `last` adds.
+    pub fn finish(&self, last: impl FnOnce(&mut Bytes)) {
+        let mut state = self.lock();
+        state.closed = true;
+        last(&mut state.bytes);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends the outbox: gives back every message that was not written whole.
+    pub fn abandon(&self) -> Vec<Unwritten> {
+        let mut state = self.lock();
+        state.closed = true;
+        state.owner = None;
+        state.places = VecDeque::new();
+        let unwritten = state.bytes.take_all();
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+        unwritten
+    }
+
+    /// Names the task that owns this outbox: it is woken when the socket blocks
+    /// or breaks, when the outbox is asked to close, and for what it awaits.
+    pub fn set_owner(&self, waker: &Waker) {
+        let mut state = self.lock();
+        if !state.owner.as_ref().is_some_and(|owner| owner.will_wake(waker)) {
+            state.owner = Some(waker.clone());
+        }
+    }
+
+    /// Wakes the owner once when `what` has come; `false` when it is so already.
+    pub fn await_for(&self, what: Await) -> bool {
+        let mut state = self.lock();
+        state.awaits = Some(what);
+        if state.has_come(what, self.bytes_max) {
+            state.awaits = None;
+        }
+        state.awaits.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in a push leaves at worst one torn line in one connection's outbox.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn close(&mut self, reason: CloseReason) -> Option<Waker> {
+        if self.closed || self.closing.is_some() {
+            return None;
+        }
+        self.closing = Some(reason);
+        self.owner.clone()
+    }
+
+    /// Moves past the first place, and past all behind it that are known.
+    fn next_place(&mut self) {
+        self.places.pop_front();
+        self.first_place += 1;
+        while let Some(Some(line)) = self.places.front_mut().map(Option::take) {
+            self.held_bytes -= line.len();
+            self.bytes.push_line(|out| out.extend_from_slice(&line));
+            self.places.pop_front();
+            self.first_place += 1;
+        }
+        if self.places.is_empty() {
+            self.places = VecDeque::new();
+        }
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.bytes.waiting() + self.held_bytes
+    }
+
+    fn has_come(&self, what: Await, bytes_max: usize) -> bool {
+        match what {
+            Await::Room => self.due <= REPLIES_DUE_MAX / 2 && self.waiting_bytes() <= bytes_max / 2,
+            Await::Replies => self.due == 0,
+        }
+    }
+
+    /// The owner, if what it awaits has come.
+    fn due_owner(&mut self, bytes_max: usize) -> Option<Waker> {
+        let what = self.awaits.filter(|what| self.has_come(*what, bytes_max))?;
+        debug_assert_eq!(self.awaits, Some(what));
+        self.awaits = None;
+        self.owner.clone()
+    }
+}
+
+fn wake(owner: Option<Waker>) {
+    if let Some(owner) = owner {
+        owner.wake();
+    }
+}

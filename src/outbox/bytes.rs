@@ -1,0 +1,337 @@
+//! The bytes of an outbox, and the marks where its messages end.
+//!
+//! One growing buffer with a written prefix; positions are counted from the
+//! connection's first byte, so that a mark stays valid when the buffer moves.
+//! The buffer is given back whenever it runs empty.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::outbox::Ticket;
+
+/// How a line becomes bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// The line and LF.
+    Lines,
+    /// One unmasked WebSocket text frame a line.
+    WebSocket,
+}
+
+/// A message that was not written whole when its connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unwritten {
+    /// The message's ticket.
+    pub ticket: Ticket,
+    /// Its `MSG` line; empty for a copy that added nothing.
+    pub line: Box<[u8]>,
+}
+
+/// Bytes in order, with marks.
+pub struct Bytes {
+    framing: Framing,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that were written already.
+    written: usize,
+    /// The position of `buffer[0]` in the connection's stream.
+    base: u64,
+    marks: VecDeque<Mark>,
+}
+
+/// The end of a message whose fate somebody waits for.
+#[derive(Clone, Copy)]
+struct Mark {
+    /// The position behind the message's last byte.
+    end: u64,
+    /// The length of its line without framing; 0 for a copy that added nothing.
+    line_bytes: u32,
+    /// The length of its line with framing.
+    frame_bytes: u32,
+    ticket: Ticket,
+}
+
+/// A buffer is moved to its front when this much of it was written.
+const MOVE_BYTES_MIN: usize = 32 * 1024;
+
+/// The least that a buffer grows to: a few messages.
+const BUFFER_BYTES_MIN: usize = 256;
+
+impl Bytes {
+    pub(super) fn new(framing: Framing) -> Self {
+        Bytes { framing, buffer: Vec::new(), written: 0, base: 0, marks: VecDeque::new() }
+    }
+
+    pub(super) fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.buffer.len() - self.written
+    }
+
+    /// Appends bytes as they are.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Appends one line, framed.
+    pub fn push_line(&mut self, print: impl FnOnce(&mut Vec<u8>)) {
+        self.append(print);
+    }
+
+    /// Appends the line of a message, with a mark when somebody waits for its fate.
+    pub(super) fn push_message(&mut self, ticket: Option<Ticket>, print: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.buffer.len();
+        let line_bytes = self.append(print) as u32;
+        if let Some(ticket) = ticket {
+            let frame_bytes = (self.buffer.len() - start) as u32;
+            self.marks.push_back(Mark { end: self.end(), line_bytes, frame_bytes, ticket });
+        }
+    }
+
+    /// Appends only a mark: it is reached when all before it is written.
+    pub(super) fn push_mark(&mut self, ticket: Ticket) {
+        self.marks.push_back(Mark { end: self.end(), line_bytes: 0, frame_bytes: 0, ticket });
+    }
+
+    /// Writes once, and appends the tickets of the marks that were reached.
+    /// Returns how many bytes were written, 0 when the sink would block.
+    pub(super) fn write(
+        &mut self,
+        mut try_write: impl FnMut(&[u8]) -> io::Result<usize>,
+        reached: &mut Vec<Ticket>,
+    ) -> io::Result<usize> {
+        let mut count = 0;
+        if self.waiting() > 0 {
+            count = match try_write(&self.buffer[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) => return Err(error),
+            };
+            self.written += count;
+        }
+        let position = self.base + self.written as u64;
+        while let Some(mark) = self.marks.front().filter(|mark| mark.end <= position) {
+            reached.push(mark.ticket);
+            self.marks.pop_front();
+        }
+        self.tidy();
+        Ok(count)
+    }
+
+    /// Removes all that was not begun, and gives back the messages in it.
+    pub(super) fn cut(&mut self) -> Vec<Unwritten> {
+        // A line of which a part is written must end, or the peer would read nonsense.
+        let position = self.base + self.written as u64;
+        let begun = |mark: &&Mark| mark.end - u64::from(mark.frame_bytes) < position;
+        let keep = self.marks.front().filter(begun).copied();
+        let cut = keep.map_or_else(|| self.end_of_line(), |mark| (mark.end - self.base) as usize);
+        let skip = usize::from(keep.is_some());
+        let unwritten = self.marks.iter().skip(skip).map(|mark| self.unwritten(mark)).collect();
+        self.marks.truncate(skip);
+        self.buffer.truncate(cut);
+        self.tidy();
+        unwritten
+    }
+
+    /// Removes everything, and gives back the messages that were not written whole.
+    pub(super) fn take_all(&mut self) -> Vec<Unwritten> {
+        let unwritten = self.marks.iter().map(|mark| self.unwritten(mark)).collect();
+        self.base = self.end();
+        self.written = 0;
+        self.buffer = Vec::new();
+        self.marks = VecDeque::new();
+        unwritten
+    }
+
+    fn end(&self) -> u64 {
+        self.base + self.buffer.len() as u64
+    }
+
+    /// The end of the line that is partly written: replies have no marks, so
+    /// this looks for the line's end itself.
+    fn end_of_line(&self) -> usize {
+        if self.written == 0 {
+            return 0;
+        }
+        match self.framing {
+            Framing::Lines if self.buffer[self.written - 1] == b'\n' => self.written,
+            Framing::Lines => {
+                let end = memchr::memchr(b'\n', &self.buffer[self.written..]);
+                end.map_or(self.buffer.len(), |length| self.written + length + 1)
+            }
+            // Frames carry no end mark to look for: keep the bytes up to the next message.
+            Framing::WebSocket => {
+                self.marks.iter().find(|mark| mark.frame_bytes > 0).map_or(self.buffer.len(), |mark| {
+                    (mark.end - u64::from(mark.frame_bytes) - self.base) as usize
+                })
+            }
+        }
+    }
+
+    fn unwritten(&self, mark: &Mark) -> Unwritten {
+        let ending = match self.framing {
+            Framing::Lines => 1,
+            Framing::WebSocket => 0,
+        };
+        let line = if mark.line_bytes == 0 {
+            &[][..]
+        } else {
+            let end = (mark.end - self.base) as usize - ending;
+            &self.buffer[end - mark.line_bytes as usize..end]
+        };
+        Unwritten { ticket: mark.ticket, line: line.into() }
+    }
+
+    /// Appends a framed line, and returns its length without framing.
+    fn append(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> usize {
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(BUFFER_BYTES_MIN);
+        }
+        let start = self.buffer.len();
+        match self.framing {
+            Framing::Lines => {
+                print(&mut self.buffer);
+                self.buffer.push(b'\n');
+                self.buffer.len() - start - 1
+            }
+            Framing::WebSocket => {
+                // Room for the usual header; the length is known only after printing.
+                self.buffer.extend_from_slice(&[0x81, 0]);
+                print(&mut self.buffer);
+                let length = self.buffer.len() - start - 2;
+                match length {
+                    0..=125 => self.buffer[start + 1] = length as u8,
+                    126..=65_535 => {
+                        self.buffer[start + 1] = 126;
+                        let long = (length as u16).to_be_bytes();
+                        self.buffer.splice(start + 2..start + 2, long);
+                    }
+                    _ => {
+                        self.buffer[start + 1] = 127;
+                        let long = (length as u64).to_be_bytes();
+                        self.buffer.splice(start + 2..start + 2, long);
+                    }
+                }
+                length
+            }
+        }
+    }
+
+    /// Gives memory back, and moves the buffer when enough of it was written.
+    fn tidy(&mut self) {
+        if self.waiting() == 0 {
+            self.base = self.end();
+            self.written = 0;
+            self.buffer = Vec::new();
+            if self.marks.is_empty() {
+                self.marks = VecDeque::new();
+            }
+        } else if self.written >= MOVE_BYTES_MIN && self.written >= self.buffer.len() / 2 {
+            // A message that is partly written stays whole: it may have to be given back.
+            let start = self.marks.front().map(|mark| mark.end - u64::from(mark.frame_bytes) - self.base);
+            let count = start.map_or(self.written, |start| self.written.min(start as usize));
+            self.buffer.drain(..count);
+            self.base += count as u64;
+            self.written -= count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(bytes: &mut Bytes, ticket: Option<u64>, text: &str) {
+        bytes.push_message(ticket.map(Ticket), |out| out.extend_from_slice(text.as_bytes()));
+    }
+
+    /// Writes at most `count` bytes; returns them and the tickets reached.
+    fn write(bytes: &mut Bytes, count: usize) -> (Vec<u8>, Vec<u64>) {
+        let (mut out, mut reached) = (vec![], vec![]);
+        let take = |bytes: &[u8]| {
+            let count = bytes.len().min(count);
+            out.extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        };
+        bytes.write(take, &mut reached).expect("no error here");
+        (out, reached.iter().map(|ticket| ticket.0).collect())
+    }
+
+    #[test]
+    fn a_mark_is_reached_with_the_last_byte() {
+        let mut bytes = Bytes::new(Framing::Lines);
+        line(&mut bytes, Some(1), "one");
+        line(&mut bytes, None, "two");
+        line(&mut bytes, Some(3), "three");
+        assert_eq!(write(&mut bytes, 3), (b"one".to_vec(), vec![]));
+        assert_eq!(write(&mut bytes, 0), (vec![], vec![]));
+        assert_eq!(write(&mut bytes, 1), (b"\n".to_vec(), vec![1]));
+        assert_eq!(write(&mut bytes, 99), (b"two\nthree\n".to_vec(), vec![3]));
+        assert_eq!((bytes.waiting(), bytes.buffer.capacity()), (0, 0));
+        bytes.push_mark(Ticket(4));
+        assert_eq!(write(&mut bytes, 99), (vec![], vec![4]));
+    }
+
+    #[test]
+    fn what_was_not_begun_is_cut() {
+        for framing in [Framing::Lines, Framing::WebSocket] {
+            for written in 0..14 {
+                let mut bytes = Bytes::new(framing);
+                line(&mut bytes, None, "a");
+                line(&mut bytes, Some(2), "bcd");
+                line(&mut bytes, Some(3), "ef");
+                bytes.push_mark(Ticket(4));
+                let (mut out, reached) = write(&mut bytes, written);
+                let cut: Vec<u64> = bytes.cut().into_iter().map(|message| message.ticket.0).collect();
+                let (rest, later) = write(&mut bytes, 99);
+                out.extend(rest);
+                let all: Vec<u64> = reached.into_iter().chain(later).chain(cut).collect();
+                assert_eq!(all, [2, 3, 4], "{framing:?} {written}");
+                let whole = match framing {
+                    Framing::Lines => out.is_empty() || out.ends_with(b"\n"),
+                    Framing::WebSocket => [0, 3, 8, 12].contains(&out.len()),
+                };
+                assert!(whole, "{framing:?} {written} {out:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn unwritten_messages_come_back_with_their_line() {
+        for framing in [Framing::Lines, Framing::WebSocket] {
+            let mut bytes = Bytes::new(framing);
+            let long = "x".repeat(70_000);
+            line(&mut bytes, Some(1), "one");
+            line(&mut bytes, Some(2), &"y".repeat(300));
+            line(&mut bytes, Some(3), &long);
+            write(&mut bytes, 50_000);
+            write(&mut bytes, 1);
+            let unwritten = bytes.take_all();
+            assert_eq!(unwritten.len(), 1, "{framing:?}");
+            assert_eq!(unwritten[0].ticket, Ticket(3));
+            assert_eq!(&unwritten[0].line[..], long.as_bytes());
+            assert_eq!(bytes.waiting(), 0);
+        }
+    }
+
+    #[test]
+    fn websocket_frames_have_the_shortest_header() {
+        for (length, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_535, vec![0x81, 126, 255, 255]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut bytes = Bytes::new(Framing::WebSocket);
+            bytes.push_line(|out| out.extend(std::iter::repeat_n(b'x', length)));
+            let (out, _) = write(&mut bytes, usize::MAX);
+            assert_eq!(out.len(), header.len() + length);
+            assert!(out.starts_with(&header), "{length}");
+        }
+    }
+}

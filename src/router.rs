@@ -1,0 +1,427 @@
+//! The router: decides where a message goes, and tells its sender what became of it.
+//!
+//! One idea carries it: the origin owns the message. A message that was taken
+//! from a client is in the in-flight table until its one fate is known, and
+//! whatever happens to those who have it comes back here: written, not here,
+//! their node is gone, or silence up to the deadline. A node that receives an
+//! envelope delivers it or answers; it never forwards it.
+//!
+//! Every call is one step of a [`Turn`]: it pushes to outboxes and notes them,
+//! and the flush at the end of the turn writes each once. Nothing here waits.
+//!
+//! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
+//! `again.rs` (what happens when it did not work), `login.rs` (who is here),
+//! `flush.rs` (the end of a turn).
+
+mod again;
+mod flush;
+mod in_flight;
+mod login;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::cluster::{Answer, Cluster, Event, Place, Unavailable};
+use crate::metrics::Metrics;
+use crate::outbox::{Outbox, Push, ReplyTo, Ticket};
+use crate::proto::reply::{print_delivered, print_msg, print_presence};
+use crate::proto::{
+    Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, SessionId, Tag, UserName, UserRef,
+};
+use crate::router::flush::Dirty;
+use crate::router::in_flight::{InFlight, Question, Received, Remote, Sent};
+use crate::table::{Seat, Table};
+
+pub use flush::Turn;
+pub use login::{Login, Others};
+
+/// One node's routing: who is here, who is elsewhere, and what is under way.
+pub struct Router {
+    /// Who is here.
+    table: Table,
+    /// Who is elsewhere.
+    cluster: Cluster,
+    in_flight: Mutex<InFlight>,
+    /// Questions that wait for presence, by the user they ask for, in order.
+    asked: Mutex<HashMap<UserName, Vec<Ticket>>>,
+    dirty: Mutex<Dirty>,
+    draining: AtomicBool,
+    sessions_max: usize,
+    metrics: Arc<Metrics>,
+}
+
+/// How long a message, or a question to presence, may go without an answer:
+/// then its sender gets `ERR timeout`, or `ERR unavailable` if nothing was sent.
+pub const RECEIPT_MS_MAX: Duration = Duration::from_millis(10_000);
+
+/// How often a message is routed again before its sender is told.
+pub const RETRIES_MAX: u8 = 3;
+
+/// Who sends: a session and its connection.
+pub struct Sender<'a> {
+    /// The user.
+    pub user: &'a UserName,
+    /// The session.
+    pub session: SessionId,
+    /// Where replies go.
+    pub outbox: Arc<Outbox>,
+    /// How many messages of this session were given an id by this node.
+    pub count: &'a mut u64,
+    /// Woken when a send that had to wait may be tried again.
+    pub waker: &'a Waker,
+}
+
+/// Whether a message was taken from its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was; its fate will be told.
+    Yes,
+    /// Not now: the recipient's outbox, or what is under way to it, is at its
+    /// bound. The sender's waker will be woken.
+    Wait,
+}
+
+impl Router {
+    /// Makes the router of one node.
+    pub fn new(cluster: Cluster, sessions_max: usize, metrics: Arc<Metrics>) -> Self {
+        Router {
+            table: Table::default(),
+            cluster,
+            in_flight: Mutex::default(),
+            asked: Mutex::default(),
+            dirty: Mutex::default(),
+            draining: AtomicBool::new(false),
+            sessions_max,
+            metrics,
+        }
+    }
+
+    /// Routes a `SEND`: its reply is given now, or expected by the sender's outbox.
+    pub fn send(
+        &self,
+        mut from: Sender<'_>,
+        tag: Option<Tag<'_>>,
+        to: UserRef<'_>,
+        text: &str,
+        turn: &mut Turn,
+    ) -> Taken {
+        turn.seats.clear();
+        self.table.find(to, &mut turn.seats);
+        if !has_room(&turn.seats, from.waker) {
+            return Taken::Wait;
+        }
+        let is_here = !turn.seats.is_empty();
+        let places = match self.ask_for(to) {
+            Answer::Now(Ok(places)) if places.is_empty() && is_here => {
+                self.send_here(from, tag, to, text, turn);
+                return Taken::Yes;
+            }
+            Answer::Now(Ok(places)) if places.is_empty() => {
+                self.refuse(&from.outbox, tag, ErrorCode::Offline, turn);
+                return Taken::Yes;
+            }
+            // While presence is away, local messages flow as before.
+            Answer::Now(Err(Unavailable)) if is_here => {
+                self.send_here(from, tag, to, text, turn);
+                return Taken::Yes;
+            }
+            Answer::Now(Err(Unavailable)) => {
+                self.refuse(&from.outbox, tag, ErrorCode::Unavailable, turn);
+                return Taken::Yes;
+            }
+            places => places,
+        };
+        if !self.in_flight().has_window(to, from.waker) {
+            return Taken::Wait;
+        }
+        let id = from.next_id(tag);
+        let reply = from.outbox.expect(tag.map(Tag::as_str));
+        let envelope = from.envelope(None, to, id.clone(), text);
+        let mut sent = Sent::new(from.outbox, reply, id, 0);
+        sent.remote = Some(Box::new(Remote { envelope, nodes: vec![] }));
+        let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
+        self.place_or_wait(ticket, to.into(), places, turn);
+        Taken::Yes
+    }
+
+    /// Routes a `CAST`: at most once, without a word.
+    pub fn cast(&self, mut from: Sender<'_>, to: UserRef<'_>, text: &str, turn: &mut Turn) -> Taken {
+        turn.seats.clear();
+        self.table.find(to, &mut turn.seats);
+        if !has_room(&turn.seats, from.waker) {
+            return Taken::Wait;
+        }
+        let id = from.next_id(None);
+        // Where presence has to be asked first, a cast does not wait for the answer.
+        let mut forwarded = false;
+        if let Answer::Now(Ok(places)) = self.ask_for(to) {
+            for place in places {
+                let envelope = from.envelope(None, to, id.clone(), text);
+                forwarded |= self.cluster.forward(&place.node, envelope).is_ok();
+            }
+        }
+        if !turn.seats.is_empty() || !forwarded {
+            self.push_cast(from.user, &id, text, turn);
+        }
+        Taken::Yes
+    }
+
+    /// Answers a `WHO`.
+    pub fn who(&self, asker: &Arc<Outbox>, tag: Option<Tag<'_>>, user: UserRef<'_>, turn: &mut Turn) {
+        match self.ask_for(user) {
+            Answer::Now(Ok(places)) => {
+                let sessions = self.sessions(user, &places);
+                asker.reply(tag.map(Tag::as_str), |out| print_presence(user, sessions, out));
+                turn.touch(asker);
+            }
+            Answer::Now(Err(Unavailable)) => self.refuse(asker, tag, ErrorCode::Unavailable, turn),
+            Answer::Later => {
+                let reply = asker.expect(tag.map(Tag::as_str));
+                let question = Question::Who { asker: asker.clone(), reply };
+                let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
+                self.asked().entry(user.into()).or_default().push(ticket);
+            }
+        }
+    }
+
+    /// Messages were written to a session: their fates are known.
+    fn written(&self, tickets: &mut Vec<Ticket>, turn: &mut Turn) {
+        for ticket in tickets.drain(..) {
+            let question = self.in_flight().remove(ticket);
+            match question {
+                Some(Question::Sent(sent)) => self.delivered(&sent, turn),
+                Some(Question::Received(received)) => {
+                    self.metrics.delivered.add();
+                    self.cluster.receipt(&received.origin, received.number, Fate::Delivered);
+                }
+                // Another session of the user had it first, or the deadline has passed.
+                _ => {}
+            }
+        }
+    }
+
+    /// Does what is due by now: questions past their deadline are answered.
+    pub fn sweep(&self, turn: &mut Turn) {
+        loop {
+            let mut in_flight = self.in_flight();
+            let Some(ticket) = in_flight.due(turn.now) else { return };
+            let expired = in_flight.remove(ticket);
+            drop(in_flight);
+            match expired {
+                Some(Question::Sent(sent)) => {
+                    let never_sent = sent.parties == 0 && !sent.maybe_seen;
+                    let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
+                    self.fail(&sent.sender, &sent.reply, code, turn);
+                }
+                Some(Question::Who { asker, reply }) => {
+                    self.fail(&asker, &reply, ErrorCode::Unavailable, turn)
+                }
+                Some(Question::Login(tx)) => {
+                    // Fails only if the connection is gone.
+                    let _ = tx.try_send(Err(Unavailable));
+                }
+                Some(Question::Received(_)) | None => {}
+            }
+        }
+    }
+
+    /// Takes in what another node, or presence, tells.
+    pub fn on_event(&self, event: Event, turn: &mut Turn) {
+        match event {
+            Event::Registered { number, others } => self.registered(Ticket(number), others),
+            Event::Located { user, places } => self.located(&user, places, turn),
+            Event::Envelope { origin, envelope } => self.receive(origin, envelope, turn),
+            Event::Receipt { node, number, fate } => self.receipt(&node, Ticket(number), fate, turn),
+            Event::Gone(node) => self.gone(&node, turn),
+            Event::Replaced { user, session } => self.replaced(&user, session),
+        }
+    }
+
+    /// From now on requests that need the node to stay are refused.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Tells whether the node is draining.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Who is here.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Who is elsewhere.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The node's counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// How many messages and questions wait for an answer.
+    pub fn questions(&self) -> usize {
+        self.in_flight().count()
+    }
+
+    /// Asks where else a user is. While an earlier question about the user is
+    /// open, later messages queue behind it: one sender's messages stay in order.
+    fn ask_for(&self, user: UserRef<'_>) -> Answer<Vec<Place>> {
+        if !self.cluster.is_alone() && self.asked().contains_key(user.as_str()) {
+            return Answer::Later;
+        }
+        self.cluster.locate(user)
+    }
+
+    /// The whole way of a message whose recipient is only here: no copy is kept
+    /// beside the outboxes.
+    fn send_here(
+        &self,
+        mut from: Sender<'_>,
+        tag: Option<Tag<'_>>,
+        to: UserRef<'_>,
+        text: &str,
+        turn: &mut Turn,
+    ) {
+        let id = from.next_id(tag);
+        let reply = from.outbox.expect(tag.map(Tag::as_str));
+        let parties = turn.seats.len() as u32;
+        let sent = Sent::new(from.outbox, reply, id.clone(), parties);
+        let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
+        let refused = self.push(ticket, from.user, &id, text, tag.is_some(), turn);
+        if refused > 0 {
+            let mut line = vec![];
+            print_msg(from.user.as_str(), &id, text, &mut line);
+            self.lost(ticket, refused, Some((&to.into(), &line)), turn);
+        }
+    }
+
+    /// Pushes a message to all of `turn.seats`, and returns how many refused it.
+    fn push(
+        &self,
+        ticket: Ticket,
+        from: &UserName,
+        id: &MessageId,
+        text: &str,
+        may_be_copy: bool,
+        turn: &mut Turn,
+    ) -> u32 {
+        let seats = std::mem::take(&mut turn.seats);
+        let mut refused = 0;
+        for seat in &seats {
+            match seat.outbox.push_message(from, id, text, Some(ticket), may_be_copy) {
+                Push::Taken => {}
+                Push::Copy => self.metrics.duplicates.add(),
+                Push::Refused => refused += 1,
+            }
+            turn.touch(&seat.outbox);
+        }
+        turn.seats = seats;
+        turn.seats.clear();
+        refused
+    }
+
+    /// A message from another node: it is delivered here, or the origin is told.
+    fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
+        let Envelope { number, from, to, id, text } = envelope;
+        turn.seats.clear();
+        self.table.find(to.borrowed(), &mut turn.seats);
+        if turn.seats.is_empty() {
+            self.metrics.not_here.add();
+        }
+        let Some(number) = number else { return self.push_cast(&from, &id, &text, turn) };
+        let parties = turn.seats.len() as u32;
+        if parties == 0 {
+            return self.cluster.receipt(&origin, number, Fate::NotHere);
+        }
+        let received = Question::Received(Received { origin, number, parties });
+        // No deadline: the origin has one, and every seat answers in the end.
+        let ticket = self.in_flight().insert(received, None);
+        let refused = self.push(ticket, &from, &id, &text, true, turn);
+        if refused > 0 {
+            self.lost(ticket, refused, None, turn);
+        }
+    }
+
+    /// The sender learns that its message was delivered.
+    fn delivered(&self, sent: &Sent, turn: &mut Turn) {
+        self.metrics.delivered.add();
+        sent.sender.answer(&sent.reply, |out| print_delivered(&sent.id, out));
+        turn.touch(&sent.sender);
+    }
+
+    /// Answers at once that a request did not work.
+    fn refuse(&self, outbox: &Arc<Outbox>, tag: Option<Tag<'_>>, code: ErrorCode, turn: &mut Turn) {
+        self.metrics.error(code);
+        outbox.reply(tag.map(Tag::as_str), |out| print_error(code, out));
+        turn.touch(outbox);
+    }
+
+    /// Answers later that a request did not work.
+    fn fail(&self, outbox: &Arc<Outbox>, reply: &ReplyTo, code: ErrorCode, turn: &mut Turn) {
+        self.metrics.error(code);
+        outbox.answer(reply, |out| print_error(code, out));
+        turn.touch(outbox);
+    }
+
+    /// Pushes a `CAST` to all of `turn.seats`, and counts it.
+    fn push_cast(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) {
+        let seats = std::mem::take(&mut turn.seats);
+        let mut taken = false;
+        for seat in &seats {
+            taken |= seat.outbox.push_message(from, id, text, None, false) == Push::Taken;
+            turn.touch(&seat.outbox);
+        }
+        turn.seats = seats;
+        turn.seats.clear();
+        let counter = if taken { &self.metrics.casts } else { &self.metrics.casts_lost };
+        counter.add();
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        // The table asserts nothing that a panic between two of its calls could break.
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<UserName, Vec<Ticket>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sender<'_> {
+    /// The id of the next message: its tag, or one that this node makes.
+    fn next_id(&mut self, tag: Option<Tag<'_>>) -> MessageId {
+        match tag {
+            Some(tag) => MessageId::Tag(tag.as_str().into()),
+            None => {
+                *self.count += 1;
+                MessageId::Counted(self.session, *self.count)
+            }
+        }
+    }
+
+    fn envelope(&self, number: Option<u64>, to: UserRef<'_>, id: MessageId, text: &str) -> Envelope {
+        Envelope { number, from: self.user.clone(), to: to.into(), id, text: text.into() }
+    }
+}
+
+/// Tells whether every seat takes a message now; if not, `waker` is woken when that may be so.
+fn has_room(seats: &[Seat], waker: &Waker) -> bool {
+    match seats.iter().find(|seat| seat.outbox.has_room() == Some(false)) {
+        Some(full) => {
+            full.outbox.wait_for_room(waker);
+            false
+        }
+        None => true,
+    }
+}
+
+fn print_error(code: ErrorCode, out: &mut Vec<u8>) {
+    ServerLine::Err { code, text: code.text() }.print(out);
+}

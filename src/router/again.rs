@@ -1,0 +1,226 @@
+//! Placing a message with those who may have it, and what happens when one of
+//! them does not deliver it.
+//!
+//! A message has *parties*: sessions here and nodes elsewhere that have it and
+//! have not answered. The first that delivers it settles its fate. When the
+//! last of them is lost, presence is asked again and the message goes where the
+//! user is now; after three retries, or when the user is nowhere, its sender is
+//! told.
+
+use std::sync::Arc;
+
+use crate::cluster::{Answer, Place, Unavailable};
+use crate::outbox::{Ticket, Unwritten};
+use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
+use crate::router::in_flight::{Question, Sent};
+use crate::router::{RETRIES_MAX, Router, Turn};
+
+impl Router {
+    /// A session of `user` ended with these messages unwritten.
+    pub fn unwritten(&self, user: &UserName, messages: Vec<Unwritten>, turn: &mut Turn) {
+        for message in messages {
+            self.lost(message.ticket, 1, Some((user, &message.line)), turn);
+        }
+    }
+
+    /// Places a message, or queues it behind the question about its recipient.
+    pub(super) fn place_or_wait(
+        &self,
+        ticket: Ticket,
+        to: UserName,
+        answer: Answer<Vec<Place>>,
+        turn: &mut Turn,
+    ) {
+        match answer {
+            Answer::Now(places) => self.place(ticket, places, turn),
+            Answer::Later => self.asked().entry(to).or_default().push(ticket),
+        }
+    }
+
+    /// Hands a message to every session and node that its recipient has now.
+    fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
+        let Some(envelope) = self.envelope(ticket) else { return };
+        turn.seats.clear();
+        self.table.find(envelope.to.borrowed(), &mut turn.seats);
+        let is_known = places.is_ok();
+        let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
+        let parties = (turn.seats.len() + nodes.len()) as u32;
+        if parties == 0 {
+            let code = if is_known { ErrorCode::Offline } else { ErrorCode::Unavailable };
+            return self.give_up(ticket, code, turn);
+        }
+        if let Some(Question::Sent(sent)) = self.in_flight().question(ticket) {
+            sent.parties = parties;
+            if let Some(remote) = &mut sent.remote {
+                remote.nodes.clone_from(&nodes);
+            }
+        }
+        let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
+        for node in nodes {
+            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
+            if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
+                lost += 1;
+            }
+        }
+        if lost > 0 {
+            self.lost(ticket, lost, None, turn);
+        }
+    }
+
+    /// `count` parties of a message were lost. `text` is where its text comes
+    /// from when only sessions of this node had it: the recipient and its line.
+    pub(super) fn lost(&self, ticket: Ticket, count: u32, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
+        let mut in_flight = self.in_flight();
+        match in_flight.question(ticket) {
+            Some(Question::Sent(sent)) => {
+                sent.parties -= count;
+                if sent.parties == 0 {
+                    drop(in_flight);
+                    self.again(ticket, text, turn);
+                }
+            }
+            Some(Question::Received(received)) => {
+                received.parties -= count;
+                if received.parties == 0
+                    && let Some(Question::Received(received)) = in_flight.remove(ticket)
+                {
+                    drop(in_flight);
+                    self.cluster.receipt(&received.origin, received.number, Fate::NotHere);
+                }
+            }
+            // Its fate is settled already.
+            _ => {}
+        }
+    }
+
+    /// Routes a message again that nobody has any more.
+    fn again(&self, ticket: Ticket, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
+        let mut in_flight = self.in_flight();
+        let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
+        sent.retries += 1;
+        let is_last = sent.retries > RETRIES_MAX;
+        let kept = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
+        let to = kept.or_else(|| {
+            let envelope = text.and_then(|(to, line)| envelope_of(to, line))?;
+            let to = envelope.to.clone();
+            in_flight.keep(ticket, envelope);
+            Some(to)
+        });
+        drop(in_flight);
+        match to {
+            // A copy that added nothing went with the original, whose fate is told to another.
+            None => self.give_up(ticket, ErrorCode::Timeout, turn),
+            Some(_) if is_last => self.give_up(ticket, ErrorCode::Offline, turn),
+            Some(to) => {
+                self.metrics.rerouted.add();
+                let places = self.ask_for(to.borrowed());
+                self.place_or_wait(ticket, to, places, turn);
+            }
+        }
+    }
+
+    /// Tells the sender that its message was not delivered; or, when a node that
+    /// died had it, that nobody knows.
+    fn give_up(&self, ticket: Ticket, code: ErrorCode, turn: &mut Turn) {
+        let question = self.in_flight().remove(ticket);
+        if let Some(Question::Sent(Sent { sender, reply, maybe_seen, .. })) = question {
+            let code = if maybe_seen { ErrorCode::Timeout } else { code };
+            self.fail(&sender, &reply, code, turn);
+        }
+    }
+
+    /// Another node tells what became of a message.
+    pub(super) fn receipt(&self, node: &NodeId, ticket: Ticket, fate: Fate, turn: &mut Turn) {
+        match fate {
+            Fate::Delivered => {
+                let mut in_flight = self.in_flight();
+                // Only who was asked is believed.
+                if !is_with(in_flight.question(ticket).as_deref(), node) {
+                    return;
+                }
+                let question = in_flight.remove(ticket);
+                drop(in_flight);
+                if let Some(Question::Sent(sent)) = question {
+                    self.delivered(&sent, turn);
+                }
+            }
+            Fate::NotHere => {
+                if self.take_node(ticket, node, false) {
+                    self.lost(ticket, 1, None, turn);
+                }
+            }
+        }
+    }
+
+    /// A node is dead: what was in flight to it is routed again.
+    pub(super) fn gone(&self, node: &NodeId, turn: &mut Turn) {
+        let tickets = self.in_flight().with_node(node);
+        for ticket in tickets {
+            if self.take_node(ticket, node, true) {
+                self.lost(ticket, 1, None, turn);
+            }
+        }
+    }
+
+    /// Presence has answered where a user is: what waited for it goes on, in order.
+    pub(super) fn located(&self, user: &UserName, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
+        let Some(tickets) = self.asked().remove(user) else { return };
+        for ticket in tickets {
+            let mut in_flight = self.in_flight();
+            match in_flight.question(ticket) {
+                Some(Question::Sent(_)) => {
+                    drop(in_flight);
+                    self.place(ticket, places.clone(), turn);
+                }
+                Some(Question::Who { .. }) => {
+                    let question = in_flight.remove(ticket);
+                    drop(in_flight);
+                    let Some(Question::Who { asker, reply }) = question else { continue };
+                    match &places {
+                        Ok(places) => self.answer_who(&asker, &reply, user, places, turn),
+                        Err(Unavailable) => self.fail(&asker, &reply, ErrorCode::Unavailable, turn),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes a node from the parties of a message; `true` when it was one.
+    fn take_node(&self, ticket: Ticket, node: &NodeId, maybe_seen: bool) -> bool {
+        let mut in_flight = self.in_flight();
+        let question = in_flight.question(ticket);
+        if !is_with(question.as_deref(), node) {
+            return false;
+        }
+        if let Some(Question::Sent(sent)) = question {
+            sent.maybe_seen |= maybe_seen;
+            if let Some(remote) = &mut sent.remote {
+                remote.nodes.retain(|other| other != node);
+            }
+        }
+        true
+    }
+
+    fn envelope(&self, ticket: Ticket) -> Option<Envelope> {
+        match self.in_flight().question(ticket) {
+            Some(Question::Sent(Sent { remote: Some(remote), .. })) => Some(remote.envelope.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn is_with(question: Option<&Question>, node: &NodeId) -> bool {
+    match question {
+        Some(Question::Sent(Sent { remote: Some(remote), .. })) => remote.nodes.contains(node),
+        _ => false,
+    }
+}
+
+/// Reads a message back from the line that was to be written.
+fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (_, ServerLine::Msg { from, id, text, .. }) = ServerLine::parse(line)? else { return None };
+    let id = MessageId::Tag(id.as_str().into());
+    Some(Envelope { number: None, from: from.into(), to: to.clone(), id, text: Arc::from(text) })
+}

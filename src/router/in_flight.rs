@@ -1,0 +1,330 @@
+//! The in-flight table: every question of this node that has no answer yet.
+//!
+//! Mostly messages without a fate: those sent here, whose senders wait, and
+//! those received from other nodes, whose origins wait. A slab, so that a
+//! message costs one slot and no search; a ticket is an index and a generation,
+//! so that a late answer finds nothing instead of somebody else. Slots whose
+//! askers wait are also linked in the order they came: the deadline is the same
+//! for all, so the oldest is always the first to expire.
+//!
+//! Bounded three ways: 1,024 replies due a connection (`outbox`), 64 KiB of text
+//! on its way to one user on other nodes, and 64 MiB to all of them together.
+//! Senders wait at the last two, and are woken when half is done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use smol::channel::Sender;
+
+use crate::cluster::{Place, Unavailable};
+use crate::outbox::{Outbox, ReplyTo, Ticket};
+use crate::proto::{Envelope, MessageId, NodeId, UserName, UserRef};
+
+/// Bytes that may be in flight to one user on other nodes.
+pub const USER_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that may be in flight to other nodes together.
+pub const REMOTE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The questions without an answer.
+#[derive(Default)]
+pub struct InFlight {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The oldest and the newest slot with a deadline.
+    oldest: Option<u32>,
+    newest: Option<u32>,
+    len: usize,
+    /// The generation of new slots: above that of every slot that was given back.
+    first_generation: u32,
+    windows: HashMap<UserName, Window>,
+    remote_bytes: usize,
+    /// Senders that wait until fewer bytes are in flight to all other nodes.
+    waiting: Vec<Waker>,
+}
+
+struct Slot {
+    generation: u32,
+    question: Option<Question>,
+    deadline: Option<Instant>,
+    older: Option<u32>,
+    newer: Option<u32>,
+}
+
+/// Bytes in flight to one user.
+#[derive(Default)]
+struct Window {
+    bytes: usize,
+    waiting: Vec<Waker>,
+}
+
+/// What waits for an answer.
+pub enum Question {
+    /// A message that was sent here.
+    Sent(Sent),
+    /// A message that another node forwarded here.
+    Received(Received),
+    /// A `WHO` that waits for presence.
+    Who {
+        /// Who asks.
+        asker: Arc<Outbox>,
+        /// Where the answer goes.
+        reply: ReplyTo,
+    },
+    /// A `LOGIN` that waits for presence.
+    Login(Sender<Result<Vec<Place>, Unavailable>>),
+}
+
+/// A message whose sender waits.
+pub struct Sent {
+    /// The sender's connection.
+    pub sender: Arc<Outbox>,
+    /// Where its reply goes.
+    pub reply: ReplyTo,
+    /// The message's id.
+    pub id: MessageId,
+    /// Sessions here and nodes elsewhere that have it and have not answered.
+    pub parties: u32,
+    /// How often it was routed again.
+    pub retries: u8,
+    /// It was with a node that died: it may have been written there.
+    pub maybe_seen: bool,
+    /// Kept for messages that are not only with sessions of this node.
+    pub remote: Option<Box<Remote>>,
+}
+
+/// What it takes to route a message again.
+pub struct Remote {
+    /// The message.
+    pub envelope: Envelope,
+    /// The nodes that have it and have not answered.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A message whose origin waits.
+pub struct Received {
+    /// The node that forwarded it.
+    pub origin: NodeId,
+    /// The origin's number for it.
+    pub number: u64,
+    /// Sessions that have it and have not answered.
+    pub parties: u32,
+}
+
+impl Sent {
+    /// A message that `parties` sessions of this node are about to have.
+    pub fn new(sender: Arc<Outbox>, reply: ReplyTo, id: MessageId, parties: u32) -> Self {
+        Sent { sender, reply, id, parties, retries: 0, maybe_seen: false, remote: None }
+    }
+}
+
+impl InFlight {
+    /// Adds a question. One with a deadline must not be due before those already here.
+    pub fn insert(&mut self, question: Question, deadline: Option<Instant>) -> Ticket {
+        if let Question::Sent(Sent { remote: Some(remote), .. }) = &question {
+            self.claim(&remote.envelope);
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            let generation = self.first_generation;
+            self.slots.push(Slot { generation, question: None, deadline: None, older: None, newer: None });
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.question = Some(question);
+        slot.deadline = deadline;
+        if deadline.is_some() {
+            slot.older = self.newest;
+            slot.newer = None;
+            match self.newest.replace(index) {
+                Some(before) => self.slots[before as usize].newer = Some(index),
+                None => self.oldest = Some(index),
+            }
+        }
+        self.len += 1;
+        Ticket(u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
+    }
+
+    /// The question of a ticket, if it is still open.
+    pub fn question(&mut self, ticket: Ticket) -> Option<&mut Question> {
+        let slot = self.slots.get_mut(ticket.0 as u32 as usize)?;
+        (slot.generation == (ticket.0 >> 32) as u32).then_some(slot.question.as_mut()).flatten()
+    }
+
+    /// Ends a question: whoever gets it here must answer it.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<Question> {
+        self.question(ticket)?;
+        let index = ticket.0 as u32;
+        let slot = &mut self.slots[index as usize];
+        let question = slot.question.take()?;
+        let deadline = slot.deadline.take();
+        slot.generation = slot.generation.wrapping_add(1);
+        if deadline.is_some() {
+            let (older, newer) = (slot.older.take(), slot.newer.take());
+            match older {
+                Some(older) => self.slots[older as usize].newer = newer,
+                None => self.oldest = newer,
+            }
+            match newer {
+                Some(newer) => self.slots[newer as usize].older = older,
+                None => self.newest = older,
+            }
+        }
+        self.free.push(index);
+        self.len -= 1;
+        if let Question::Sent(Sent { remote: Some(remote), .. }) = &question {
+            self.release(&remote.envelope);
+        }
+        if self.len == 0 && self.slots.len() > SLOTS_KEPT_MAX {
+            self.shrink();
+        }
+        Some(question)
+    }
+
+    /// Tells whether a message to `user` elsewhere may be sent now; if not,
+    /// `waker` is woken when it may.
+    pub fn has_window(&mut self, user: UserRef<'_>, waker: &Waker) -> bool {
+        let waiting = match self.windows.get_mut(user.as_str()) {
+            Some(window) if window.bytes >= USER_BYTES_MAX => &mut window.waiting,
+            _ if self.remote_bytes >= REMOTE_BYTES_MAX => &mut self.waiting,
+            _ => return true,
+        };
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+        false
+    }
+
+    /// The oldest question that is due.
+    pub fn due(&self, now: Instant) -> Option<Ticket> {
+        let index = self.oldest?;
+        let slot = &self.slots[index as usize];
+        slot.deadline.filter(|deadline| *deadline <= now)?;
+        Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
+    }
+
+    /// The messages that are with `node`, oldest first.
+    pub fn with_node(&self, node: &NodeId) -> Vec<Ticket> {
+        let mut found = vec![];
+        let mut next = self.oldest;
+        while let Some(index) = next {
+            let slot = &self.slots[index as usize];
+            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = &slot.question
+                && remote.nodes.contains(node)
+            {
+                found.push(Ticket(u64::from(slot.generation) << 32 | u64::from(index)));
+            }
+            next = slot.newer;
+        }
+        found
+    }
+
+    /// How many questions are open.
+    pub fn count(&self) -> usize {
+        self.len
+    }
+
+    /// Keeps the envelope of a message that was only with sessions of this node.
+    pub fn keep(&mut self, ticket: Ticket, envelope: Envelope) {
+        self.claim(&envelope);
+        if let Some(Question::Sent(sent)) = self.question(ticket) {
+            sent.remote = Some(Box::new(Remote { envelope, nodes: vec![] }));
+        }
+    }
+
+    fn claim(&mut self, envelope: &Envelope) {
+        let bytes = envelope.bytes();
+        self.remote_bytes += bytes;
+        self.windows.entry(envelope.to.clone()).or_default().bytes += bytes;
+    }
+
+    fn release(&mut self, envelope: &Envelope) {
+        let bytes = envelope.bytes();
+        self.remote_bytes -= bytes;
+        if self.remote_bytes <= REMOTE_BYTES_MAX / 2 {
+            self.waiting.drain(..).for_each(Waker::wake);
+        }
+        let Some(window) = self.windows.get_mut(&envelope.to) else { return };
+        window.bytes -= bytes;
+        if window.bytes <= USER_BYTES_MAX / 2 {
+            window.waiting.drain(..).for_each(Waker::wake);
+        }
+        if window.bytes == 0 {
+            self.windows.remove(&envelope.to);
+        }
+    }
+
+    /// Gives the memory of a flood back. Tickets of it may still come, so the
+    /// generations go on above all that were given out.
+    fn shrink(&mut self) {
+        let generations = self.slots.iter().map(|slot| slot.generation);
+        self.first_generation = generations.max().unwrap_or(self.first_generation);
+        self.slots = Vec::new();
+        self.free = Vec::new();
+    }
+}
+
+/// Slots that an empty table keeps.
+const SLOTS_KEPT_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn received(number: u64) -> Question {
+        let origin = NodeId::new("a", "1").expect("valid");
+        Question::Received(Received { origin, number, parties: 1 })
+    }
+
+    fn number(question: Option<Question>) -> Option<u64> {
+        match question {
+            Some(Question::Received(received)) => Some(received.number),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn late_tickets_find_nothing() {
+        let mut table = InFlight::default();
+        let first = table.insert(received(1), None);
+        assert_eq!(number(table.remove(first)), Some(1));
+        let second = table.insert(received(2), None);
+        assert_ne!(first, second);
+        assert_eq!(number(table.remove(first)), None);
+        assert_eq!(number(table.remove(second)), Some(2));
+        let crowd: Vec<Ticket> = (0..10_000).map(|n| table.insert(received(n), None)).collect();
+        for (n, ticket) in crowd.iter().enumerate() {
+            assert_eq!(number(table.remove(*ticket)), Some(n as u64));
+        }
+        assert_eq!(table.slots.capacity(), 0, "the memory of a flood is given back");
+        for n in 0..10_000 {
+            table.insert(received(n), None);
+        }
+        assert!(crowd.iter().chain([&first, &second]).all(|ticket| table.remove(*ticket).is_none()));
+        assert_eq!(table.count(), 10_000);
+    }
+
+    #[test]
+    fn the_oldest_is_due_first() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut table = InFlight::default();
+        let tickets: Vec<Ticket> = (0..5).map(|n| table.insert(received(n), Some(at(n)))).collect();
+        table.insert(received(9), None);
+        for gone in [0, 2, 4] {
+            table.remove(tickets[gone]);
+        }
+        let late = table.insert(received(5), Some(at(5)));
+        assert_eq!(table.due(at(0)), None);
+        let mut due = vec![];
+        while let Some(ticket) = table.due(at(5)) {
+            due.extend(number(table.remove(ticket)));
+        }
+        assert_eq!(due, [1, 3, 5]);
+        assert!(table.remove(late).is_none());
+        assert_eq!(table.count(), 1, "what has no deadline stays");
+    }
+}

@@ -1,0 +1,272 @@
+//! One node: its listeners, its tasks, and how it stops.
+//!
+//! [`Server::bind`] takes settings and opens the listeners; [`Server::run`] is a
+//! future that serves until [`Handle::drain`] has ended in order. Every task
+//! lives on the server's own executor, so that several nodes fit in one
+//! program, and dropping a server stops all of its tasks. One thread runs it:
+//! whoever polls `run`.
+
+mod listen;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use nanoid::nanoid;
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::FutureExt;
+use smol::{Executor, Task, Timer};
+
+use crate::cluster::{Cluster, Mesh};
+use crate::config::{Config, ConfigError};
+use crate::conn::{Roll, Shared};
+use crate::metrics::Metrics;
+use crate::proto::{CloseReason, NodeId};
+use crate::router::{RECEIPT_MS_MAX, Router, Turn};
+use crate::server::listen::Listener;
+
+pub use listen::files_max;
+
+/// A node with open listeners.
+pub struct Server {
+    executor: Arc<Executor<'static>>,
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    http: Option<SocketAddr>,
+    connections_max: usize,
+    stop: Receiver<()>,
+    handle: Handle,
+}
+
+/// What other threads and tasks know of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    stop: Sender<()>,
+}
+
+/// What a node holds right now. All of it is 0 when everybody has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Connections, a task each.
+    pub connections: u64,
+    /// Outboxes alive.
+    pub outboxes: u64,
+    /// Users with a session here.
+    pub users: usize,
+    /// Messages and questions without an answer.
+    pub in_flight: usize,
+}
+
+/// How long a drain may take.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How much of that is for replies that are still due; then they are `ERR timeout`.
+const DRAIN_REPLIES_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How often deadlines are looked at.
+const SWEEP_TIME: Duration = Duration::from_secs(1);
+
+/// Events that one turn takes in before it ends and others have theirs.
+const EVENTS_PER_TURN_MAX: usize = 256;
+
+impl Server {
+    /// Opens the listeners of a node that needs no other.
+    ///
+    /// # Errors
+    /// When a setting is not allowed, or an address can't be listened on.
+    pub fn bind(config: &Config) -> Result<Self, ConfigError> {
+        Self::bind_with(config, Cluster::alone)
+    }
+
+    /// Opens the listeners of one node of a mesh.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_in(config: &Config, mesh: &Mesh) -> Result<Self, ConfigError> {
+        Self::bind_with(config, |node| Cluster::Local(mesh.join(node)))
+    }
+
+    fn bind_with(config: &Config, cluster: impl FnOnce(NodeId) -> Cluster) -> Result<Self, ConfigError> {
+        let files_max = files_max();
+        config.check(files_max)?;
+        let mut listeners = vec![];
+        for addr in &config.listen {
+            listeners.push(Listener::bind("listen", *addr, false)?);
+        }
+        let http = config.http.map(|addr| Listener::bind("http", addr, true)).transpose()?;
+        let http_addr = http.as_ref().map(Listener::addr);
+        listeners.extend(http);
+
+        let node = NodeId::new(&config.node, &nanoid!(8))
+            .ok_or_else(|| ConfigError(format!("--node {:?} is not allowed", config.node)))?;
+        let metrics = Arc::new(Metrics::default());
+        let router = Router::new(cluster(node), config.sessions_max, metrics);
+        let shared = Arc::new(Shared {
+            router: Arc::new(router),
+            line_bytes_max: config.line_bytes_max,
+            outbox_bytes_max: config.outbox_bytes_max,
+            login_time_max: config.login_time_max,
+            roll: Roll::default(),
+        });
+        let connections_max = files_max - crate::config::FILES_RESERVED;
+        let (tx, stop) = bounded(1);
+        Ok(Server {
+            executor: Arc::default(),
+            handle: Handle { shared: shared.clone(), stop: tx },
+            shared,
+            listeners,
+            http: http_addr,
+            connections_max: config.connections_max.unwrap_or(connections_max),
+            stop,
+        })
+    }
+
+    /// The addresses of the line protocol, with the real ports.
+    pub fn tcp_addrs(&self) -> Vec<SocketAddr> {
+        let lines = self.listeners.iter().filter(|listener| !listener.is_http());
+        lines.map(Listener::addr).collect()
+    }
+
+    /// The address of HTTP and WebSocket, with the real port.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> NodeId {
+        self.shared.router.cluster().node().clone()
+    }
+
+    /// The line that says that connections are accepted.
+    pub fn ready_line(&self) -> String {
+        let tcp: Vec<String> = self.tcp_addrs().iter().map(|addr| format!("tcp={addr}")).collect();
+        let http = self.http.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+        format!("ready {} http={http} node={}", tcp.join(" "), self.node().as_str())
+    }
+
+    /// A handle to stop the server and to look at it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs a task of the caller's on the server's executor, while it serves.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.executor.spawn(task).detach();
+    }
+
+    /// Serves until [`Handle::drain`] is called and the drain has ended.
+    pub async fn run(self) {
+        let executor = self.executor.clone();
+        executor.run(self.serve()).await;
+    }
+
+    async fn serve(self) {
+        let accepting: Vec<Task<()>> = self
+            .listeners
+            .into_iter()
+            .map(|listener| {
+                let accept = listener.accept(self.shared.clone(), self.connections_max, &self.executor);
+                self.executor.spawn(accept)
+            })
+            .collect();
+        let _flusher = self.executor.spawn(flush(self.shared.clone()));
+        let _events = self.executor.spawn(take_events(self.shared.clone()));
+        let _sweeper = self.executor.spawn(sweep(self.shared.clone()));
+        // A dropped handle is no reason to stop, and the server holds one itself.
+        let _ = self.stop.recv().await;
+        drop(accepting);
+        drain(&self.shared).await;
+    }
+}
+
+impl Handle {
+    /// Asks the server to stop in order: nobody is accepted any more, every
+    /// connection gets `BYE draining` after the replies that it is owed, and
+    /// [`Server::run`] ends after [`DRAIN_TIME_MAX`] at the latest.
+    pub fn drain(&self) {
+        // Full means that it was asked already, closed that it has ended.
+        let _ = self.stop.try_send(());
+    }
+
+    /// What the node holds right now.
+    pub fn holdings(&self) -> Holdings {
+        let router = &self.shared.router;
+        Holdings {
+            connections: router.metrics().connections.count(),
+            outboxes: router.metrics().outboxes.count(),
+            users: router.table().users(),
+            in_flight: router.questions(),
+        }
+    }
+
+    /// The node's counters.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.shared.router.metrics().clone()
+    }
+}
+
+/// Writes what every turn has left to write.
+async fn flush(shared: Arc<Shared>) {
+    let mut turn = Turn::default();
+    std::future::poll_fn(|context| {
+        shared.router.poll_flush(context, &mut turn);
+        std::task::Poll::<()>::Pending
+    })
+    .await;
+}
+
+/// Takes in what the cluster tells.
+async fn take_events(shared: Arc<Shared>) {
+    let events = shared.router.cluster().events();
+    let mut turn = Turn::default();
+    while let Ok(event) = events.recv().await {
+        turn.now = Instant::now();
+        shared.router.on_event(event, &mut turn);
+        for _ in 1..EVENTS_PER_TURN_MAX {
+            let Ok(event) = events.try_recv() else { break };
+            shared.router.on_event(event, &mut turn);
+        }
+        shared.router.end(&mut turn);
+        smol::future::yield_now().await;
+    }
+}
+
+/// Answers what has waited too long.
+async fn sweep(shared: Arc<Shared>) {
+    let mut turn = Turn::default();
+    loop {
+        turn.now = Timer::after(SWEEP_TIME).await;
+        shared.router.sweep(&mut turn);
+        shared.router.end(&mut turn);
+    }
+}
+
+/// Ends every connection in order.
+async fn drain(shared: &Shared) {
+    let open = shared.roll.len();
+    info!("draining {open} connections, for {} s at most", DRAIN_TIME_MAX.as_secs());
+    shared.router.start_draining();
+    shared.roll.close(CloseReason::Draining);
+    let gone = async {
+        shared.roll.all_gone().await;
+        true
+    };
+    let replies_are_late = async {
+        Timer::after(DRAIN_REPLIES_TIME_MAX).await;
+        let mut turn = Turn::default();
+        turn.now += RECEIPT_MS_MAX;
+        shared.router.sweep(&mut turn);
+        turn.now = Instant::now();
+        shared.router.end(&mut turn);
+        Timer::after(DRAIN_TIME_MAX - DRAIN_REPLIES_TIME_MAX).await;
+        false
+    };
+    if gone.or(replies_are_late).await {
+        info!("drained");
+    } else {
+        warn!("drained, but {} connections did not take their last words in time", shared.roll.len());
+    }
+    shared.router.cluster().leave();
+}

@@ -1,0 +1,165 @@
+//! What one connection may do: a state machine without a socket.
+//!
+//! A request goes in, an action comes out; all refusals that depend on the
+//! session's state are here, in one place and one order. Carrying an action out
+//! is the connection's business. Time does not go in: no decision here depends
+//! on it yet.
+
+use crate::proto::reply::ServerLine;
+use crate::proto::request::BadLine;
+use crate::proto::{ErrorCode, Request, SessionId, UserName, UserRef, Verb};
+
+/// The state of one connection's conversation.
+#[derive(Debug, Default)]
+pub enum Session {
+    /// Nobody has logged in.
+    #[default]
+    New,
+    /// A `LOGIN` waits for its answer; no further line is taken before it.
+    Entering(UserName, SessionId),
+    /// A user's session.
+    In {
+        /// The user.
+        user: UserName,
+        /// The session's id.
+        id: SessionId,
+        /// Messages of this session that this node gave an id.
+        count: u64,
+    },
+}
+
+/// What a request comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Let the user in, if the cluster agrees.
+    Login(UserRef<'a>),
+    /// Route a message and answer with its fate.
+    Send(UserRef<'a>, &'a str),
+    /// Route a message and say nothing.
+    Cast(UserRef<'a>, &'a str),
+    /// Answer where a user is.
+    Who(UserRef<'a>),
+    /// Answer with the same text.
+    Pong(Option<&'a str>),
+    /// Answer with the help for these verbs.
+    Help(Vec<Verb>),
+    /// End the connection.
+    Quit,
+    /// Answer with an error.
+    Refuse(ErrorCode, &'static str),
+}
+
+impl Session {
+    /// Decides on one request.
+    pub fn take<'a>(&self, request: Result<Request<'a>, BadLine>, is_draining: bool) -> Action<'a> {
+        let request = match request {
+            Ok(request) => request,
+            Err(bad) => return Action::Refuse(bad.code, bad.text),
+        };
+        match request {
+            Request::Ping(text) => return Action::Pong(text),
+            Request::Help(word) => return help(word),
+            Request::Quit => return Action::Quit,
+            _ => {}
+        }
+        let is_in = matches!(self, Session::In { .. });
+        match request {
+            Request::Login { .. } if is_in => refuse(ErrorCode::AlreadyIn),
+            Request::Login { .. } if is_draining => refuse(ErrorCode::Draining),
+            Request::Login { user, .. } => Action::Login(user),
+            _ if !is_in => refuse(ErrorCode::LoginFirst),
+            request if !is_served(request.verb()) || matches!(request, Request::SendRoom { .. }) => {
+                Action::Refuse(ErrorCode::UnknownVerb, "this server does not serve that request")
+            }
+            _ if is_draining => refuse(ErrorCode::Draining),
+            Request::Send { to, text } => Action::Send(to, text),
+            Request::Cast { to, text } => Action::Cast(to, text),
+            Request::Who(user) => Action::Who(user),
+            _ => unreachable!("every served request has its action above"),
+        }
+    }
+
+    /// The user and the session's id, from the `LOGIN` on.
+    pub fn user(&self) -> Option<(&UserName, SessionId)> {
+        match self {
+            Session::New => None,
+            Session::Entering(user, id) | Session::In { user, id, .. } => Some((user, *id)),
+        }
+    }
+}
+
+/// Appends the lines that answer `HELP` for these verbs, LF between them.
+pub fn print_help(verbs: &[Verb], mut line: impl FnMut(ServerLine<'_>)) {
+    for verb in verbs {
+        line(ServerLine::Info(&format!("{} - {}", verb.usage(), verb.about())));
+    }
+    line(ServerLine::Ok(""));
+}
+
+/// Tells whether this server carries out a verb.
+fn is_served(verb: Verb) -> bool {
+    !matches!(verb, Verb::Ack | Verb::Watch | Verb::Unwatch | Verb::Join | Verb::Leave)
+}
+
+fn help(word: Option<&str>) -> Action<'_> {
+    let Some(word) = word else {
+        return Action::Help(Verb::ALL.into_iter().filter(|verb| is_served(*verb)).collect());
+    };
+    match Verb::parse(word).filter(|verb| is_served(*verb)) {
+        Some(verb) => Action::Help(vec![verb]),
+        None => refuse(ErrorCode::UnknownVerb),
+    }
+}
+
+fn refuse(code: ErrorCode) -> Action<'static> {
+    Action::Refuse(code, code.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(session: &Session, line: &str, is_draining: bool) -> String {
+        match session.take(Request::parse(line), is_draining) {
+            Action::Refuse(code, _) => code.word().to_owned(),
+            Action::Login(user) => format!("login {}", user.as_str()),
+            Action::Send(to, text) => format!("send {} {text}", to.as_str()),
+            Action::Cast(to, text) => format!("cast {} {text}", to.as_str()),
+            Action::Who(user) => format!("who {}", user.as_str()),
+            Action::Pong(text) => format!("pong {text:?}"),
+            Action::Help(verbs) => format!("help {}", verbs.len()),
+            Action::Quit => "quit".to_owned(),
+        }
+    }
+
+    /// A line, and what it comes to before login, after it, and while draining after it.
+    fn check(line: &str, before: &str, after: &str, draining: &str) {
+        let user = UserName::parse("alice").expect("valid");
+        let id = SessionId::parse("4k2jd8s0").expect("valid");
+        assert_eq!(take(&Session::New, line, false), before, "{line} before login");
+        let session = Session::In { user, id, count: 0 };
+        assert_eq!(take(&session, line, false), after, "{line} after login");
+        assert_eq!(take(&session, line, true), draining, "{line} while draining");
+    }
+
+    #[test]
+    fn every_request_in_every_state() {
+        check("LOGIN bob", "login bob", "already-in", "already-in");
+        check("LOGIN bob token ack", "login bob", "already-in", "already-in");
+        check("SEND bob hi", "login-first", "send bob hi", "draining");
+        check("CAST bob hi", "login-first", "cast bob hi", "draining");
+        check("WHO bob", "login-first", "who bob", "draining");
+        for line in ["SEND #room hi", "ACK id bob", "WATCH bob", "UNWATCH bob", "JOIN #room", "LEAVE #room"] {
+            check(line, "login-first", "unknown-verb", "unknown-verb");
+        }
+        check("PING", "pong None", "pong None", "pong None");
+        check("HELP", "help 7", "help 7", "help 7");
+        check("HELP send", "help 1", "help 1", "help 1");
+        check("HELP join", "unknown-verb", "unknown-verb", "unknown-verb");
+        check("HELP nonsense", "unknown-verb", "unknown-verb", "unknown-verb");
+        check("QUIT", "quit", "quit", "quit");
+        check("NONSENSE", "unknown-verb", "unknown-verb", "unknown-verb");
+        check("SEND bob", "bad-line", "bad-line", "bad-line");
+        assert_eq!(take(&Session::New, "LOGIN bob", true), "draining");
+    }
+}
