@@ -1,0 +1,158 @@
+//! Many clients on one thread and one epoll, doing a job each, a bounded
+//! number at a time.
+//!
+//! The jobs are small state machines (`Job`): logging in is here, sending
+//! messages is in `load.rs`. Anything unexpected, silence included, is an error
+//! that ends the bench: a figure from a run that went wrong is worth nothing.
+
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+use crate::client::{Client, Inbox, Transport};
+use crate::dialect::{self, Dialect};
+
+/// Connected clients; user `u7` is number 7.
+pub struct Crowd {
+    epoll: OwnedFd,
+    server: SocketAddr,
+    transport: Transport,
+    clients: Vec<Client>,
+}
+
+/// Something that each client does once.
+pub trait Job {
+    /// Starts a client's turn, typically by queueing a line.
+    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()>;
+
+    /// Takes one line that a client received; returns whether that ends its turn.
+    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<bool>;
+}
+
+impl Crowd {
+    /// Connects and logs in `users` clients, so many at a time, and returns when all have their `OK`.
+    pub fn log_in(
+        server: SocketAddr,
+        transport: Transport,
+        dialect: Dialect,
+        users: usize,
+        at_once: usize,
+    ) -> io::Result<Crowd> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut crowd = Crowd { epoll, server, transport, clients: Vec::with_capacity(users) };
+        crowd.run(&mut LogIn(dialect), users, at_once)?;
+        Ok(crowd)
+    }
+
+    /// How many clients there are.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Asks every client's connection for a sign of life and accepts nothing else, such as a
+    /// message that comes twice.
+    pub fn expect_silence(&mut self, dialect: Dialect) -> io::Result<()> {
+        self.run(&mut Probe(dialect), self.clients.len(), AT_ONCE_MAX)
+    }
+
+    /// Lets `users` clients do the job, the first ones first, at most `at_once` of them at a time.
+    pub fn run(&mut self, job: &mut impl Job, users: usize, at_once: usize) -> io::Result<()> {
+        let mut inbox = Inbox::default();
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let (mut begun, mut over) = (0, 0);
+        while over < users {
+            while begun < users && begun - over < at_once {
+                self.begin(job, begun)?;
+                begun += 1;
+            }
+            let silence = Timespec { tv_sec: SILENCE_SECONDS_MAX, tv_nsec: 0 };
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&silence)) {
+                Ok(0) => {
+                    let error =
+                        format!("silence for {SILENCE_SECONDS_MAX} s with {over} of {users} users done");
+                    return Err(io::Error::other(error));
+                }
+                Ok(_) | Err(Errno::INTR) => (),
+                Err(error) => return Err(error.into()),
+            }
+            for event in events.drain(..) {
+                // Copied out: the kernel's struct is packed.
+                let (flags, user) = (event.flags, event.data.u64() as usize);
+                let client = &mut self.clients[user];
+                // Whatever else it may be, an error for instance, reading finds out.
+                if flags != epoll::EventFlags::OUT {
+                    client.receive(&mut inbox)?;
+                    let mut rest = &inbox.lines[..];
+                    while let Some(length) = memchr::memchr(b'\n', rest) {
+                        over += usize::from(job.line(client, user, &rest[..length])?);
+                        rest = &rest[length + 1..];
+                    }
+                }
+                client.flush(&self.epoll, user)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, job: &mut impl Job, user: usize) -> io::Result<()> {
+        if user == self.clients.len() {
+            self.clients.push(Client::connect(self.server, self.transport, &self.epoll, user)?);
+        }
+        let client = &mut self.clients[user];
+        job.begin(client, user)?;
+        client.flush(&self.epoll, user)
+    }
+}
+
+/// An error that shows the line nobody expected.
+pub fn unexpected(user: usize, line: &[u8], wanted: &str) -> io::Error {
+    io::Error::other(format!("u{user} received {:?} where {wanted} was due", String::from_utf8_lossy(line)))
+}
+
+/// Logging in: after the greeting where there is one, at once elsewhere.
+struct LogIn(Dialect);
+
+impl Job for LogIn {
+    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()> {
+        if !self.0.greets() {
+            client.send(&dialect::login(user));
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<bool> {
+        if self.0.is_greeting(line) {
+            client.send(&dialect::login(user));
+            return Ok(false);
+        }
+        match self.0.is_login_reply(line, user) {
+            true => Ok(true),
+            false => Err(unexpected(user, line, "the reply to LOGIN")),
+        }
+    }
+}
+
+/// Asking for a sign of life.
+struct Probe(Dialect);
+
+impl Job for Probe {
+    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()> {
+        client.send(&self.0.probe(user));
+        Ok(())
+    }
+
+    fn line(&mut self, _: &mut Client, user: usize, line: &[u8]) -> io::Result<bool> {
+        match self.0.is_probe_reply(line) {
+            true => Ok(true),
+            false => Err(unexpected(user, line, "nothing but the answer to the last question")),
+        }
+    }
+}
+
+const AT_ONCE_MAX: usize = 128;
+const EVENTS_MAX: usize = 512;
+const SILENCE_SECONDS_MAX: i64 = 30;

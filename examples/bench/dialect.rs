@@ -1,0 +1,95 @@
+//! The two dialects of the line protocol: pinpost's, and the relay's, which is
+//! the part of it that the comparison needs.
+//!
+//! ```text
+//!            pinpost                          relay
+//! greeting   HELLO pinpost 1 node             none
+//! login      LOGIN u7 -> OK u7 session        LOGIN u7 -> OK
+//! message    SEND u8 text -> OK id delivered  SEND u8 text -> OK
+//! received   MSG u7 id text                   MSG text
+//! are you    PING end -> PONG end             LOGIN u7 -> OK
+//!   there?
+//! ```
+//!
+//! Answers are checked to the byte as far as they can be known beforehand.
+
+/// Which of the two is spoken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Pinpost,
+    Relay,
+}
+
+impl Dialect {
+    /// Whether the server speaks first.
+    pub fn greets(self) -> bool {
+        self == Dialect::Pinpost
+    }
+
+    pub fn is_greeting(self, line: &[u8]) -> bool {
+        self.greets() && line.starts_with(b"HELLO pinpost 1 ")
+    }
+
+    pub fn is_login_reply(self, line: &[u8], user: usize) -> bool {
+        match self {
+            Dialect::Pinpost => line.starts_with(format!("OK {} ", name(user)).as_bytes()),
+            Dialect::Relay => line == b"OK",
+        }
+    }
+
+    /// Whether this is the reply to a `SEND` that reached its recipient.
+    pub fn is_delivered(self, line: &[u8]) -> bool {
+        match self {
+            Dialect::Pinpost => {
+                let id = line.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b" delivered"));
+                id.is_some_and(|id| !id.is_empty() && !id.contains(&b' '))
+            }
+            Dialect::Relay => line == b"OK",
+        }
+    }
+
+    /// What a message from `user` begins with, before its id.
+    pub fn message_head(self, user: usize) -> Vec<u8> {
+        match self {
+            Dialect::Pinpost => format!("MSG {} ", name(user)).into_bytes(),
+            Dialect::Relay => b"MSG ".to_vec(),
+        }
+    }
+
+    /// The text of a message whose head has been taken off: what follows the id, where there is one.
+    pub fn message_text(self, rest: &[u8]) -> Option<&[u8]> {
+        match self {
+            Dialect::Pinpost => memchr::memchr(b' ', rest).map(|space| &rest[space + 1..]),
+            Dialect::Relay => Some(rest),
+        }
+    }
+
+    /// A request whose answer shows that nothing sent before it is still on its way.
+    pub fn probe(self, user: usize) -> Vec<u8> {
+        match self {
+            Dialect::Pinpost => b"PING end".to_vec(),
+            Dialect::Relay => login(user),
+        }
+    }
+
+    pub fn is_probe_reply(self, line: &[u8]) -> bool {
+        match self {
+            Dialect::Pinpost => line == b"PONG end",
+            Dialect::Relay => line == b"OK",
+        }
+    }
+}
+
+/// The request that logs a user in, the same in both dialects.
+pub fn login(user: usize) -> Vec<u8> {
+    format!("LOGIN {}", name(user)).into_bytes()
+}
+
+/// What every message to `user` begins with, the same in both dialects.
+pub fn send_head(user: usize) -> Vec<u8> {
+    format!("SEND {} ", name(user)).into_bytes()
+}
+
+fn name(user: usize) -> String {
+    format!("u{user}")
+}

@@ -1,0 +1,138 @@
+//! The benchmark of pinpost: `make bench`, or
+//! `cargo build --release && cargo run --release --example bench`.
+//!
+//! It compares the server's CPU time for each message with a bare relay's, and
+//! measures what pinpost weighs: binary, start, memory for each user. It runs on
+//! loopback alone, on ports the system picks, and ends only what it started. It
+//! fails when a server gives a wrong answer or loses a message, never because
+//! of a figure: those are printed with their bounds.
+//!
+//! The tour, from the top: `compare` and `footprint` are the two parts; `load`
+//! is the traffic; `crowd` runs many of `client`, which speaks TCP or
+//! `websocket`; `dialect` is what differs between pinpost and the `relay`;
+//! `server` starts either; `measure`, `machine` and `report` are what they say.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::client::Transport;
+use crate::machine::Cores;
+use crate::server::Program;
+
+mod client;
+mod compare;
+mod crowd;
+mod dialect;
+mod footprint;
+mod load;
+mod machine;
+mod measure;
+mod relay;
+mod report;
+mod server;
+mod websocket;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // The relay is this same program, started by `server.rs`.
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("relay") => relay::run(arguments.iter().any(|argument| argument == "--ack")),
+        Some("--help" | "-h") => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => match Options::parse(arguments) {
+            Ok(options) => bench(options),
+            Err(error) => {
+                eprintln!("bench: {error}\n{HELP}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    server: Option<PathBuf>,
+    quick: bool,
+    noise: bool,
+    only: Option<String>,
+}
+
+impl Options {
+    fn parse(arguments: Vec<String>) -> Result<Options, String> {
+        let mut options = Options { server: None, quick: false, noise: false, only: None };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--server" => options.server = Some(arguments.next().ok_or("--server needs a path")?.into()),
+                "--quick" | "quick" => options.quick = true,
+                "--noise" => options.noise = true,
+                "--only" => match arguments.next().as_deref() {
+                    Some(part @ (MESSAGES | FOOTPRINT)) => options.only = Some(part.to_owned()),
+                    _ => return Err(format!("--only needs {MESSAGES} or {FOOTPRINT}")),
+                },
+                _ => return Err(format!("unknown argument: {argument}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn bench(options: Options) -> io::Result<()> {
+    let cores = Cores::choose()?;
+    let files = machine::raise_open_files()?;
+    println!("{}", machine::describe());
+    println!("{}", cores.describe());
+    if options.noise {
+        return compare::run([&Program::Relay, &Program::Relay], cores, options.quick);
+    }
+    let path = match options.server {
+        Some(path) => path,
+        None => beside_this_program()?,
+    };
+    let pinpost = Program::Pinpost(path.clone());
+    let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
+    if wanted(MESSAGES) {
+        compare::run([&pinpost, &Program::Relay], cores, options.quick)?;
+    }
+    if wanted(FOOTPRINT) {
+        // Both ends of every connection count, each in its own process; the server is told to
+        // take a tenth more than there are users.
+        let room = files.saturating_sub(FILES_RESERVED) as usize * 10 / 11;
+        let users = if options.quick { USERS_QUICK } else { USERS }.min(room / 2 * 2);
+        footprint::empty(&path, &pinpost, cores)?;
+        footprint::users(&pinpost, cores, Transport::Tcp, users)?;
+        footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
+    }
+    Ok(())
+}
+
+/// `target/release/pinpost`, seen from `target/release/examples/bench`.
+fn beside_this_program() -> io::Result<PathBuf> {
+    let mut path = std::env::current_exe()?;
+    path.pop();
+    path.pop();
+    path.push("pinpost");
+    Ok(path)
+}
+
+const HELP: &str = "\
+usage: bench [--quick] [--server PATH] [--only PART] [--noise]
+  --quick        fewer and shorter rounds, fewer users
+  --server PATH  the pinpost binary (default: the release build beside this program)
+  --only PART    messages or footprint
+  --noise        compare the relay with itself: how far apart equals come out here";
+
+const MESSAGES: &str = "messages";
+const FOOTPRINT: &str = "footprint";
+const USERS: usize = 10_000;
+const USERS_QUICK: usize = 2_000;
+const FILES_RESERVED: u64 = 200;

@@ -1,0 +1,93 @@
+//! What the kernel tells about a process, and what a series of figures comes to.
+//!
+//! CPU time is user and system time of all threads from `/proc/PID/stat`. It
+//! counts in ticks of 10 ms, which is below one percent of the rounds measured
+//! here; the finer `schedstat` is not compiled into every kernel, and loses
+//! threads that ended.
+//!
+//! Memory is the proportional set size (PSS): pages shared with other
+//! processes, such as the C library's, count by their share.
+
+use std::fs;
+use std::io;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Memory of a process at one moment, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub pss: u64,
+    pub rss: u64,
+}
+
+/// Reads the memory of a process.
+pub fn memory(pid: u32) -> io::Result<Memory> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let field = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    let (Some(pss), Some(rss)) = (field("Pss:"), field("Rss:")) else {
+        return Err(io::Error::other(format!("/proc/{pid}/smaps_rollup has no Pss and Rss")));
+    };
+    Ok(Memory { pss, rss })
+}
+
+/// Reads the memory of a process once it stays the same for a while, or, on a
+/// restless machine, when the time for that is up.
+pub fn settled_memory(pid: u32) -> io::Result<Memory> {
+    let start = Instant::now();
+    let mut last = memory(pid)?;
+    let mut same = 0;
+    while same < SAME_READINGS && start.elapsed() < SETTLE_MAX {
+        sleep(READING_PAUSE);
+        let now = memory(pid)?;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    Ok(last)
+}
+
+/// The CPU time that a process has used since it began, all threads together.
+pub fn cpu(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is the command's name in parentheses, which may hold anything.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = ticks[..] else {
+        return Err(io::Error::other(format!("/proc/{pid}/stat has no CPU times")));
+    };
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_millis((user + system) * 1000 / ticks_per_second))
+}
+
+/// How many files and sockets a process has open.
+pub fn open_files(pid: u32) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// A series of figures in short.
+#[derive(Clone, Copy)]
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// Sums up a series; an empty one is a mistake in the bench.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Spread {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let middle = figures.len() / 2;
+        let median = match figures.len() % 2 {
+            0 => (figures[middle - 1] + figures[middle]) / 2.0,
+            _ => figures[middle],
+        };
+        Spread { min: figures[0], median, max: figures[figures.len() - 1] }
+    }
+}
+
+const SAME_READINGS: u32 = 10;
+const READING_PAUSE: Duration = Duration::from_millis(20);
+const SETTLE_MAX: Duration = Duration::from_secs(5);
