@@ -1,10 +1,13 @@
-//! The command line: flags to settings, and the help that tells of them.
+//! The command line: flags to settings and options, and the help that tells of them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
+use pinpost::chat::ChatOptions;
 use pinpost::config::{Config, Layers, SETTINGS};
+use pinpost::proto::UserRef;
+use pinpost::send::SendOptions;
 use pinpost::server::files_max;
 
 /// What the command line asks for.
@@ -13,6 +16,10 @@ pub enum Command {
     Print(String),
     /// Run a node.
     Serve(Box<Config>),
+    /// Talk as a user.
+    Chat(ChatOptions),
+    /// Send one line.
+    Send(SendOptions),
 }
 
 /// One sentence about a wrong argument.
@@ -28,6 +35,27 @@ pinpost send TO TEXT --from USER            sends one line, prints its fate
 pinpost COMMAND --help tells more.
 ";
 
+const CHAT_HELP: &str = "\
+pinpost chat USER [--to PEER]: talks as USER; lines typed go to PEER
+
+  --to PEER              who gets the lines typed; /to PEER changes it
+  --server HOST:PORT     the node to talk to (default: 127.0.0.1:7700)
+  --token TOKEN          what proves that you are USER, where the node asks
+
+/to PEER, /who [USER], /help and /quit are commands; Ctrl-D quits too.
+";
+
+const SEND_HELP: &str = "\
+pinpost send TO TEXT --from USER: sends one line, and prints its fate
+
+  --from USER            who sends it
+  --server HOST:PORT     the node to talk to (default: 127.0.0.1:7700)
+  --token TOKEN          what proves that you are USER, where the node asks
+
+Exit codes: 0 only for delivered or stored, 1 when it was not or nobody knows,
+2 for wrong arguments.
+";
+
 /// Reads the arguments behind the program's name.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
     let mut parser = lexopt::Parser::from_args(args);
@@ -38,6 +66,8 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
             Ok(Command::Print(format!("pinpost {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(Value(command)) if command == "serve" => serve(parser),
+        Some(Value(command)) if command == "chat" => chat(parser),
+        Some(Value(command)) if command == "send" => send(parser),
         Some(Value(command)) => Err(Usage(format!(
             "{:?} is not a command: it takes serve, chat or send (see pinpost --help)",
             command.to_string_lossy()
@@ -88,6 +118,75 @@ fn serve(mut parser: lexopt::Parser) -> Result<Command, Usage> {
         (_, true) => Ok(Command::Print("the settings are fine\n".to_owned())),
         _ => Ok(Command::Serve(Box::new(config))),
     }
+}
+
+fn chat(mut parser: lexopt::Parser) -> Result<Command, Usage> {
+    let mut options = ChatOptions::new("");
+    let mut words = vec![];
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Print(CHAT_HELP.to_owned())),
+            Long("to") => options.to = Some(user("--to", value(&mut parser, "to", "PEER")?)?),
+            Long("server") => options.server = server(value(&mut parser, "server", "HOST:PORT")?)?,
+            Long("token") => options.token = Some(value(&mut parser, "token", "TOKEN")?),
+            Value(word) => words.push(word),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let [name] = exactly(words, "chat takes one USER: pinpost chat USER [--to PEER]")?;
+    options.user = user("USER", name)?;
+    Ok(Command::Chat(options))
+}
+
+fn send(mut parser: lexopt::Parser) -> Result<Command, Usage> {
+    let mut options = SendOptions::new("", "", "");
+    let mut words = vec![];
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Print(SEND_HELP.to_owned())),
+            Long("from") => options.from = user("--from", value(&mut parser, "from", "USER")?)?,
+            Long("server") => options.server = server(value(&mut parser, "server", "HOST:PORT")?)?,
+            Long("token") => options.token = Some(value(&mut parser, "token", "TOKEN")?),
+            Value(word) => words.push(word),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let needs = "send takes TO and TEXT, TEXT in quotes: pinpost send TO TEXT --from USER";
+    let [to, text] = exactly(words, needs)?;
+    options.to = user("TO", to)?;
+    options.text = text;
+    if options.from.is_empty() {
+        return Err(Usage("--from is missing: pinpost send TO TEXT --from USER".to_owned()));
+    }
+    Ok(Command::Send(options))
+}
+
+/// Exactly `N` words, as text.
+fn exactly<const N: usize>(words: Vec<OsString>, needs: &str) -> Result<[String; N], Usage> {
+    let texts: Result<Vec<String>, _> = words.into_iter().map(OsString::into_string).collect();
+    let texts = texts.map_err(|word| {
+        Usage(format!("{:?} is not allowed: it takes text in UTF-8", word.to_string_lossy()))
+    })?;
+    texts.try_into().map_err(|_| Usage(needs.to_owned()))
+}
+
+fn user(name: &str, value: String) -> Result<String, Usage> {
+    match UserRef::parse(&value) {
+        Some(_) => Ok(value),
+        None => Err(Usage(format!(
+            "{name} {value:?} is not allowed: it takes 1 to 64 bytes without space or #, \
+             not beginning with @ or +"
+        ))),
+    }
+}
+
+fn server(value: String) -> Result<String, Usage> {
+    let is_whole =
+        value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_whole {
+        return Ok(value);
+    }
+    Err(Usage(format!("--server {value:?} is not allowed: it takes HOST:PORT, such as 127.0.0.1:7700")))
 }
 
 fn serve_help() -> String {

@@ -18,6 +18,12 @@ fn main() -> ExitCode {
     let result = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve(config)) => serve(&config),
+        Ok(Command::Chat(options)) => {
+            pinpost::chat::run(options).map_err(|error| Failure::AtRunTime(error.to_string()))
+        }
+        // It has told what went wrong.
+        Ok(Command::Send(options)) if !pinpost::send::run(options) => return ExitCode::from(1),
+        Ok(Command::Send(_)) => Ok(()),
         Err(Usage(text)) => Err(Failure::Usage(text)),
     };
     match result {

@@ -4,7 +4,7 @@
 //! sockets, clocks, locks or logging. Whatever is parsed here can be printed
 //! here, and parses again to the same value.
 //!
-//! Reading order: [`name`] (who and what), [`line`] (bytes to lines),
+//! Reading order: [`name`] (who and what), [`mod@line`] (bytes to lines),
 //! [`request`] (what a client says), [`reply`] (what the server says),
 //! [`envelope`] (what one node tells another).
 

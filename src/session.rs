@@ -43,6 +43,8 @@ pub enum Action<'a> {
     Pong(Option<&'a str>),
     /// Answer with the help for these verbs.
     Help(Vec<Verb>),
+    /// Do nothing, and say nothing.
+    Ignore,
     /// End the connection.
     Quit,
     /// Answer with an error.
@@ -68,6 +70,8 @@ impl Session {
             Request::Login { .. } if is_draining => refuse(ErrorCode::Draining),
             Request::Login { user, .. } => Action::Login(user),
             _ if !is_in => refuse(ErrorCode::LoginFirst),
+            // No session acknowledges here yet, so every `ACK` is one to ignore.
+            Request::Ack { .. } => Action::Ignore,
             request if !is_served(request.verb()) || matches!(request, Request::SendRoom { .. }) => {
                 Action::Refuse(ErrorCode::UnknownVerb, "this server does not serve that request")
             }
@@ -128,6 +132,7 @@ mod tests {
             Action::Who(user) => format!("who {}", user.as_str()),
             Action::Pong(text) => format!("pong {text:?}"),
             Action::Help(verbs) => format!("help {}", verbs.len()),
+            Action::Ignore => "ignore".to_owned(),
             Action::Quit => "quit".to_owned(),
         }
     }
@@ -149,7 +154,8 @@ mod tests {
         check("SEND bob hi", "login-first", "send bob hi", "draining");
         check("CAST bob hi", "login-first", "cast bob hi", "draining");
         check("WHO bob", "login-first", "who bob", "draining");
-        for line in ["SEND #room hi", "ACK id bob", "WATCH bob", "UNWATCH bob", "JOIN #room", "LEAVE #room"] {
+        check("ACK id bob", "login-first", "ignore", "ignore");
+        for line in ["SEND #room hi", "WATCH bob", "UNWATCH bob", "JOIN #room", "LEAVE #room"] {
             check(line, "login-first", "unknown-verb", "unknown-verb");
         }
         check("PING", "pong None", "pong None", "pong None");

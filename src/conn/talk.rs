@@ -113,6 +113,7 @@ impl Talk {
             Action::Who(user) => self.router.who(&self.outbox, tag, user, turn),
             Action::Pong(text) => self.reply(tag, ServerLine::Pong(text), turn),
             Action::Help(verbs) => print_help(&verbs, |line| self.reply(tag, line, turn)),
+            Action::Ignore => {}
             Action::Refuse(code, text) => self.refuse(tag, code, text, turn),
         }
         ControlFlow::Continue(())

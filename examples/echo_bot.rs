@@ -1,0 +1,39 @@
+//! A user named echo that answers each message with its text, until killed.
+//!
+//! ```text
+//! pinpost serve
+//! cargo run --example echo_bot
+//! cargo run --example echo_bot -- HOST:PORT
+//! pinpost chat alice --to echo
+//! ```
+
+use pinpost::client::{Client, ClientConfig, Event};
+use smol::stream::StreamExt;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let server = std::env::args().nth(1).unwrap_or("127.0.0.1:7700".to_owned());
+    // With `ack` a message counts as delivered when the bot takes it, not before.
+    let config = ClientConfig { ack: true, ..ClientConfig::new(server, "echo") };
+    smol::block_on(async {
+        let (client, mut incoming) = Client::connect(config).await?;
+        println!("echo is at {}", client.place().node);
+        while let Some(event) = incoming.next().await {
+            match event {
+                // Two bots that answer each other would never stop.
+                Event::Message { from, .. } if from.as_str() == "echo" => {}
+                Event::Message { from, text, .. } => {
+                    // Answers leave in order; their fates are waited for on the side.
+                    let sending = client.submit(from.as_str(), &text).await?;
+                    smol::spawn(async move {
+                        if let Err(error) = sending.fate().await {
+                            eprintln!("to {}: {error}", from.as_str());
+                        }
+                    })
+                    .detach();
+                }
+                event => println!("{event:?}"),
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,207 @@
+//! Why something did not work, apart by what the caller can do about it: mend the
+//! input, try again, or give up.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::proto::{CloseReason, ErrorCode};
+
+/// Why there is no connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The name or the token can't be right; nothing was tried.
+    BadInput(BadInput),
+    /// The server can't be reached, or the connection broke during the login.
+    Io {
+        /// `HOST:PORT`.
+        server: String,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// The server did not answer in time.
+    TimedOut {
+        /// `HOST:PORT`.
+        server: String,
+    },
+    /// What answered does not speak this version of the protocol.
+    NotPinpost {
+        /// `HOST:PORT`.
+        server: String,
+        /// What it said, or what was wrong with it; escaped, and not all of it.
+        said: String,
+    },
+    /// The server did not want this login.
+    Refused(Refusal),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::BadInput(bad) => bad.fmt(f),
+            ClientError::Io { server, error } => write!(f, "{server}: {error}"),
+            ClientError::TimedOut { server } => write!(f, "{server}: no answer in time"),
+            ClientError::NotPinpost { server, said } => {
+                write!(f, "{server}: does not speak this version of pinpost: {said}")
+            }
+            ClientError::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl Error for ClientError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ClientError::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<BadInput> for ClientError {
+    fn from(bad: BadInput) -> Self {
+        ClientError::BadInput(bad)
+    }
+}
+
+/// The server's no to this user being connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `ERR` to the `LOGIN`.
+    Login {
+        /// Why.
+        code: ErrorCode,
+        /// The same for people.
+        text: String,
+    },
+    /// `BYE`.
+    Bye {
+        /// Why.
+        reason: CloseReason,
+        /// The same for people; may be empty.
+        text: String,
+    },
+}
+
+impl Refusal {
+    /// Tells whether trying again would be refused again, or would only start a
+    /// fight with another session of the same user.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Refusal::Login { code, .. } => !matches!(
+                code,
+                ErrorCode::TooMany
+                    | ErrorCode::Limited
+                    | ErrorCode::Unavailable
+                    | ErrorCode::Timeout
+                    | ErrorCode::Draining
+            ),
+            Refusal::Bye { reason, .. } => matches!(reason, CloseReason::Replaced | CloseReason::Denied),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, word, text) = match self {
+            Refusal::Login { code, text } => ("login refused", code.word(), text),
+            Refusal::Bye { reason, text } => ("the server closed the connection", reason.word(), text),
+        };
+        match text.as_str() {
+            "" => write!(f, "{what}: {word}"),
+            text => write!(f, "{what}: {word}: {text}"),
+        }
+    }
+}
+
+impl Error for Refusal {}
+
+/// Why a request did not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The request can't be said; nothing was sent.
+    BadInput(BadInput),
+    /// The server answered `ERR`.
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// The same for people.
+        text: String,
+    },
+    /// The connection broke before the reply: the outcome is not known.
+    Lost,
+    /// The client has ended; nothing was sent.
+    Closed,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::BadInput(bad) => bad.fmt(f),
+            SendError::Refused { code, text } if text.is_empty() => f.write_str(code.word()),
+            SendError::Refused { code, text } => write!(f, "{}: {text}", code.word()),
+            SendError::Lost => f.write_str("the connection broke before the reply: the outcome is not known"),
+            SendError::Closed => f.write_str("the client has ended; nothing was sent"),
+        }
+    }
+}
+
+impl Error for SendError {}
+
+impl From<BadInput> for SendError {
+    fn from(bad: BadInput) -> Self {
+        SendError::BadInput(bad)
+    }
+}
+
+/// What is wrong with what was to be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadInput {
+    /// Not a user's name.
+    User {
+        /// What was given.
+        name: String,
+    },
+    /// Not a token.
+    Token,
+    /// No text.
+    Empty,
+    /// A control character other than TAB; a line break is one.
+    Control {
+        /// The first one.
+        found: char,
+    },
+    /// Over the longest line.
+    TooLong {
+        /// What the line would be, LF included.
+        bytes: usize,
+        /// What it may be.
+        bytes_max: usize,
+    },
+}
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadInput::User { name } => write!(
+                f,
+                "{name:?} can't be a user's name: 1 to 64 bytes without space, # or control character, \
+                 not beginning with @ or +"
+            ),
+            BadInput::Token => {
+                f.write_str("a token is one word without control characters, and not the word ack")
+            }
+            BadInput::Empty => f.write_str("an empty text can't be sent"),
+            BadInput::Control { found } => {
+                write!(f, "a text is one line without control characters, and {found:?} is one")
+            }
+            BadInput::TooLong { bytes, bytes_max } => {
+                write!(f, "the line would have {bytes} bytes; {bytes_max} is the most")
+            }
+        }
+    }
+}
+
+impl Error for BadInput {}
