@@ -21,9 +21,11 @@ fn main() -> ExitCode {
         Ok(Command::Chat(options)) => {
             pinpost::chat::run(options).map_err(|error| Failure::AtRunTime(error.to_string()))
         }
-        // It has told what went wrong.
-        Ok(Command::Send(options)) if !pinpost::send::run(options) => return ExitCode::from(1),
-        Ok(Command::Send(_)) => Ok(()),
+        Ok(Command::Send(options)) => match pinpost::send::run(options) {
+            true => Ok(()),
+            // It has told what went wrong.
+            false => return ExitCode::from(1),
+        },
         Err(Usage(text)) => Err(Failure::Usage(text)),
     };
     match result {
