@@ -250,12 +250,12 @@ impl Connection {
             match http::read(head) {
                 Head::Incomplete => return Poll::Ready(()),
                 Head::Refuse(response) => {
-                    self.outbox.push_raw(&response);
+                    self.talk.outbox.push_raw(&response, &mut turn.dirty);
                     self.end(End::Http, turn);
                     return Poll::Ready(());
                 }
                 Head::Upgrade(response, length) => {
-                    self.outbox.push_raw(&response);
+                    self.talk.outbox.push_raw(&response, &mut turn.dirty);
                     self.outbox.set_framing(Framing::WebSocket);
                     self.decoder = Decoder::WebSocket(Box::default());
                     self.talk.greet(turn);

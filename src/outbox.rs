@@ -50,6 +50,10 @@ pub enum ReplyTo {
     Tag(Box<str>),
 }
 
+/// Outboxes that were pushed to and wait for a flush, each once.
+#[derive(Default)]
+pub struct Dirty(pub Vec<Arc<Outbox>>);
+
 /// What a push came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push {
@@ -143,43 +147,28 @@ impl<S: Sink + 'static> Outbox<S> {
     }
 }
 
-impl<S: ?Sized + Sink> Outbox<S> {
-    /// The place that bytes go to.
-    pub fn sink(&self) -> &S {
-        &self.sink
-    }
-
-    /// From now on lines are framed so.
-    pub fn set_framing(&self, framing: Framing) {
-        self.lock().bytes.set_framing(framing);
-    }
-
+impl Outbox {
     /// Appends bytes as they are: HTTP heads and WebSocket control frames.
-    pub fn push_raw(&self, bytes: &[u8]) {
-        let mut state = self.lock();
-        if !state.closed {
-            state.bytes.push_raw(bytes);
-        }
+    pub fn push_raw(self: &Arc<Self>, bytes: &[u8], dirty: &mut Dirty) {
+        self.append(dirty, |state| state.bytes.push_raw(bytes));
     }
 
     /// Appends one line that answers no request.
-    pub fn push_line(&self, print: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
-        if !state.closed {
-            state.bytes.push_line(print);
-        }
+    pub fn push_line(self: &Arc<Self>, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
+        self.append(dirty, |state| state.bytes.push_line(print));
     }
 
     /// Appends a message. With a ticket, its fate will be told once: by a flush,
     /// or by [`Outbox::abandon`]. A copy of a message that was just seen
     /// (`may_be_copy` asks for the look) adds nothing but its ticket.
     pub fn push_message(
-        &self,
+        self: &Arc<Self>,
         from: &UserName,
         id: &MessageId,
         text: &str,
         ticket: Option<Ticket>,
         may_be_copy: bool,
+        dirty: &mut Dirty,
     ) -> Push {
         let mut state = self.lock();
         if state.closed || state.closing.is_some() {
@@ -192,14 +181,84 @@ impl<S: ?Sized + Sink> Outbox<S> {
             wake(owner);
             return Push::Refused;
         }
-        if may_be_copy && !state.seen.insert(from, id, text) {
-            if let Some(ticket) = ticket {
-                state.bytes.push_mark(ticket);
-            }
-            return Push::Copy;
+        let is_copy = may_be_copy && !state.seen.insert(from, id, text);
+        if !is_copy {
+            state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
+        } else if let Some(ticket) = ticket {
+            state.bytes.push_mark(ticket);
         }
-        state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
-        Push::Taken
+        self.unlock_dirty(state, dirty);
+        if is_copy { Push::Copy } else { Push::Taken }
+    }
+
+    /// Answers a request at once: under its tag, or behind the untagged replies that are due.
+    pub fn reply(self: &Arc<Self>, tag: Option<&str>, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
+        self.append(dirty, |state| {
+            if tag.is_some() || state.places.is_empty() {
+                state.bytes.push_line(|out| {
+                    print_tag(tag, out);
+                    print(out);
+                });
+            } else {
+                let line = state.hold(print);
+                state.places.push_back(Some(line));
+            }
+        });
+    }
+
+    /// Answers a request that was expected to be answered later.
+    pub fn answer(self: &Arc<Self>, to: &ReplyTo, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
+        let mut owner = None;
+        self.append(dirty, |state| {
+            state.due -= 1;
+            match to {
+                ReplyTo::Tag(tag) => state.bytes.push_line(|out| {
+                    print_tag(Some(tag), out);
+                    print(out);
+                }),
+                ReplyTo::Place(place) if *place == state.first_place => {
+                    state.bytes.push_line(print);
+                    state.next_place();
+                }
+                ReplyTo::Place(place) => {
+                    let line = state.hold(print);
+                    let at = (place - state.first_place) as usize;
+                    state.places[at] = Some(line);
+                }
+            }
+            owner = state.due_owner(self.bytes_max);
+        });
+        wake(owner);
+    }
+
+    /// Appends something, unless nothing is taken any more.
+    fn append(self: &Arc<Self>, dirty: &mut Dirty, append: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        if !state.closed {
+            append(&mut state);
+            self.unlock_dirty(state, dirty);
+        }
+    }
+
+    /// Notes that there is something to flush.
+    fn unlock_dirty(self: &Arc<Self>, mut state: MutexGuard<'_, State>, dirty: &mut Dirty) {
+        let was_dirty = std::mem::replace(&mut state.dirty, true);
+        drop(state);
+        if !was_dirty {
+            dirty.0.push(self.clone());
+        }
+    }
+}
+
+impl<S: ?Sized + Sink> Outbox<S> {
+    /// The place that bytes go to.
+    pub fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    /// From now on lines are framed so.
+    pub fn set_framing(&self, framing: Framing) {
+        self.lock().bytes.set_framing(framing);
     }
 
     /// Tells whether a local sender may push: `None` when the outbox takes
@@ -224,25 +283,6 @@ impl<S: ?Sized + Sink> Outbox<S> {
         waker.wake_by_ref();
     }
 
-    /// Answers a request at once: under its tag, or behind the untagged replies that are due.
-    pub fn reply(&self, tag: Option<&str>, print: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
-        if state.closed {
-            return;
-        }
-        if tag.is_some() || state.places.is_empty() {
-            state.bytes.push_line(|out| {
-                print_tag(tag, out);
-                print(out);
-            });
-        } else {
-            let mut line = vec![];
-            print(&mut line);
-            state.held_bytes += line.len();
-            state.places.push_back(Some(line.into()));
-        }
-    }
-
     /// Takes note that a request will be answered later.
     pub fn expect(&self, tag: Option<&str>) -> ReplyTo {
         let mut state = self.lock();
@@ -256,35 +296,6 @@ impl<S: ?Sized + Sink> Outbox<S> {
         }
     }
 
-    /// Answers a request that was expected to be answered later.
-    pub fn answer(&self, to: &ReplyTo, print: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
-        if state.closed {
-            return;
-        }
-        state.due -= 1;
-        match to {
-            ReplyTo::Tag(tag) => state.bytes.push_line(|out| {
-                print_tag(Some(tag), out);
-                print(out);
-            }),
-            ReplyTo::Place(place) if *place == state.first_place => {
-                state.bytes.push_line(print);
-                state.next_place();
-            }
-            ReplyTo::Place(place) => {
-                let mut line = vec![];
-                print(&mut line);
-                state.held_bytes += line.len();
-                let at = (place - state.first_place) as usize;
-                state.places[at] = Some(line.into());
-            }
-        }
-        let owner = state.due_owner(self.bytes_max);
-        drop(state);
-        wake(owner);
-    }
-
     /// Tells whether the connection may be read: it is owed few enough replies
     /// and reads what it is sent.
     pub fn takes_requests(&self) -> bool {
@@ -295,11 +306,6 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// Tells whether replies are still due.
     pub fn owes_replies(&self) -> bool {
         self.lock().due > 0
-    }
-
-    /// Marks the outbox as having something to flush; `true` when it was not marked yet.
-    pub fn mark_dirty(&self) -> bool {
-        !std::mem::replace(&mut self.lock().dirty, true)
     }
 
     /// Writes what waits, and appends the tickets of the messages that are now written.
@@ -439,6 +445,14 @@ impl State {
         }
         self.closing = Some(reason);
         self.owner.clone()
+    }
+
+    /// Prints a reply that has to wait for those before it.
+    fn hold(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
+        let mut line = vec![];
+        print(&mut line);
+        self.held_bytes += line.len();
+        line.into()
     }
 
     /// Moves past the first place, and past all behind it that are known.

@@ -31,7 +31,7 @@ use crate::proto::reply::{print_delivered, print_msg, print_presence};
 use crate::proto::{
     Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, SessionId, Tag, UserName, UserRef,
 };
-use crate::router::flush::Dirty;
+use crate::router::flush::Unflushed;
 use crate::router::in_flight::{InFlight, Question, Received, Remote, Sent};
 use crate::table::{Seat, Table};
 
@@ -47,7 +47,7 @@ pub struct Router {
     in_flight: Mutex<InFlight>,
     /// Questions that wait for presence, by the user they ask for, in order.
     asked: Mutex<HashMap<UserName, Vec<Ticket>>>,
-    dirty: Mutex<Dirty>,
+    unflushed: Mutex<Unflushed>,
     draining: AtomicBool,
     sessions_max: usize,
     metrics: Arc<Metrics>,
@@ -92,7 +92,7 @@ impl Router {
             cluster,
             in_flight: Mutex::default(),
             asked: Mutex::default(),
-            dirty: Mutex::default(),
+            unflushed: Mutex::default(),
             draining: AtomicBool::new(false),
             sessions_max,
             metrics,
@@ -174,8 +174,7 @@ impl Router {
         match self.ask_for(user) {
             Answer::Now(Ok(places)) => {
                 let sessions = self.sessions(user, &places);
-                asker.reply(tag.map(Tag::as_str), |out| print_presence(user, sessions, out));
-                turn.touch(asker);
+                asker.reply(tag.map(Tag::as_str), &mut turn.dirty, |out| print_presence(user, sessions, out));
             }
             Answer::Now(Err(Unavailable)) => self.refuse(asker, tag, ErrorCode::Unavailable, turn),
             Answer::Later => {
@@ -315,12 +314,11 @@ impl Router {
         let seats = std::mem::take(&mut turn.seats);
         let mut refused = 0;
         for seat in &seats {
-            match seat.outbox.push_message(from, id, text, Some(ticket), may_be_copy) {
+            match seat.outbox.push_message(from, id, text, Some(ticket), may_be_copy, &mut turn.dirty) {
                 Push::Taken => {}
                 Push::Copy => self.metrics.duplicates.add(),
                 Push::Refused => refused += 1,
             }
-            turn.touch(&seat.outbox);
         }
         turn.seats = seats;
         turn.seats.clear();
@@ -352,22 +350,19 @@ impl Router {
     /// The sender learns that its message was delivered.
     fn delivered(&self, sent: &Sent, turn: &mut Turn) {
         self.metrics.delivered.add();
-        sent.sender.answer(&sent.reply, |out| print_delivered(&sent.id, out));
-        turn.touch(&sent.sender);
+        sent.sender.answer(&sent.reply, &mut turn.dirty, |out| print_delivered(&sent.id, out));
     }
 
     /// Answers at once that a request did not work.
     fn refuse(&self, outbox: &Arc<Outbox>, tag: Option<Tag<'_>>, code: ErrorCode, turn: &mut Turn) {
         self.metrics.error(code);
-        outbox.reply(tag.map(Tag::as_str), |out| print_error(code, out));
-        turn.touch(outbox);
+        outbox.reply(tag.map(Tag::as_str), &mut turn.dirty, |out| print_error(code, out));
     }
 
     /// Answers later that a request did not work.
     fn fail(&self, outbox: &Arc<Outbox>, reply: &ReplyTo, code: ErrorCode, turn: &mut Turn) {
         self.metrics.error(code);
-        outbox.answer(reply, |out| print_error(code, out));
-        turn.touch(outbox);
+        outbox.answer(reply, &mut turn.dirty, |out| print_error(code, out));
     }
 
     /// Pushes a `CAST` to all of `turn.seats`, and counts it.
@@ -375,8 +370,7 @@ impl Router {
         let seats = std::mem::take(&mut turn.seats);
         let mut taken = false;
         for seat in &seats {
-            taken |= seat.outbox.push_message(from, id, text, None, false) == Push::Taken;
-            turn.touch(&seat.outbox);
+            taken |= seat.outbox.push_message(from, id, text, None, false, &mut turn.dirty) == Push::Taken;
         }
         turn.seats = seats;
         turn.seats.clear();

@@ -71,6 +71,14 @@ const SWEEP_TIME: Duration = Duration::from_secs(1);
 /// Events that one turn takes in before it ends and others have theirs.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
+/// Tasks that run between two looks of the reactor for events, at most.
+const STEP_TASKS: usize = 256;
+/// The same in short steps: some 50 us.
+const SHORT_STEP_TASKS: usize = 16;
+/// So many looks of `LOOKS` come after short steps.
+const SHORT_LOOKS: usize = 512;
+const LOOKS: usize = 16_384;
+
 impl Server {
     /// Opens the listeners of a node that needs no other.
     ///
@@ -159,7 +167,7 @@ impl Server {
     /// Serves until [`Handle::drain`] is called and the drain has ended.
     pub async fn run(self) {
         let executor = self.executor.clone();
-        executor.run(self.serve()).await;
+        self.serve().or(drive(&executor)).await;
     }
 
     async fn serve(self) {
@@ -204,6 +212,25 @@ impl Handle {
     /// The node's counters.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.shared.router.metrics().clone()
+    }
+}
+
+/// Runs tasks, and lets the reactor look for events between them.
+///
+/// Many tasks between two looks make the fewest system calls and wake the peers
+/// the least. But the reactor has a helper thread that looks by itself when
+/// nobody does for 50 us, and then goes on doing so, on our CPU time and with
+/// our events. It loses interest, and sleeps 10 ms at a time, when it has found
+/// somebody looking ten times in a row: that is what the short steps are for.
+async fn drive(executor: &Executor<'static>) {
+    for look in (0..LOOKS).cycle() {
+        let tasks = if look < SHORT_LOOKS { SHORT_STEP_TASKS } else { STEP_TASKS };
+        for _ in 0..tasks {
+            if !executor.try_tick() {
+                executor.tick().await;
+            }
+        }
+        smol::future::yield_now().await;
     }
 }
 

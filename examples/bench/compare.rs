@@ -17,15 +17,17 @@ use crate::report::{grouped, table};
 use crate::server::Program;
 
 /// Measures both programs in turn and prints a table for each window.
-pub fn run(programs: [&Program; 2], cores: Cores, quick: bool) -> io::Result<()> {
+pub fn run(programs: [&Program; 2], cores: Cores, quick: bool, window: Option<u32>) -> io::Result<()> {
     let rounds = if quick { 3 } else { 5 };
-    let loads = if quick { &LOADS_QUICK } else { &LOADS };
+    let loads = if quick { LOADS_QUICK } else { LOADS };
+    let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
+    let loads: Vec<Load> = loads.into_iter().filter(wanted).collect();
     // One series for each load and program.
     let mut series = vec![[vec![], vec![]]; loads.len()];
     for round in 0..rounds {
         for (which, program) in programs.iter().enumerate() {
             eprintln!("round {} of {rounds}: {}", round + 1, program.name());
-            for (samples, sample) in series.iter_mut().zip(measure(program, cores, loads)?) {
+            for (samples, sample) in series.iter_mut().zip(measure(program, cores, &loads)?) {
                 samples[which].push(sample);
             }
         }

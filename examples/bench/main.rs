@@ -64,11 +64,12 @@ struct Options {
     quick: bool,
     noise: bool,
     only: Option<String>,
+    window: Option<u32>,
 }
 
 impl Options {
     fn parse(arguments: Vec<String>) -> Result<Options, String> {
-        let mut options = Options { server: None, quick: false, noise: false, only: None };
+        let mut options = Options { server: None, quick: false, noise: false, only: None, window: None };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
@@ -79,6 +80,10 @@ impl Options {
                     Some(part @ (MESSAGES | FOOTPRINT)) => options.only = Some(part.to_owned()),
                     _ => return Err(format!("--only needs {MESSAGES} or {FOOTPRINT}")),
                 },
+                "--window" => {
+                    let window = arguments.next().and_then(|window| window.parse().ok());
+                    options.window = Some(window.ok_or("--window needs a number")?);
+                }
                 _ => return Err(format!("unknown argument: {argument}")),
             }
         }
@@ -92,7 +97,7 @@ fn bench(options: Options) -> io::Result<()> {
     println!("{}", machine::describe());
     println!("{}", cores.describe());
     if options.noise {
-        return compare::run([&Program::Relay, &Program::Relay], cores, options.quick);
+        return compare::run([&Program::Relay, &Program::Relay], cores, options.quick, options.window);
     }
     let path = match options.server {
         Some(path) => path,
@@ -101,7 +106,7 @@ fn bench(options: Options) -> io::Result<()> {
     let pinpost = Program::Pinpost(path.clone());
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
     if wanted(MESSAGES) {
-        compare::run([&pinpost, &Program::Relay], cores, options.quick)?;
+        compare::run([&pinpost, &Program::Relay], cores, options.quick, options.window)?;
     }
     if wanted(FOOTPRINT) {
         // Both ends of every connection count, each in its own process; the server is told to
@@ -125,10 +130,11 @@ fn beside_this_program() -> io::Result<PathBuf> {
 }
 
 const HELP: &str = "\
-usage: bench [--quick] [--server PATH] [--only PART] [--noise]
+usage: bench [--quick] [--server PATH] [--only PART] [--window N] [--noise]
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
   --only PART    messages or footprint
+  --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
 
 const MESSAGES: &str = "messages";

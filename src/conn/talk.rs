@@ -22,7 +22,7 @@ use crate::session::{Action, Session, print_help};
 /// One connection's conversation.
 pub struct Talk {
     router: Arc<Router>,
-    outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox>,
     session: Session,
 }
 
@@ -55,8 +55,7 @@ impl Talk {
 
     /// Says `HELLO`.
     pub fn greet(&self, turn: &mut Turn) {
-        self.outbox.push_line(|out| print_hello(self.router.cluster().node().as_str(), out));
-        turn.touch(&self.outbox);
+        self.outbox.push_line(&mut turn.dirty, |out| print_hello(self.router.cluster().node().as_str(), out));
     }
 
     /// Carries out one line or control frame.
@@ -64,8 +63,7 @@ impl Talk {
         let flow = match heard {
             Heard::Line(line) => self.line(line, waker, turn),
             Heard::Ping(payload) => {
-                self.outbox.push_raw(&ws::pong(payload));
-                turn.touch(&self.outbox);
+                self.outbox.push_raw(&ws::pong(payload), &mut turn.dirty);
                 ControlFlow::Continue(())
             }
             Heard::Close(code) => ControlFlow::Break(Stop::End(End::WebSocket(code.unwrap_or(1000)))),
@@ -147,18 +145,19 @@ impl Talk {
         let Session::Entering(user, id) = std::mem::take(&mut self.session) else {
             unreachable!("a login that is answered was asked for");
         };
-        turn.touch(&self.outbox);
         match self.router.enter(&user, id, &self.outbox, others) {
             Ok(()) => {
                 // Before any message: a node has one thread, and this is still the same turn.
-                self.outbox.reply(tag, |out| print_logged_in(user.borrowed(), id, out));
+                self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));
                 self.session = Session::In { user, id, count: 0 };
                 ControlFlow::Break(Stop::Entered)
             }
             Err(code) => {
                 self.router.leave(&user, id);
                 self.router.metrics().error(code);
-                self.outbox.reply(tag, |out| ServerLine::Err { code, text: code.text() }.print(out));
+                self.outbox.reply(tag, &mut turn.dirty, |out| {
+                    ServerLine::Err { code, text: code.text() }.print(out)
+                });
                 ControlFlow::Continue(())
             }
         }
@@ -170,8 +169,7 @@ impl Talk {
     }
 
     fn reply(&self, tag: Option<Tag<'_>>, line: ServerLine<'_>, turn: &mut Turn) {
-        self.outbox.reply(tag.map(Tag::as_str), |out| line.print(out));
-        turn.touch(&self.outbox);
+        self.outbox.reply(tag.map(Tag::as_str), &mut turn.dirty, |out| line.print(out));
     }
 }
 

@@ -53,8 +53,9 @@ struct Mark {
 /// A buffer is moved to its front when this much of it was written.
 const MOVE_BYTES_MIN: usize = 32 * 1024;
 
-/// The least that a buffer grows to: a few messages.
-const BUFFER_BYTES_MIN: usize = 256;
+/// What a buffer and its marks begin with: a batch of small messages fits without growing.
+const BUFFER_BYTES_MIN: usize = 2_048;
+const MARKS_MIN: usize = 16;
 
 impl Bytes {
     pub(super) fn new(framing: Framing) -> Self {
@@ -86,13 +87,20 @@ impl Bytes {
         let line_bytes = self.append(print) as u32;
         if let Some(ticket) = ticket {
             let frame_bytes = (self.buffer.len() - start) as u32;
-            self.marks.push_back(Mark { end: self.end(), line_bytes, frame_bytes, ticket });
+            self.mark(Mark { end: self.end(), line_bytes, frame_bytes, ticket });
         }
     }
 
     /// Appends only a mark: it is reached when all before it is written.
     pub(super) fn push_mark(&mut self, ticket: Ticket) {
-        self.marks.push_back(Mark { end: self.end(), line_bytes: 0, frame_bytes: 0, ticket });
+        self.mark(Mark { end: self.end(), line_bytes: 0, frame_bytes: 0, ticket });
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        if self.marks.capacity() == 0 {
+            self.marks.reserve(MARKS_MIN);
+        }
+        self.marks.push_back(mark);
     }
 
     /// Writes once, and appends the tickets of the marks that were reached.

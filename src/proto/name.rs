@@ -21,7 +21,9 @@ impl<'a> UserRef<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let first_is_mark = matches!(text.as_bytes().first(), None | Some(b'#' | b'@' | b'+'));
         let fits = text.len() <= NAME_BYTES_MAX;
-        let clean = !text.chars().any(|c| c == ' ' || c == '#' || c.is_control());
+        // ASCII, the usual case, needs no decoding: C1 controls are beyond it.
+        let clean = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+            || !text.chars().any(|c| c == ' ' || c == '#' || c.is_control());
         (!first_is_mark && fits && clean).then_some(UserRef(text))
     }
 

@@ -105,7 +105,7 @@ impl<'a> TaggedRequest<'a> {
         let Some(tagged) = text.strip_prefix('@') else {
             return TaggedRequest { tag: None, request: Request::parse(text) };
         };
-        let (tag, rest) = tagged.split_once(' ').unwrap_or((tagged, ""));
+        let (tag, rest) = split(tagged).unwrap_or((tagged, ""));
         match Tag::parse(tag) {
             None => TaggedRequest {
                 tag: None,
@@ -136,7 +136,7 @@ impl<'a> Request<'a> {
     /// `unknown-verb`, or `bad-line` when a field is missing or malformed.
     pub fn parse(line: &'a str) -> Result<Self, BadLine> {
         // An empty field is a missing one; only an optional text at the end may be empty.
-        let (word, rest) = match line.split_once(' ') {
+        let (word, rest) = match split(line) {
             Some((word, rest)) => (word, Some(rest)),
             None => (line, None),
         };
@@ -245,8 +245,20 @@ impl Verb {
 
     /// The verb as it is written.
     pub fn word(self) -> &'static str {
-        let usage = self.usage();
-        usage.split_once(' ').map_or(usage, |(word, _)| word)
+        match self {
+            Verb::Login => "LOGIN",
+            Verb::Send => "SEND",
+            Verb::Cast => "CAST",
+            Verb::Ack => "ACK",
+            Verb::Who => "WHO",
+            Verb::Watch => "WATCH",
+            Verb::Unwatch => "UNWATCH",
+            Verb::Join => "JOIN",
+            Verb::Leave => "LEAVE",
+            Verb::Ping => "PING",
+            Verb::Help => "HELP",
+            Verb::Quit => "QUIT",
+        }
     }
 
     /// The form of the request.
@@ -302,11 +314,11 @@ impl Verb {
             Verb::Join => Request::Join(RoomRef::parse(rest?)?),
             Verb::Leave => Request::Leave(RoomRef::parse(rest?)?),
             Verb::Ack => {
-                let (id, from) = rest?.split_once(' ')?;
+                let (id, from) = split(rest?)?;
                 Request::Ack { id: Tag::parse(id)?, from: UserRef::parse(from)? }
             }
             Verb::Cast | Verb::Send => {
-                let (to, text) = rest?.split_once(' ').filter(|(_, text)| !text.is_empty())?;
+                let (to, text) = split(rest?).filter(|(_, text)| !text.is_empty())?;
                 match self {
                     Verb::Cast => Request::Cast { to: UserRef::parse(to)?, text },
                     _ if to.starts_with('#') => Request::SendRoom { room: RoomRef::parse(to)?, text },
@@ -330,6 +342,13 @@ fn login(rest: &str) -> Option<Request<'_>> {
     };
     let token_is_whole = token.is_none_or(|token| !token.is_empty());
     token_is_whole.then_some(Request::Login { user, token, ack })
+}
+
+/// What is before and behind the first space. Fields are short, so a plain loop
+/// beats the searcher of `str::split_once`.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|byte| byte == b' ')?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// The line as text, if it is UTF-8 and its only control characters are TABs.

@@ -5,11 +5,12 @@
 //! one system call. What was written settles fates, fates push replies, and
 //! those are written in the same round.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-use crate::outbox::Outbox;
+use crate::outbox::{Dirty, Outbox};
 use crate::router::Router;
 use crate::table::Seat;
 
@@ -17,71 +18,63 @@ use crate::table::Seat;
 pub struct Turn {
     /// When the step began; every deadline that it sets counts from here.
     pub now: Instant,
-    dirty: Vec<Arc<Outbox>>,
+    /// What the step pushed to.
+    pub dirty: Dirty,
     /// Room for the sessions of a recipient, kept for the next message.
     pub(super) seats: Vec<Seat>,
 }
 
 /// Outboxes that wait for the flusher.
 #[derive(Default)]
-pub(super) struct Dirty {
-    outboxes: Vec<Arc<Outbox>>,
+pub(super) struct Unflushed {
+    outboxes: VecDeque<Arc<Outbox>>,
     flusher: Option<Waker>,
 }
 
+/// Outboxes that one step of the flusher writes before connections that are ready have a turn.
+const FLUSHES_MAX: usize = 256;
+
 impl Default for Turn {
     fn default() -> Self {
-        Turn { now: Instant::now(), dirty: Vec::new(), seats: Vec::new() }
-    }
-}
-
-impl Turn {
-    /// Notes that something was pushed to an outbox.
-    pub fn touch(&mut self, outbox: &Arc<Outbox>) {
-        if outbox.mark_dirty() {
-            self.dirty.push(outbox.clone());
-        }
+        Turn { now: Instant::now(), dirty: Dirty::default(), seats: Vec::new() }
     }
 }
 
 impl Router {
-    /// Ends a turn: what it touched will be written.
+    /// Ends a turn: what it pushed to will be written.
     pub fn end(&self, turn: &mut Turn) {
         turn.seats.clear();
-        if turn.dirty.is_empty() {
+        if turn.dirty.0.is_empty() {
             return;
         }
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        dirty.outboxes.append(&mut turn.dirty);
-        let flusher = dirty.flusher.take();
-        drop(dirty);
+        let mut unflushed = self.unflushed();
+        unflushed.outboxes.extend(turn.dirty.0.drain(..));
+        let flusher = unflushed.flusher.take();
+        drop(unflushed);
         if let Some(flusher) = flusher {
             flusher.wake();
         }
     }
 
-    /// Writes what all turns have touched since the last call, then waits for more.
+    /// Writes what turns have pushed to since the last call, then waits for more.
     pub fn poll_flush(&self, context: &mut Context<'_>, turn: &mut Turn) {
         let mut written = Vec::new();
         turn.now = Instant::now();
-        loop {
-            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut outboxes = std::mem::take(&mut dirty.outboxes);
-            if outboxes.is_empty() {
-                dirty.flusher = Some(context.waker().clone());
+        for _ in 0..FLUSHES_MAX {
+            let mut unflushed = self.unflushed();
+            // Replies to somebody further down the list are written there; the rest comes behind.
+            unflushed.outboxes.extend(turn.dirty.0.drain(..));
+            let Some(outbox) = unflushed.outboxes.pop_front() else {
+                unflushed.flusher = Some(context.waker().clone());
                 return;
-            }
-            drop(dirty);
-            let mut next = 0;
-            while next < outboxes.len() {
-                // Blocked and broken ones have woken their owners.
-                outboxes[next].flush(turn.now, &mut written);
-                next += 1;
-                self.written(&mut written, turn);
-                // A reply to somebody further down the list is written there; the rest comes behind.
-                outboxes.append(&mut turn.dirty);
-            }
+            };
+            drop(unflushed);
+            // A blocked or broken one has woken its owner.
+            outbox.flush(turn.now, &mut written);
+            self.written(&mut written, turn);
         }
+        self.unflushed().outboxes.extend(turn.dirty.0.drain(..));
+        context.waker().wake_by_ref();
     }
 
     /// Writes one outbox now: for its owner, whose socket has room again.
@@ -89,5 +82,9 @@ impl Router {
         let mut written = Vec::new();
         outbox.flush(turn.now, &mut written);
         self.written(&mut written, turn);
+    }
+
+    fn unflushed(&self) -> MutexGuard<'_, Unflushed> {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

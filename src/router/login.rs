@@ -114,7 +114,6 @@ impl Router {
         turn: &mut Turn,
     ) {
         let sessions = self.sessions(user.borrowed(), places);
-        asker.answer(reply, |out| print_presence(user.borrowed(), sessions, out));
-        turn.touch(asker);
+        asker.answer(reply, &mut turn.dirty, |out| print_presence(user.borrowed(), sessions, out));
     }
 }
