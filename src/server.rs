@@ -71,13 +71,8 @@ const SWEEP_TIME: Duration = Duration::from_secs(1);
 /// Events that one turn takes in before it ends and others have theirs.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
-/// Tasks that run between two looks of the reactor for events, at most.
-const STEP_TASKS: usize = 256;
-/// The same in short steps: some 50 us.
-const SHORT_STEP_TASKS: usize = 16;
-/// So many looks of `LOOKS` come after short steps.
-const SHORT_LOOKS: usize = 512;
-const LOOKS: usize = 16_384;
+/// Tasks that run between two looks of the reactor for events: some 50 us of work.
+const STEP_TASKS: usize = 16;
 
 impl Server {
     /// Opens the listeners of a node that needs no other.
@@ -215,17 +210,13 @@ impl Handle {
     }
 }
 
-/// Runs tasks, and lets the reactor look for events between them.
-///
-/// Many tasks between two looks make the fewest system calls and wake the peers
-/// the least. But the reactor has a helper thread that looks by itself when
-/// nobody does for 50 us, and then goes on doing so, on our CPU time and with
-/// our events. It loses interest, and sleeps 10 ms at a time, when it has found
-/// somebody looking ten times in a row: that is what the short steps are for.
+/// Runs tasks, and lets the reactor look for events every few of them. Left to
+/// itself (`Executor::run`) it would look after 200, and meanwhile the reactor's
+/// helper thread, which wakes when nobody has looked for 50 us, would do it
+/// instead, on our CPU time.
 async fn drive(executor: &Executor<'static>) {
-    for look in (0..LOOKS).cycle() {
-        let tasks = if look < SHORT_LOOKS { SHORT_STEP_TASKS } else { STEP_TASKS };
-        for _ in 0..tasks {
+    loop {
+        for _ in 0..STEP_TASKS {
             if !executor.try_tick() {
                 executor.tick().await;
             }
