@@ -29,7 +29,6 @@ use crate::conn::http::Head;
 use crate::conn::phase::{End, Phase};
 use crate::conn::talk::{Stop, Talk};
 use crate::conn::ws::FrameDecoder;
-use crate::metrics::Held;
 use crate::outbox::{Await, Framing, Outbox, Sink};
 use crate::proto::{CloseReason, Line, LineDecoder};
 use crate::router::{Router, Turn};
@@ -53,7 +52,6 @@ pub struct Socket(Async<TcpStream>);
 
 /// One connection. Dropping it takes back all that it registered.
 pub struct Connection {
-    shared: Arc<Shared>,
     outbox: Arc<Outbox<Socket>>,
     talk: Talk,
     decoder: Decoder,
@@ -63,7 +61,6 @@ pub struct Connection {
     timer: Option<Box<Alarm>>,
     /// The connection's place in the roll.
     place: usize,
-    _held: Held,
 }
 
 /// What came in.
@@ -129,16 +126,16 @@ impl Connection {
     /// from. The future ends when the connection has ended.
     pub fn new(shared: Arc<Shared>, socket: Async<TcpStream>, is_http: bool) -> Self {
         let metrics = shared.router.metrics();
-        let held = Held::new(metrics, |metrics| &metrics.connections);
+        metrics.connections.enter();
         metrics.accepted.add();
         let outbox = Outbox::new(Socket(socket), Framing::Lines, shared.outbox_bytes_max, metrics);
         let outbox = Arc::new(outbox);
         let place = shared.roll.enter(outbox.clone());
         let decoder =
             if is_http { Decoder::Http(Vec::new()) } else { Decoder::Lines(LineDecoder::default()) };
-        let talk = Talk::new(shared.router.clone(), outbox.clone());
+        let talk = Talk::new(shared, outbox.clone());
         let phase = Phase::Arriving;
-        Connection { shared, outbox, talk, decoder, phase, paused: None, timer: None, place, _held: held }
+        Connection { outbox, talk, decoder, phase, paused: None, timer: None, place }
     }
 
     /// Does all that can be done now.
@@ -168,7 +165,7 @@ impl Connection {
     /// Writes what is left from a flush that blocked; `false` when the socket is broken.
     fn write(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> bool {
         while self.outbox.blocked().is_some() && self.socket().poll_writable(context).is_ready() {
-            self.shared.router.flush(&*self.outbox, turn);
+            self.talk.shared.router.flush(&*self.outbox, turn);
         }
         if self.phase.is_open() && self.stalls_at().is_some_and(|at| at <= turn.now) {
             self.outbox.close(CloseReason::Slow);
@@ -187,7 +184,7 @@ impl Connection {
         if let Decoder::Lines(_) = self.decoder {
             self.talk.greet(turn);
         }
-        self.phase = Phase::Open { login_by: Some(turn.now + self.shared.login_time_max) };
+        self.phase = Phase::Open { login_by: Some(turn.now + self.talk.shared.login_time_max) };
         Poll::Ready(())
     }
 
@@ -263,6 +260,7 @@ impl Connection {
                 }
             }
         }
+        let line_bytes_max = self.talk.shared.line_bytes_max;
         let mut stop = None;
         let mut hear = |heard: Heard<'_>| match self.talk.hear(heard, waker, turn) {
             ControlFlow::Continue(()) => ControlFlow::Continue(()),
@@ -271,7 +269,6 @@ impl Connection {
                 ControlFlow::Break(())
             }
         };
-        let line_bytes_max = self.shared.line_bytes_max;
         let used = match &mut self.decoder {
             Decoder::Lines(lines) => feed_lines(lines, input, line_bytes_max, hear),
             Decoder::WebSocket(frames) => frames.feed(input, line_bytes_max, &mut hear),
@@ -294,7 +291,10 @@ impl Connection {
             }
             Stop::Full => {}
             Stop::Entered => self.phase = Phase::Open { login_by: None },
-            Stop::Entering(entering) => self.phase = Phase::Entering(entering, self.phase.deadline()),
+            Stop::Entering(mut entering) => {
+                entering.login_by = self.phase.deadline();
+                self.phase = Phase::Entering(Box::new(entering));
+            }
             Stop::End(end) => {
                 self.end(end, turn);
                 return Poll::Ready(());
@@ -358,7 +358,7 @@ impl Future for Connection {
             scratch.turn.now = Instant::now();
             this.outbox.set_owner(context.waker());
             let step = this.advance(context, scratch);
-            this.shared.router.end(&mut scratch.turn);
+            this.talk.shared.router.end(&mut scratch.turn);
             step
         })
     }
@@ -366,11 +366,12 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.roll.leave(self.place);
+        self.talk.shared.roll.leave(self.place);
         self.talk.leave();
         let mut turn = Turn::default();
         self.talk.give_back(self.outbox.abandon(), &mut turn);
-        self.shared.router.end(&mut turn);
+        self.talk.shared.router.end(&mut turn);
+        self.talk.shared.router.metrics().connections.leave();
     }
 }
 

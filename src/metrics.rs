@@ -1,10 +1,8 @@
 //! Counters of one node: what happened, and what is held right now.
 //!
-//! Plain relaxed atomics, read by [`Metrics::snapshot`]. Gauges are moved by
-//! guards ([`Held`]), so that panic, cancellation and quit count alike. No
-//! names, labels or exposition format here: that is for whoever shows them.
+//! Plain relaxed atomics. No names, labels or exposition format here: that is
+//! for whoever shows them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::proto::{CloseReason, ErrorCode};
@@ -79,29 +77,19 @@ impl Counter {
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
+    /// One more.
+    pub fn enter(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// One less: called by the `Drop` of whoever entered, so that panic,
+    /// cancellation and quit count alike.
+    pub fn leave(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
     /// The number.
     pub fn count(&self) -> u64 {
         self.0.load(Relaxed)
-    }
-}
-
-/// Counts one in a gauge for as long as it lives.
-#[derive(Debug)]
-pub struct Held {
-    metrics: Arc<Metrics>,
-    gauge: fn(&Metrics) -> &Gauge,
-}
-
-impl Held {
-    /// Adds one to the gauge that `gauge` picks.
-    pub fn new(metrics: &Arc<Metrics>, gauge: fn(&Metrics) -> &Gauge) -> Self {
-        gauge(metrics).0.fetch_add(1, Relaxed);
-        Held { metrics: metrics.clone(), gauge }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        (self.gauge)(&self.metrics).0.fetch_sub(1, Relaxed);
     }
 }

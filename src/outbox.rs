@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::metrics::{Held, Metrics};
+use crate::metrics::Metrics;
 use crate::outbox::seen::Seen;
 use crate::proto::CloseReason;
 use crate::proto::reply::{print_msg, print_tag};
@@ -90,24 +90,25 @@ pub struct Outbox<S: ?Sized = dyn Sink> {
     /// The bound: with this many bytes waiting, local senders wait and the connection is not read.
     bytes_max: usize,
     state: Mutex<State>,
-    _held: Held,
+    metrics: Arc<Metrics>,
     sink: S,
 }
 
 /// Replies that one connection may be owed; then it is not read until half of them are answered.
-pub const REPLIES_DUE_MAX: usize = 1_024;
+pub const REPLIES_DUE_MAX: u32 = 1_024;
 
 struct State {
     bytes: Bytes,
-    seen: Seen,
+    /// Set when the first message comes that may be a copy.
+    seen: Option<Box<Seen>>,
     /// The place of the first untagged reply that is due.
     first_place: u64,
     /// Untagged replies from there on: `None` is due, `Some` is known and waits for those before it.
     places: VecDeque<Option<Box<[u8]>>>,
     /// Replies that are not known yet, tagged ones too.
-    due: usize,
+    due: u32,
     /// Bytes in `places`.
-    held_bytes: usize,
+    held_bytes: u32,
     closing: Option<CloseReason>,
     /// No push is taken any more.
     closed: bool,
@@ -119,16 +120,19 @@ struct State {
     /// The connection's task.
     owner: Option<Waker>,
     awaits: Option<Await>,
-    /// Senders that wait for room.
-    waiting: Vec<Waker>,
+    /// Senders that wait for room, while there are any.
+    waiting: Option<Box<Waiting>>,
 }
+
+#[derive(Default)]
+struct Waiting(Vec<Waker>);
 
 impl<S: Sink + 'static> Outbox<S> {
     /// Makes an empty outbox that holds `bytes_max` bytes.
     pub fn new(sink: S, framing: Framing, bytes_max: usize, metrics: &Arc<Metrics>) -> Self {
         let state = State {
             bytes: Bytes::new(framing),
-            seen: Seen::default(),
+            seen: None,
             first_place: 0,
             places: VecDeque::new(),
             due: 0,
@@ -140,10 +144,16 @@ impl<S: Sink + 'static> Outbox<S> {
             blocked_since: None,
             owner: None,
             awaits: None,
-            waiting: Vec::new(),
+            waiting: None,
         };
-        let held = Held::new(metrics, |metrics| &metrics.outboxes);
-        Outbox { bytes_max, state: Mutex::new(state), _held: held, sink }
+        metrics.outboxes.enter();
+        Outbox { bytes_max, state: Mutex::new(state), metrics: metrics.clone(), sink }
+    }
+}
+
+impl<S: ?Sized> Drop for Outbox<S> {
+    fn drop(&mut self) {
+        self.metrics.outboxes.leave();
     }
 }
 
@@ -181,7 +191,7 @@ impl Outbox {
             wake(owner);
             return Push::Refused;
         }
-        let is_copy = may_be_copy && !state.seen.insert(from, id, text);
+        let is_copy = may_be_copy && !state.seen.get_or_insert_default().insert(from, id, text);
         if !is_copy {
             state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
         } else if let Some(ticket) = ticket {
@@ -274,8 +284,9 @@ impl<S: ?Sized + Sink> Outbox<S> {
         let mut state = self.lock();
         let open = !state.closed && state.closing.is_none();
         if open && state.bytes.waiting() >= self.bytes_max {
-            if !state.waiting.iter().any(|other| other.will_wake(waker)) {
-                state.waiting.push(waker.clone());
+            let waiting = &mut state.waiting.get_or_insert_default().0;
+            if !waiting.iter().any(|other| other.will_wake(waker)) {
+                waiting.push(waker.clone());
             }
             return;
         }
@@ -341,10 +352,10 @@ impl<S: ?Sized + Sink> Outbox<S> {
             _ => state.owner.clone(),
         };
         let room = state.bytes.waiting() <= self.bytes_max / 2 || state.broken;
-        let waiting = if room { std::mem::take(&mut state.waiting) } else { Vec::new() };
+        let waiting = if room { state.waiting.take() } else { None };
         drop(state);
         wake(owner);
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
         outcome
     }
 
@@ -384,9 +395,9 @@ impl<S: ?Sized + Sink> Outbox<S> {
         state.places = VecDeque::new();
         state.closed = true;
         last(&mut state.bytes);
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.waiting.take();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
         unwritten
     }
 
@@ -395,9 +406,9 @@ impl<S: ?Sized + Sink> Outbox<S> {
         let mut state = self.lock();
         state.closed = true;
         last(&mut state.bytes);
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.waiting.take();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
     }
 
     /// Ends the outbox: gives back every message that was not written whole.
@@ -407,9 +418,9 @@ impl<S: ?Sized + Sink> Outbox<S> {
         state.owner = None;
         state.places = VecDeque::new();
         let unwritten = state.bytes.take_all();
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.waiting.take();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
         unwritten
     }
 
@@ -451,7 +462,7 @@ impl State {
     fn hold(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
         let mut line = vec![];
         print(&mut line);
-        self.held_bytes += line.len();
+        self.held_bytes += line.len() as u32;
         line.into()
     }
 
@@ -460,7 +471,7 @@ impl State {
         self.places.pop_front();
         self.first_place += 1;
         while let Some(Some(line)) = self.places.front_mut().map(Option::take) {
-            self.held_bytes -= line.len();
+            self.held_bytes -= line.len() as u32;
             self.bytes.push_line(|out| out.extend_from_slice(&line));
             self.places.pop_front();
             self.first_place += 1;
@@ -471,7 +482,7 @@ impl State {
     }
 
     fn waiting_bytes(&self) -> usize {
-        self.bytes.waiting() + self.held_bytes
+        self.bytes.waiting() + self.held_bytes as usize
     }
 
     fn has_come(&self, what: Await, bytes_max: usize) -> bool {
@@ -494,4 +505,8 @@ fn wake(owner: Option<Waker>) {
     if let Some(owner) = owner {
         owner.wake();
     }
+}
+
+fn wake_all(waiting: Option<Box<Waiting>>) {
+    waiting.into_iter().flat_map(|waiting| waiting.0).for_each(Waker::wake);
 }

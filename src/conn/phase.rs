@@ -31,9 +31,9 @@ pub enum Phase {
         login_by: Option<Instant>,
     },
     /// A login waits for the cluster.
-    Entering(Entering, Option<Instant>),
+    Entering(Box<Entering>),
     /// No request is taken any more; replies are still due.
-    Finishing(End, Instant),
+    Finishing(Box<(End, Instant)>),
     /// The last words are in the outbox.
     Flushing(Instant),
     /// All is written; the peer's last words are read away.
@@ -73,7 +73,8 @@ impl Phase {
     pub fn deadline(&self) -> Option<Instant> {
         match self {
             Phase::Open { login_by } => *login_by,
-            Phase::Finishing(_, by) | Phase::Flushing(by) | Phase::Lingering(by) => Some(*by),
+            Phase::Finishing(finish) => Some(finish.1),
+            Phase::Flushing(by) | Phase::Lingering(by) => Some(*by),
             Phase::Arriving | Phase::Entering(..) | Phase::Over => None,
         }
     }
@@ -89,7 +90,7 @@ impl Connection {
     pub(super) fn end(&mut self, end: End, turn: &mut Turn) {
         self.paused = None;
         self.talk.leave();
-        let metrics = self.shared.router.metrics();
+        let metrics = self.talk.shared.router.metrics();
         match end {
             End::Closed(reason) => metrics.closed(reason),
             End::Quit(_) => metrics.closed(CloseReason::Quit),
@@ -101,19 +102,19 @@ impl Connection {
             self.talk.give_back(unwritten, turn);
             self.phase = Phase::Flushing(turn.now + FLUSH_TIME_MAX);
         } else {
-            self.phase = Phase::Finishing(end, turn.now + FINISH_TIME_MAX);
+            self.phase = Phase::Finishing(Box::new((end, turn.now + FINISH_TIME_MAX)));
         }
     }
 
     /// Waits for the cluster's answer to a login.
     pub(super) fn entering(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
-        let Phase::Entering(entering, login_by) = &mut self.phase else { return Poll::Ready(()) };
+        let Phase::Entering(entering) = &mut self.phase else { return Poll::Ready(()) };
         // The router answers, or drops what it would answer with.
         let answer = ready!(entering.answer.as_mut().poll_next(context));
         let answer = answer.unwrap_or(Err(Unavailable));
         let login_by = match self.talk.entered(answer, entering, turn) {
             ControlFlow::Break(_) => None,
-            ControlFlow::Continue(()) => *login_by,
+            ControlFlow::Continue(()) => entering.login_by,
         };
         self.phase = Phase::Open { login_by };
         Poll::Ready(())
@@ -121,13 +122,14 @@ impl Connection {
 
     /// Waits for the replies that are due, then says the last words.
     pub(super) fn finishing(&mut self, turn: &mut Turn) -> Poll<()> {
-        let Phase::Finishing(end, by) = &self.phase else { return Poll::Ready(()) };
+        let Phase::Finishing(finish) = &self.phase else { return Poll::Ready(()) };
+        let (end, by) = &**finish;
         if turn.now < *by && self.outbox.await_for(Await::Replies) {
             return Poll::Pending;
         }
         self.outbox.finish(|bytes| self.last_words(end, bytes));
         let lingers = *end != End::Eof;
-        self.shared.router.flush(&*self.outbox, turn);
+        self.talk.shared.router.flush(&*self.outbox, turn);
         let is_over = !lingers && self.outbox.is_empty();
         self.phase = if is_over { Phase::Over } else { Phase::Flushing(turn.now + FLUSH_TIME_MAX) };
         Poll::Ready(())

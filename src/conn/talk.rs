@@ -7,12 +7,13 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use nanoid::nanoid;
 use smol::channel::Receiver;
 
 use crate::conn::phase::End;
-use crate::conn::{Heard, ws};
+use crate::conn::{Heard, Shared, ws};
 use crate::outbox::{Outbox, Unwritten};
 use crate::proto::reply::{print_hello, print_logged_in};
 use crate::proto::{ErrorCode, Line, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
@@ -21,7 +22,7 @@ use crate::session::{Action, Session, print_help};
 
 /// One connection's conversation.
 pub struct Talk {
-    router: Arc<Router>,
+    pub(super) shared: Arc<Shared>,
     pub(super) outbox: Arc<Outbox>,
     session: Session,
 }
@@ -45,17 +46,24 @@ pub struct Entering {
     /// Where the answer comes.
     pub answer: Pin<Box<Receiver<Others>>>,
     tag: Option<Box<str>>,
+    /// When a connection that has not logged in is closed.
+    pub login_by: Option<Instant>,
 }
 
 impl Talk {
     /// Begins a conversation.
-    pub fn new(router: Arc<Router>, outbox: Arc<Outbox>) -> Self {
-        Talk { router, outbox, session: Session::New }
+    pub fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
+        Talk { shared, outbox, session: Session::New }
+    }
+
+    fn router(&self) -> &Router {
+        &self.shared.router
     }
 
     /// Says `HELLO`.
     pub fn greet(&self, turn: &mut Turn) {
-        self.outbox.push_line(&mut turn.dirty, |out| print_hello(self.router.cluster().node().as_str(), out));
+        self.outbox
+            .push_line(&mut turn.dirty, |out| print_hello(self.router().cluster().node().as_str(), out));
     }
 
     /// Carries out one line or control frame.
@@ -84,20 +92,20 @@ impl Talk {
     /// message comes in. It may be repeated.
     pub fn leave(&self) {
         if let Some((user, id)) = self.session.user() {
-            self.router.leave(user, id);
+            self.router().leave(user, id);
         }
     }
 
     /// Hands messages that will not be written back to the router.
     pub fn give_back(&self, messages: Vec<Unwritten>, turn: &mut Turn) {
         if let Some((user, _)) = self.session.user() {
-            self.router.unwritten(user, messages, turn);
+            self.router().unwritten(user, messages, turn);
         }
     }
 
     fn line(&mut self, line: Line<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
         let TaggedRequest { tag, request } = TaggedRequest::parse(line);
-        match self.session.take(request, self.router.is_draining()) {
+        match self.session.take(request, self.router().is_draining()) {
             Action::Send(to, text) => {
                 let (router, sender) = self.sender(waker);
                 return taken(router.send(sender, tag, to, text, turn), line);
@@ -108,7 +116,7 @@ impl Talk {
             }
             Action::Login(user) => return self.login(user, tag, turn),
             Action::Quit => return ControlFlow::Break(Stop::End(End::Quit(tag.map(owned)))),
-            Action::Who(user) => self.router.who(&self.outbox, tag, user, turn),
+            Action::Who(user) => self.router().who(&self.outbox, tag, user, turn),
             Action::Pong(text) => self.reply(tag, ServerLine::Pong(text), turn),
             Action::Help(verbs) => print_help(&verbs, |line| self.reply(tag, line, turn)),
             Action::Ignore => {}
@@ -123,20 +131,22 @@ impl Talk {
             unreachable!("the session lets nobody send before LOGIN");
         };
         let sender = Sender { user, session: *id, outbox: self.outbox.clone(), count, waker };
-        (&self.router, sender)
+        (&self.shared.router, sender)
     }
 
     fn login(&mut self, user: UserRef<'_>, tag: Option<Tag<'_>>, turn: &mut Turn) -> ControlFlow<Stop> {
         let user = UserName::from(user);
         let id = nanoid!(8, &SessionId::ALPHABET);
         let id = SessionId::parse(&id).expect("made of the alphabet");
-        let login = self.router.register(&user, id, turn);
+        let login = self.router().register(&user, id, turn);
         self.session = Session::Entering(user, id);
         match login {
             Login::Now(others) => self.enter(others, tag.map(Tag::as_str), turn),
-            Login::Later(answer) => {
-                ControlFlow::Break(Stop::Entering(Entering { answer: Box::pin(answer), tag: tag.map(owned) }))
-            }
+            Login::Later(answer) => ControlFlow::Break(Stop::Entering(Entering {
+                answer: Box::pin(answer),
+                tag: tag.map(owned),
+                login_by: None,
+            })),
         }
     }
 
@@ -145,7 +155,7 @@ impl Talk {
         let Session::Entering(user, id) = std::mem::take(&mut self.session) else {
             unreachable!("a login that is answered was asked for");
         };
-        match self.router.enter(&user, id, &self.outbox, others) {
+        match self.router().enter(&user, id, &self.outbox, others) {
             Ok(()) => {
                 // Before any message: a node has one thread, and this is still the same turn.
                 self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));
@@ -153,8 +163,8 @@ impl Talk {
                 ControlFlow::Break(Stop::Entered)
             }
             Err(code) => {
-                self.router.leave(&user, id);
-                self.router.metrics().error(code);
+                self.router().leave(&user, id);
+                self.router().metrics().error(code);
                 self.outbox.reply(tag, &mut turn.dirty, |out| {
                     ServerLine::Err { code, text: code.text() }.print(out)
                 });
@@ -164,7 +174,7 @@ impl Talk {
     }
 
     fn refuse(&self, tag: Option<Tag<'_>>, code: ErrorCode, text: &str, turn: &mut Turn) {
-        self.router.metrics().error(code);
+        self.router().metrics().error(code);
         self.reply(tag, ServerLine::Err { code, text }, turn);
     }
 
