@@ -186,9 +186,9 @@ impl Outbox {
         }
         if state.bytes.waiting() >= 2 * self.bytes_max {
             // Only other nodes get here: local senders wait at half of this.
-            let owner = state.close(CloseReason::Slow);
+            let waiting = state.close(CloseReason::Slow);
             drop(state);
-            wake(owner);
+            wake_all(waiting);
             return Push::Refused;
         }
         let is_copy = may_be_copy && !state.seen.get_or_insert_default().insert(from, id, text);
@@ -377,8 +377,8 @@ impl<S: ?Sized + Sink> Outbox<S> {
 
     /// Asks the connection to end for `reason`. Only the first reason counts.
     pub fn close(&self, reason: CloseReason) {
-        let owner = self.lock().close(reason);
-        wake(owner);
+        let waiting = self.lock().close(reason);
+        wake_all(waiting);
     }
 
     /// Why the connection is asked to end, if it is.
@@ -450,12 +450,15 @@ impl<S: ?Sized + Sink> Outbox<S> {
 }
 
 impl State {
-    fn close(&mut self, reason: CloseReason) -> Option<Waker> {
+    /// Begins to close; returns who must know: the owner, and senders that wait for room.
+    fn close(&mut self, reason: CloseReason) -> Option<Box<Waiting>> {
         if self.closed || self.closing.is_some() {
             return None;
         }
         self.closing = Some(reason);
-        self.owner.clone()
+        let mut waiting = self.waiting.take().unwrap_or_default();
+        waiting.0.extend(self.owner.clone());
+        Some(waiting)
     }
 
     /// Prints a reply that has to wait for those before it.
@@ -510,3 +513,6 @@ fn wake(owner: Option<Waker>) {
 fn wake_all(waiting: Option<Box<Waiting>>) {
     waiting.into_iter().flat_map(|waiting| waiting.0).for_each(Waker::wake);
 }
+
+#[cfg(test)]
+mod tests;
