@@ -154,12 +154,12 @@ pub struct Peer {
 
 enum Link {
     Tcp {
-        stream: TcpStream,
+        stream: Stream,
         /// What was read and is not a whole line yet, or not asked for yet.
         unread: VecDeque<u8>,
     },
     WebSocket {
-        socket: Box<WebSocket<TcpStream>>,
+        socket: Box<WebSocket<Stream>>,
         /// Lines of messages that were read.
         lines: VecDeque<Vec<u8>>,
     },
@@ -177,6 +177,7 @@ impl Peer {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(WAIT_TIME_MAX))?;
         stream.set_write_timeout(Some(WAIT_TIME_MAX))?;
+        let stream = Stream(stream);
         let link = match wire {
             Wire::Tcp => Link::Tcp { stream, unread: VecDeque::new() },
             Wire::WebSocket => {
@@ -236,9 +237,38 @@ impl Peer {
 
     fn stream(&self) -> &TcpStream {
         match &self.link {
-            Link::Tcp { stream, .. } => stream,
-            Link::WebSocket { socket, .. } => socket.get_ref(),
+            Link::Tcp { stream, .. } => &stream.0,
+            Link::WebSocket { socket, .. } => &socket.get_ref().0,
         }
+    }
+}
+
+/// A socket with a deadline is interrupted whenever its process forks: then it goes on.
+struct Stream(TcpStream);
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -248,7 +278,7 @@ impl fmt::Debug for Peer {
     }
 }
 
-fn hear_tcp(stream: &mut TcpStream, unread: &mut VecDeque<u8>, by: Instant) -> io::Result<Heard> {
+fn hear_tcp(stream: &mut Stream, unread: &mut VecDeque<u8>, by: Instant) -> io::Result<Heard> {
     let mut looked_at = 0;
     loop {
         if let Some(at) = unread.iter().skip(looked_at).position(|byte| *byte == b'\n') {
@@ -267,7 +297,7 @@ fn hear_tcp(stream: &mut TcpStream, unread: &mut VecDeque<u8>, by: Instant) -> i
 }
 
 fn hear_websocket(
-    socket: &mut WebSocket<TcpStream>,
+    socket: &mut WebSocket<Stream>,
     lines: &mut VecDeque<Vec<u8>>,
     by: Instant,
 ) -> io::Result<Heard> {
@@ -275,7 +305,7 @@ fn hear_websocket(
         if let Some(line) = lines.pop_front() {
             return Ok(Heard::Line(line));
         }
-        socket.get_ref().set_read_timeout(Some(left(by)?))?;
+        socket.get_ref().0.set_read_timeout(Some(left(by)?))?;
         match socket.read().map_err(as_io)? {
             Message::Text(text) => {
                 let text = text.as_str();
@@ -294,8 +324,8 @@ fn hear_websocket(
     }
 }
 
-fn read_by(stream: &mut TcpStream, chunk: &mut [u8], by: Instant) -> io::Result<usize> {
-    stream.set_read_timeout(Some(left(by)?))?;
+fn read_by(stream: &mut Stream, chunk: &mut [u8], by: Instant) -> io::Result<usize> {
+    stream.0.set_read_timeout(Some(left(by)?))?;
     stream.read(chunk).map_err(in_words)
 }
 
