@@ -5,19 +5,16 @@
 
 mod rig;
 
-use std::env;
-use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pinpost::config::SETTINGS;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use rig::program::{File, Program, Ran, clean, command, run};
 use rig::{Heard, Peer, WAIT_TIME_MAX, Wire};
 
 #[test]
@@ -269,11 +266,11 @@ fn a_signal_drains() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut node = Program::serve(&[]);
         let mut peers = [node.peer(Wire::Tcp), node.peer(Wire::WebSocket)];
-        say(&mut peers[0], "LOGIN alice");
-        assert!(hear(&mut peers[0]).starts_with("OK alice "));
+        peers[0].say_line("LOGIN alice");
+        assert!(peers[0].hear_line().starts_with("OK alice "));
         node.signal(signal);
         for peer in &mut peers {
-            assert!(hear(peer).starts_with("BYE draining "));
+            assert!(peer.hear_line().starts_with("BYE draining "));
             assert!(matches!(peer.hear().unwrap(), Heard::End(_)));
         }
         drop(peers);
@@ -294,7 +291,7 @@ fn a_second_signal_ends_a_drain_that_hangs() {
     while deaf.write(lines.as_bytes()).map_or_else(|e| e.kind() == ErrorKind::Interrupted, |_| true) {}
 
     node.signal(Signal::TERM);
-    assert!(hear(&mut witness).starts_with("BYE draining "));
+    assert!(witness.hear_line().starts_with("BYE draining "));
     node.signal(Signal::INT);
     let ran = node.end();
     assert_eq!((ran.code, &ran.out[..]), (1, ""));
@@ -308,19 +305,19 @@ fn send_tells_what_became_of_the_line() {
     let send =
         |to: &str, text: &str| run(&mut command(&["send", to, text, "--from", "alice", "--server", &server]));
     let mut bob = node.peer(Wire::Tcp);
-    say(&mut bob, "LOGIN bob");
-    assert!(hear(&mut bob).starts_with("OK bob "));
+    bob.say_line("LOGIN bob");
+    assert!(bob.hear_line().starts_with("OK bob "));
 
     assert_eq!(send("bob", " hello  there 你好"), Ran::of(0, "delivered\n", ""));
-    let line = hear(&mut bob);
+    let line = bob.hear_line();
     assert!(line.starts_with("MSG alice ") && line.ends_with("  hello  there 你好"), "{line}");
     assert_eq!(send("alice", "to myself"), Ran::of(0, "delivered\n", ""));
     assert_eq!(send("carol", "hello"), Ran::of(1, "", "pinpost: carol is not connected: not delivered\n"));
     let long = send("bob", &"x".repeat(5000));
     assert_eq!((long.code, &long.out[..], long.err.lines().count()), (1, "", 1), "{}", long.err);
     // It takes no session with it: alice has left each time.
-    say(&mut bob, "WHO alice");
-    assert_eq!(hear(&mut bob), "OK alice offline");
+    bob.say_line("WHO alice");
+    assert_eq!(bob.hear_line(), "OK alice offline");
 
     drop(bob);
     node.signal(Signal::TERM);
@@ -338,8 +335,8 @@ fn two_users_chat_through_pipes() {
         Program::start(&mut command(&["chat", user, "--to", peer, "--server", &server]))
     };
     let mut witness = node.peer(Wire::Tcp);
-    say(&mut witness, "LOGIN witness");
-    assert!(hear(&mut witness).starts_with("OK witness "));
+    witness.say_line("LOGIN witness");
+    assert!(witness.hear_line().starts_with("OK witness "));
     let mut alice = chat("alice", "bob");
     let mut bob = chat("bob", "alice");
     await_presence(&mut witness, "alice", "online 1");
@@ -353,7 +350,7 @@ fn two_users_chat_through_pipes() {
     alice.type_in("/who\n/who carol\n");
     assert_eq!(alice.line(), "* bob is online");
     assert_eq!(alice.line(), "* carol is offline");
-    say(&mut witness, "SEND alice from a third");
+    witness.say_line("SEND alice from a third");
     assert_eq!(alice.line(), "witness: from a third");
     alice.type_in("/to carol\nanybody?\n");
     assert_eq!(alice.trouble(), "! carol is not connected: not delivered");
@@ -367,35 +364,13 @@ fn two_users_chat_through_pipes() {
     assert_eq!(bob.end(), Ran::of(0, "", "! alice is not connected: not delivered\n"));
     await_presence(&mut witness, "alice", "offline");
     let mut replaced = chat("witness", "bob");
-    assert!(hear(&mut witness).starts_with("OK "), "the reply to its SEND");
-    assert!(hear(&mut witness).starts_with("BYE replaced "));
+    assert!(witness.hear_line().starts_with("OK "), "the reply to its SEND");
+    assert!(witness.hear_line().starts_with("BYE replaced "));
     let mut newer = node.peer(Wire::WebSocket);
-    say(&mut newer, "LOGIN witness");
+    newer.say_line("LOGIN witness");
     let ran = replaced.end();
     assert_eq!(ran.code, 1);
     assert!(ran.err.starts_with("pinpost: ") && ran.err.contains("replaced"), "{}", ran.err);
-}
-
-/// The binary with these arguments.
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pinpost"));
-    command.args(args);
-    clean(command)
-}
-
-/// Without the settings of whoever runs the test.
-fn clean(mut command: Command) -> Command {
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PINPOST_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// Runs a command that ends by itself.
-fn run(command: &mut Command) -> Ran {
-    let mut program = Program::start(command);
-    program.close_input();
-    program.end()
 }
 
 /// Runs a command that must end with the code 2 and one sentence.
@@ -410,174 +385,16 @@ fn check_wrong(mut command: Command, expected: &[&str]) {
     }
 }
 
-/// What a program came to.
-#[derive(Debug, PartialEq, Eq)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(code: i32, out: &str, err: &str) -> Self {
-        Ran { code, out: out.to_owned(), err: err.to_owned() }
-    }
-}
-
-/// A child that runs; it is killed when this is dropped.
-struct Program {
-    child: Child,
-    input: Option<ChildStdin>,
-    out: Receiver<String>,
-    err: Receiver<String>,
-    /// Where a node serves lines and HTTP.
-    addrs: Vec<SocketAddr>,
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let input = child.stdin.take();
-        let out = lines_of(child.stdout.take().unwrap());
-        let err = lines_of(child.stderr.take().unwrap());
-        Program { child, input, out, err, addrs: vec![] }
-    }
-
-    /// Starts a node on free ports, and waits until it is ready.
-    fn serve(args: &[&str]) -> Self {
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "error"], args];
-        // A flag that is given twice counts as it was given last.
-        let mut node = Program::start(&mut command(&args.concat()));
-        let ready = node.line();
-        let addrs = ready.split(' ').filter_map(|word| word.split_once('=')?.1.parse().ok());
-        node.addrs = addrs.collect();
-        assert_eq!(node.addrs.len(), 2, "{ready}");
-        node
-    }
-
-    fn tcp(&self) -> SocketAddr {
-        self.addrs[0]
-    }
-
-    /// Connects, and hears `HELLO`.
-    fn peer(&self, wire: Wire) -> Peer {
-        let addr = self.addrs[usize::from(wire == Wire::WebSocket)];
-        let mut peer = Peer::connect(addr, wire).unwrap();
-        assert!(hear(&mut peer).starts_with("HELLO pinpost 1 "));
-        peer
-    }
-
-    /// The next line of standard output.
-    fn line(&mut self) -> String {
-        self.out.recv_timeout(WAIT_TIME_MAX).expect("a line in time").trim_end_matches('\n').to_owned()
-    }
-
-    /// The next line of standard error.
-    fn trouble(&mut self) -> String {
-        self.err.recv_timeout(WAIT_TIME_MAX).expect("a line in time").trim_end_matches('\n').to_owned()
-    }
-
-    fn type_in(&mut self, text: &str) {
-        self.input.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn close_input(&mut self) {
-        self.input = None;
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Waits for the end, and gives what was not read yet.
-    fn end(&mut self) -> Ran {
-        let by = Instant::now() + WAIT_TIME_MAX;
-        let rest = |lines: &Receiver<String>| {
-            let mut text = String::new();
-            loop {
-                match lines.recv_timeout(by.saturating_duration_since(Instant::now())) {
-                    Ok(line) => text.push_str(&line),
-                    Err(RecvTimeoutError::Disconnected) => return text,
-                    Err(RecvTimeoutError::Timeout) => panic!("it did not end in time; it said {text:?}"),
-                }
-            }
-        };
-        let (out, err) = (rest(&self.out), rest(&self.err));
-        // Who has closed both its outputs is ending.
-        let status: ExitStatus = self.child.wait().unwrap();
-        Ran { code: status.code().expect("no signal ended it"), out, err }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Fails only for a child that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The lines of a child's output, their line ends included, as they come.
-fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
-    let (tx, rx) = channel();
-    thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        while output.read_line(&mut line).is_ok_and(|count| count > 0) {
-            if tx.send(std::mem::take(&mut line)).is_err() {
-                return;
-            }
-        }
-    });
-    rx
-}
-
-fn say(peer: &mut Peer, line: &str) {
-    peer.say(line.as_bytes()).unwrap();
-}
-
-fn hear(peer: &mut Peer) -> String {
-    match peer.hear().unwrap() {
-        Heard::Line(line) => String::from_utf8(line).unwrap(),
-        Heard::End(_) => panic!("the connection has ended"),
-    }
-}
-
 /// Asks until a user's presence is `expected`.
 fn await_presence(peer: &mut Peer, user: &str, expected: &str) {
     let by = Instant::now() + WAIT_TIME_MAX;
     loop {
-        say(peer, &format!("WHO {user}"));
-        let answer = hear(peer);
+        peer.say_line(&format!("WHO {user}"));
+        let answer = peer.hear_line();
         if answer == format!("OK {user} {expected}") {
             return;
         }
         assert!(Instant::now() < by, "{answer}, not {expected}");
         thread::yield_now();
-    }
-}
-
-/// A file with this text, gone when dropped.
-struct File(PathBuf);
-
-impl File {
-    fn new(text: &str) -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("pinpost-command-{}-{count}.toml", std::process::id()));
-        fs::write(&path, text).unwrap();
-        File(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }

@@ -6,10 +6,11 @@
 //! test sees is what the server sent, byte for byte. Every wait has a deadline
 //! ([`WAIT_TIME_MAX`]), and nothing here sleeps.
 //!
-//! [`script`] reads transcript files. Left out: what a test expects.
+//! [`script`] reads transcript files, [`program`] runs the binary. Left out: what a test expects.
 
 #![allow(dead_code, reason = "every test program has its own copy of this, and uses a part of it")]
 
+pub mod program;
 pub mod script;
 
 use std::collections::VecDeque;
@@ -232,6 +233,19 @@ impl Peer {
         match &mut self.link {
             Link::Tcp { stream, unread } => hear_tcp(stream, unread, by),
             Link::WebSocket { socket, lines } => hear_websocket(socket, lines, by),
+        }
+    }
+
+    /// Says a line, or fails the test.
+    pub fn say_line(&mut self, line: &str) {
+        self.say(line.as_bytes()).expect("the peer takes a line");
+    }
+
+    /// Hears a line of text, or fails the test.
+    pub fn hear_line(&mut self) -> String {
+        match self.hear().expect("a line in time") {
+            Heard::Line(line) => String::from_utf8(line).expect("text"),
+            Heard::End(_) => panic!("the connection has ended"),
         }
     }
 
