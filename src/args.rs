@@ -128,7 +128,7 @@ fn chat(mut parser: lexopt::Parser) -> Result<Command, Usage> {
             Long("help") | Short('h') => return Ok(Command::Print(CHAT_HELP.to_owned())),
             Long("to") => options.to = Some(user("--to", value(&mut parser, "to", "PEER")?)?),
             Long("server") => options.server = server(value(&mut parser, "server", "HOST:PORT")?)?,
-            Long("token") => options.token = Some(value(&mut parser, "token", "TOKEN")?),
+            Long("token") => options.token = Some(token(value(&mut parser, "token", "TOKEN")?)?),
             Value(word) => words.push(word),
             other => return Err(usage(other.unexpected())),
         }
@@ -146,7 +146,7 @@ fn send(mut parser: lexopt::Parser) -> Result<Command, Usage> {
             Long("help") | Short('h') => return Ok(Command::Print(SEND_HELP.to_owned())),
             Long("from") => options.from = user("--from", value(&mut parser, "from", "USER")?)?,
             Long("server") => options.server = server(value(&mut parser, "server", "HOST:PORT")?)?,
-            Long("token") => options.token = Some(value(&mut parser, "token", "TOKEN")?),
+            Long("token") => options.token = Some(token(value(&mut parser, "token", "TOKEN")?)?),
             Value(word) => words.push(word),
             other => return Err(usage(other.unexpected())),
         }
@@ -154,7 +154,7 @@ fn send(mut parser: lexopt::Parser) -> Result<Command, Usage> {
     let needs = "send takes TO and TEXT, TEXT in quotes: pinpost send TO TEXT --from USER";
     let [to, text] = exactly(words, needs)?;
     options.to = user("TO", to)?;
-    options.text = text;
+    options.text = one_line(text)?;
     if options.from.is_empty() {
         return Err(Usage("--from is missing: pinpost send TO TEXT --from USER".to_owned()));
     }
@@ -178,6 +178,23 @@ fn user(name: &str, value: String) -> Result<String, Usage> {
              not beginning with @ or +"
         ))),
     }
+}
+
+/// The value of a token is nobody's business, so the sentence does without it.
+fn token(value: String) -> Result<String, Usage> {
+    let is_word = !value.is_empty() && !value.chars().any(|c| c == ' ' || c.is_control());
+    if is_word && value != "ack" {
+        return Ok(value);
+    }
+    let allowed = "one word without control characters, and not the word ack";
+    Err(Usage(format!("--token is not allowed: it takes {allowed}")))
+}
+
+fn one_line(text: String) -> Result<String, Usage> {
+    if !text.is_empty() && !text.chars().any(|c| c.is_control() && c != '\t') {
+        return Ok(text);
+    }
+    Err(Usage(format!("TEXT {text:?} is not allowed: it takes one line without control characters")))
 }
 
 fn server(value: String) -> Result<String, Usage> {

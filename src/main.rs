@@ -12,6 +12,7 @@ mod log_to_stderr;
 use args::{Command, Usage};
 use pinpost::config::Config;
 use pinpost::server::Server;
+use pinpost::terminal::printable;
 use smol::stream::StreamExt;
 
 fn main() -> ExitCode {
@@ -31,11 +32,11 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            eprintln!("pinpost: {text}");
+            eprintln!("pinpost: {}", printable(&text));
             ExitCode::from(2)
         }
         Err(Failure::AtRunTime(text)) => {
-            eprintln!("pinpost: {text}");
+            eprintln!("pinpost: {}", printable(&text));
             ExitCode::from(1)
         }
     }

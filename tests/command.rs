@@ -1,0 +1,400 @@
+//! The command as it is installed: arguments, settings, exit codes, signals.
+//!
+//! Every test runs the real binary, without the `PINPOST_*` variables of whoever runs
+//! the test, and ends what it started.
+
+mod rig;
+
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pinpost::config::SETTINGS;
+use rustix::process::Signal;
+
+use rig::program::{File, Program, Ran, clean, command, run};
+use rig::{Heard, Peer, WAIT_TIME_MAX, Wire};
+
+#[test]
+fn help_and_version() {
+    let check = |args: &[&str], expected: &[&str]| {
+        let ran = run(&mut command(args));
+        assert_eq!((ran.code, &ran.err[..]), (0, ""), "{args:?}");
+        for part in expected {
+            assert!(ran.out.contains(part), "{args:?}: {part:?} is not in\n{}", ran.out);
+        }
+    };
+    let version = format!("pinpost {}\n", env!("CARGO_PKG_VERSION"));
+    check(&["--version"], &[&version]);
+    check(&["-V"], &[&version]);
+    check(&["--help"], &["pinpost serve ", "pinpost chat ", "pinpost send "]);
+    check(&["-h"], &["pinpost serve "]);
+    check(
+        &["chat", "--help"],
+        &["USER", "--to PEER", "--server HOST:PORT", "--token TOKEN", "127.0.0.1:7700"],
+    );
+    check(
+        &["send", "--help"],
+        &["TO TEXT", "--from USER", "--server HOST:PORT", "--token TOKEN", "127.0.0.1:7700"],
+    );
+    check(
+        &["serve", "--help"],
+        &["--config FILE", "--print-config", "--check", "PINPOST_LISTEN", "Exit codes"],
+    );
+    check(&["serve", "--sessions", "0", "--help"], &["--config FILE"]);
+    for setting in SETTINGS {
+        let flag = format!("--{} {}", setting.name, setting.form);
+        let default = if setting.form.is_empty() { "" } else { setting.default };
+        check(&["serve", "--help"], &[&flag, setting.about, default]);
+    }
+}
+
+#[test]
+fn wrong_arguments() {
+    let check = |args: &[&str], expected: &[&str]| check_wrong(command(args), expected);
+    check(&[], &["a command is missing", "serve, chat or send"]);
+    check(&["--nonsense"], &["--nonsense", "--help"]);
+    check(&["-x"], &["-x", "--help"]);
+    check(&["listen"], &["\"listen\"", "serve, chat or send"]);
+    check(&["no\nsense\x1b[2J"], &["serve, chat or send"]);
+
+    check(&["serve", "--nonsense"], &["--nonsense", "serve --help"]);
+    check(&["serve", "--nonsense=1"], &["--nonsense", "serve --help"]);
+    check(&["serve", "--no\nsense\x1b[2J"], &["serve --help"]);
+    check(&["serve", "extra"], &["\"extra\""]);
+    check(&["serve", "--open=yes"], &["--open", "\"yes\""]);
+    check(&["serve", "--config"], &["--config", "FILE"]);
+    check(&["serve", "--config", "/nowhere/at/all"], &["--config", "/nowhere/at/all", "TOML file"]);
+    for setting in SETTINGS.iter().filter(|setting| !setting.form.is_empty()) {
+        let flag = format!("--{}", setting.name);
+        check(&["serve", &flag], &[&format!("{flag} {}", setting.form)]);
+        check(&["serve", &flag, "no such\nvalue"], &[&flag, "\"no such\\nvalue\"", setting.allowed]);
+        check(&["serve", "--check", &format!("{flag}=")], &[&flag, "\"\"", setting.allowed]);
+    }
+    check(&["serve", "--sessions", "0"], &["--sessions \"0\"", "from 1 to 1000"]);
+    check(&["serve", "--sessions", "--check"], &["--sessions \"--check\"", "from 1 to 1000"]);
+    check(&["serve", "--login-timeout", "60"], &["--login-timeout \"60\"", "60s"]);
+    check(&["serve", "--max-line", "65537"], &["--max-line \"65537\"", "65536"]);
+    check(&["serve", "--outbox", "1"], &["--outbox \"1\"", "4096"]);
+    check(&["serve", "--listen", "7700"], &["--listen \"7700\"", "127.0.0.1:7700"]);
+    let thrice = ["serve", "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:2", "--listen", "127.0.0.1:3"];
+    check(&thrice, &["--listen", "127.0.0.1:3", "at most two"]);
+    for flag in ["--listen", "--http"] {
+        for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7700"] {
+            check(&["serve", flag, addr], &[&format!("{flag} {addr}"), "loopback", "--open"]);
+        }
+    }
+
+    check(&["chat"], &["USER"]);
+    check(&["chat", "alice", "bob"], &["USER"]);
+    check(&["chat", "al ice"], &["USER \"al ice\"", "1 to 64 bytes"]);
+    check(&["chat", "#lobby"], &["USER \"#lobby\"", "1 to 64 bytes"]);
+    check(&["chat", &"x".repeat(65)], &["USER", "1 to 64 bytes"]);
+    check(&["chat", "alice", "--to", "@bob"], &["--to \"@bob\"", "1 to 64 bytes"]);
+    check(&["chat", "alice", "--to"], &["--to", "PEER"]);
+    check(&["chat", "alice", "--server", "somewhere"], &["--server \"somewhere\"", "HOST:PORT"]);
+    check(&["chat", "alice", "--server", ":7700"], &["--server \":7700\"", "HOST:PORT"]);
+    check(&["chat", "alice", "--server", "somewhere:65536"], &["--server \"somewhere:65536\"", "HOST:PORT"]);
+    check(&["chat", "alice", "--sessions", "1"], &["--sessions"]);
+    check(&["chat", "alice", "--token", ""], &["--token", "one word"]);
+
+    check(&["send"], &["TO", "TEXT"]);
+    check(&["send", "bob", "--from", "alice"], &["TO", "TEXT"]);
+    check(&["send", "bob", "two", "words", "--from", "alice"], &["TEXT in quotes"]);
+    check(&["send", "bob", "hello"], &["--from", "USER"]);
+    check(&["send", "bob", "hello", "--from"], &["--from", "USER"]);
+    check(&["send", "bob", "hello", "--from", "+alice"], &["--from \"+alice\"", "1 to 64 bytes"]);
+    check(&["send", "", "hello", "--from", "alice"], &["TO \"\"", "1 to 64 bytes"]);
+    check(&["send", "b\nb", "hello", "--from", "alice"], &["TO \"b\\nb\"", "1 to 64 bytes"]);
+    check(&["send", "bob", "hello", "--from", "alice", "--server", "x"], &["--server \"x\"", "HOST:PORT"]);
+    check(&["send", "bob", "", "--from", "alice"], &["TEXT \"\"", "control character"]);
+    check(&["send", "bob", "two\nlines", "--from", "alice"], &["TEXT \"two\\nlines\"", "control character"]);
+    check(&["send", "bob", "hello", "--from", "alice", "--token", "ack"], &["--token", "one word"]);
+}
+
+#[test]
+fn wrong_environment() {
+    let check = |name: &str, value: &str, expected: &[&str]| {
+        let mut command = command(&["serve", "--check"]);
+        command.env(name, value);
+        check_wrong(command, expected);
+    };
+    check("PINPOST_SESSIONS", "many", &["PINPOST_SESSIONS \"many\"", "from 1 to 1000"]);
+    check("PINPOST_LISTEN", "", &["PINPOST_LISTEN \"\"", "an IP address"]);
+    check("PINPOST_LOGIN_TIMEOUT", "1w", &["PINPOST_LOGIN_TIMEOUT \"1w\"", "100ms"]);
+    check("PINPOST_MAX_LINE", "1", &["PINPOST_MAX_LINE \"1\"", "256"]);
+    check("PINPOST_OPEN", "yes", &["PINPOST_OPEN \"yes\"", "true or false"]);
+    check("PINPOST_HTTP", "0.0.0.0:1", &["0.0.0.0:1", "--open"]);
+}
+
+#[test]
+fn wrong_settings_file() {
+    let check = |text: &str, expected: &str| {
+        let file = File::new(text);
+        let expected = format!("{} {expected}", file.path());
+        check_wrong(command(&["serve", "--check", "--config", file.path()]), &[&expected]);
+    };
+    check("# x\nsessions = 0\n", "line 2: sessions \"0\" is not allowed: it takes a number from 1 to 1000");
+    check("log = \"info\"\nsession = 1\n", "line 2: session is not a setting");
+    check("max-line = 4096\n", "line 1: max-line is not a setting");
+    check("\n\nlisten = [\"127.0.0.1:1\", \"x\"]\n", "line 3: listen \"127.0.0.1:1,x\" is not allowed");
+    check("sessions = 1\n\nlisten = \n", "line 3: ");
+    check("sessions = 1\nsessions = 2\n", "line 2: ");
+    check("[http]\noff = true\n", "line 1: http takes text");
+    check("open = \"yes\"\n", "line 1: open \"yes\" is not allowed: it takes true or false");
+    check("\"a\\nb\" = 1\n", "line 1: ");
+}
+
+#[test]
+fn what_can_not_be_had() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    for (flag, other) in [("--listen", "--http"), ("--http", "--listen")] {
+        let command = command(&["serve", flag, &addr, other, "127.0.0.1:0"]);
+        check_wrong(command, &[&format!("{flag} {addr}"), "in use", "free port"]);
+    }
+    // As many files as this are too few for so many connections.
+    let mut few = Command::new("sh");
+    let script = "ulimit -n 256 && exec \"$0\" serve --check --connections 193";
+    few.args(["-c", script, env!("CARGO_BIN_EXE_pinpost")]);
+    check_wrong(clean(few), &["--connections 193", "256 files", "192 connections"]);
+    let mut enough = Command::new("sh");
+    enough.args(["-c", &script.replace("193", "192"), env!("CARGO_BIN_EXE_pinpost")]);
+    assert_eq!(run(&mut clean(enough)).code, 0);
+}
+
+#[test]
+fn flag_over_environment_over_file_over_default() {
+    let check = |file: Option<&str>, variable: Option<&str>, flag: Option<&str>, expected: &str| {
+        let mut command = command(&["serve", "--print-config"]);
+        let file = file.map(|value| File::new(&format!("max_line = {value}\n")));
+        if let Some(file) = &file {
+            command.args(["--config", file.path()]);
+        }
+        variable.map(|value| command.env("PINPOST_MAX_LINE", value));
+        flag.map(|value| command.args(["--max-line", value]));
+        let ran = run(&mut command);
+        assert!(ran.out.contains(&format!("\nmax_line = {expected}\n")), "{}{}", ran.out, ran.err);
+    };
+    let (file, variable, flag) = (Some("1001"), Some("1002"), Some("1003"));
+    check(None, None, None, "4096");
+    check(file, None, None, "1001");
+    check(None, variable, None, "1002");
+    check(None, None, flag, "1003");
+    check(file, variable, None, "1002");
+    check(file, None, flag, "1003");
+    check(None, variable, flag, "1003");
+    check(file, variable, flag, "1003");
+}
+
+#[test]
+fn what_is_printed_is_a_settings_file() {
+    let check = |args: &[&str], expected: &[&str]| {
+        let printed = run(command(&["serve", "--print-config"]).args(args));
+        assert_eq!((printed.code, &printed.err[..]), (0, ""), "{args:?}");
+        for setting in SETTINGS {
+            let key = format!("\n{} = ", setting.name.replace('-', "_"));
+            assert_eq!(printed.out.matches(&key).count(), 1, "{key}{}", printed.out);
+        }
+        for line in expected {
+            assert!(printed.out.lines().any(|other| other == *line), "{line}: {}", printed.out);
+        }
+        let file = File::new(&printed.out);
+        let again = run(&mut command(&["serve", "--config", file.path(), "--print-config"]));
+        assert_eq!(again.out, printed.out, "{}", again.err);
+        let checked = run(&mut command(&["serve", "--config", file.path(), "--check"]));
+        assert_eq!((checked.code, &checked.err[..]), (0, ""));
+    };
+    check(
+        &[],
+        &["listen = [\"127.0.0.1:7700\"]", "http = \"127.0.0.1:7780\"", "sessions = 8", "open = false"],
+    );
+    let other = [
+        ["--listen", "[::1]:1"],
+        ["--listen", "0.0.0.0:2"],
+        ["--http", "off"],
+        ["--node", "pi-4.local_x"],
+        ["--sessions", "1"],
+        ["--login-timeout", "500ms"],
+        ["--max-line", "65536"],
+        ["--outbox", "4096"],
+        ["--connections", "10"],
+        ["--log", "off"],
+    ];
+    let other: Vec<&str> = other.iter().flatten().copied().chain(["--open"]).collect();
+    check(&other, &["listen = [\"[::1]:1\", \"0.0.0.0:2\"]", "http = \"off\"", "open = true"]);
+}
+
+#[test]
+fn the_ready_line() {
+    let check = |args: &[&str], form: &str| {
+        let mut program = Program::start(command(&["serve", "--log", "off"]).args(args));
+        let line = program.line();
+        let mut words = line.split(' ');
+        for part in form.split(' ') {
+            let word = words.next().unwrap_or_default();
+            let value = word.strip_prefix(part);
+            let value = value.unwrap_or_else(|| panic!("{part} is not at its place in {line}"));
+            match part {
+                "tcp=" | "http=" => {
+                    let addr: SocketAddr = value.parse().unwrap();
+                    TcpStream::connect(addr).unwrap();
+                }
+                part if part.starts_with("node=") => {
+                    let is_suffix = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+                    assert!(value.len() == 8 && value.bytes().all(is_suffix), "{line}");
+                }
+                _ => assert_eq!(value, "", "{line}"),
+            }
+        }
+        assert_eq!(words.next(), None, "{line}");
+        program.signal(Signal::TERM);
+        assert_eq!(program.end(), Ran::of(0, "", ""));
+    };
+    let (any, own) =
+        ("127.0.0.1:0", ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--node", "a-b.c_d"]);
+    check(&own, "ready tcp= http= node=a-b.c_d-");
+    check(&["--listen", any, "--http", "off", "--node", "x"], "ready tcp= http=off node=x-");
+    check(&["--listen", any, "--listen", any, "--http", any, "--node", "x"], "ready tcp= tcp= http= node=x-");
+    check(&["--listen", "0.0.0.0:0", "--http", any, "--node", "x", "--open"], "ready tcp= http= node=x-");
+}
+
+#[test]
+fn a_signal_drains() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut node = Program::serve(&[]);
+        let mut peers = [node.peer(Wire::Tcp), node.peer(Wire::WebSocket)];
+        peers[0].say_line("LOGIN alice");
+        assert!(peers[0].hear_line().starts_with("OK alice "));
+        node.signal(signal);
+        for peer in &mut peers {
+            assert!(peer.hear_line().starts_with("BYE draining "));
+            assert!(matches!(peer.hear().unwrap(), Heard::End(_)));
+        }
+        drop(peers);
+        assert_eq!(node.end(), Ran::of(0, "", ""), "{signal:?}");
+        let refused = TcpStream::connect(node.tcp()).expect_err("nobody listens any more");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_that_hangs() {
+    let mut node = Program::serve(&["--outbox", "4096", "--log", "warn"]);
+    let mut witness = node.peer(Wire::Tcp);
+    // A peer that reads nothing, and so has no room for its last words.
+    let mut deaf = TcpStream::connect(node.tcp()).unwrap();
+    deaf.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let lines = format!("PING {}\n", "x".repeat(4000)).repeat(64);
+    while deaf.write(lines.as_bytes()).map_or_else(|e| e.kind() == ErrorKind::Interrupted, |_| true) {}
+
+    node.signal(Signal::TERM);
+    assert!(witness.hear_line().starts_with("BYE draining "));
+    node.signal(Signal::INT);
+    let ran = node.end();
+    assert_eq!((ran.code, &ran.out[..]), (1, ""));
+    assert!(ran.err.contains("a second signal"), "{}", ran.err);
+}
+
+#[test]
+fn send_tells_what_became_of_the_line() {
+    let mut node = Program::serve(&[]);
+    let server = node.tcp().to_string();
+    let send =
+        |to: &str, text: &str| run(&mut command(&["send", to, text, "--from", "alice", "--server", &server]));
+    let mut bob = node.peer(Wire::Tcp);
+    bob.say_line("LOGIN bob");
+    assert!(bob.hear_line().starts_with("OK bob "));
+
+    assert_eq!(send("bob", " hello  there 你好"), Ran::of(0, "delivered\n", ""));
+    let line = bob.hear_line();
+    assert!(line.starts_with("MSG alice ") && line.ends_with("  hello  there 你好"), "{line}");
+    assert_eq!(send("alice", "to myself"), Ran::of(0, "delivered\n", ""));
+    assert_eq!(send("carol", "hello"), Ran::of(1, "", "pinpost: carol is not connected: not delivered\n"));
+    let long = send("bob", &"x".repeat(5000));
+    assert_eq!((long.code, &long.out[..], long.err.lines().count()), (1, "", 1), "{}", long.err);
+    // It takes no session with it: alice has left each time.
+    bob.say_line("WHO alice");
+    assert_eq!(bob.hear_line(), "OK alice offline");
+
+    drop(bob);
+    node.signal(Signal::TERM);
+    assert_eq!(node.end().code, 0);
+    let closed = send("bob", "hello");
+    assert_eq!((closed.code, &closed.out[..], closed.err.lines().count()), (1, "", 1), "{}", closed.err);
+    assert!(closed.err.starts_with(&format!("pinpost: not sent: {server}: ")), "{}", closed.err);
+}
+
+#[test]
+fn two_users_chat_through_pipes() {
+    let node = Program::serve(&["--sessions", "1"]);
+    let server = node.tcp().to_string();
+    let chat = |user: &str, peer: &str| {
+        Program::start(&mut command(&["chat", user, "--to", peer, "--server", &server]))
+    };
+    let mut witness = node.peer(Wire::Tcp);
+    witness.say_line("LOGIN witness");
+    assert!(witness.hear_line().starts_with("OK witness "));
+    let mut alice = chat("alice", "bob");
+    let mut bob = chat("bob", "alice");
+    await_presence(&mut witness, "alice", "online 1");
+    await_presence(&mut witness, "bob", "online 1");
+
+    alice.type_in("hello bob\n");
+    assert_eq!(bob.line(), "alice: hello bob");
+    bob.type_in("hello alice, 你好\n//slash\n");
+    assert_eq!(alice.line(), "bob: hello alice, 你好");
+    assert_eq!(alice.line(), "bob: /slash");
+    alice.type_in("/who\n/who carol\n");
+    assert_eq!(alice.line(), "* bob is online");
+    assert_eq!(alice.line(), "* carol is offline");
+    witness.say_line("SEND alice from a third");
+    assert_eq!(alice.line(), "witness: from a third");
+    alice.type_in("/to carol\nanybody?\n");
+    assert_eq!(alice.trouble(), "! carol is not connected: not delivered");
+    alice.type_in("/nonsense\n");
+    assert!(alice.trouble().starts_with("! /nonsense "));
+
+    // The end of the input ends alice's, a command bob's, a newer login the other's.
+    alice.close_input();
+    assert_eq!(alice.end(), Ran::of(0, "", ""));
+    bob.type_in("last words\n/quit\n");
+    assert_eq!(bob.end(), Ran::of(0, "", "! alice is not connected: not delivered\n"));
+    await_presence(&mut witness, "alice", "offline");
+    let mut replaced = chat("witness", "bob");
+    assert!(witness.hear_line().starts_with("OK "), "the reply to its SEND");
+    assert!(witness.hear_line().starts_with("BYE replaced "));
+    let mut newer = node.peer(Wire::WebSocket);
+    newer.say_line("LOGIN witness");
+    let ran = replaced.end();
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.starts_with("pinpost: ") && ran.err.contains("replaced"), "{}", ran.err);
+}
+
+/// Runs a command that must end with the code 2 and one sentence.
+fn check_wrong(mut command: Command, expected: &[&str]) {
+    let ran = run(&mut command);
+    assert_eq!((ran.code, &ran.out[..]), (2, ""), "{command:?}: {}", ran.err);
+    let sentence = ran.err.strip_prefix("pinpost: ").and_then(|rest| rest.strip_suffix('\n'));
+    let sentence = sentence.unwrap_or_else(|| panic!("{command:?}: {:?}", ran.err));
+    assert!(!sentence.chars().any(char::is_control), "{command:?}: {sentence:?}");
+    for part in expected {
+        assert!(sentence.contains(part), "{command:?}: {part:?} is not in {sentence:?}");
+    }
+}
+
+/// Asks until a user's presence is `expected`.
+fn await_presence(peer: &mut Peer, user: &str, expected: &str) {
+    let by = Instant::now() + WAIT_TIME_MAX;
+    loop {
+        peer.say_line(&format!("WHO {user}"));
+        let answer = peer.hear_line();
+        if answer == format!("OK {user} {expected}") {
+            return;
+        }
+        assert!(Instant::now() < by, "{answer}, not {expected}");
+        thread::yield_now();
+    }
+}

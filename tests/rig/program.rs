@@ -1,0 +1,190 @@
+//! The real binary as a child, and what it says and leaves behind.
+//!
+//! A child never sees the `PINPOST_*` variables of whoever runs the test, and never
+//! outlives its [`Program`]. Two threads a child read its outputs, so that waiting
+//! for a line has a deadline.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Peer, WAIT_TIME_MAX, Wire};
+
+/// A child that runs; it is killed when this is dropped.
+pub struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+    out: Receiver<String>,
+    err: Receiver<String>,
+    /// Where a node serves lines and HTTP.
+    addrs: Vec<SocketAddr>,
+}
+
+impl Program {
+    pub fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let out = lines_of(child.stdout.take().unwrap());
+        let err = lines_of(child.stderr.take().unwrap());
+        Program { child, input, out, err, addrs: vec![] }
+    }
+
+    /// Starts a node on free ports, and waits until it is ready.
+    pub fn serve(args: &[&str]) -> Self {
+        let args = [&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "error"], args];
+        // A flag that is given twice counts as it was given last.
+        let mut node = Program::start(&mut command(&args.concat()));
+        let ready = node.line();
+        let addrs = ready.split(' ').filter_map(|word| word.split_once('=')?.1.parse().ok());
+        node.addrs = addrs.collect();
+        assert_eq!(node.addrs.len(), 2, "{ready}");
+        node
+    }
+
+    pub fn tcp(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    /// Connects, and hears `HELLO`.
+    pub fn peer(&self, wire: Wire) -> Peer {
+        let addr = self.addrs[usize::from(wire == Wire::WebSocket)];
+        let mut peer = Peer::connect(addr, wire).unwrap();
+        assert!(peer.hear_line().starts_with("HELLO pinpost 1 "));
+        peer
+    }
+
+    /// The next line of standard output.
+    pub fn line(&mut self) -> String {
+        self.out.recv_timeout(WAIT_TIME_MAX).expect("a line in time").trim_end_matches('\n').to_owned()
+    }
+
+    /// The next line of standard error.
+    pub fn trouble(&mut self) -> String {
+        self.err.recv_timeout(WAIT_TIME_MAX).expect("a line in time").trim_end_matches('\n').to_owned()
+    }
+
+    pub fn type_in(&mut self, text: &str) {
+        self.input.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end, and gives what was not read yet.
+    pub fn end(&mut self) -> Ran {
+        let by = Instant::now() + WAIT_TIME_MAX;
+        let rest = |lines: &Receiver<String>| {
+            let mut text = String::new();
+            loop {
+                match lines.recv_timeout(by.saturating_duration_since(Instant::now())) {
+                    Ok(line) => text.push_str(&line),
+                    Err(RecvTimeoutError::Disconnected) => return text,
+                    Err(RecvTimeoutError::Timeout) => panic!("it did not end in time; it said {text:?}"),
+                }
+            }
+        };
+        let (out, err) = (rest(&self.out), rest(&self.err));
+        // Who has closed both its outputs is ending.
+        let status: ExitStatus = self.child.wait().unwrap();
+        Ran { code: status.code().expect("no signal ended it"), out, err }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails only for a child that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program came to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Ran {
+    pub fn of(code: i32, out: &str, err: &str) -> Self {
+        Ran { code, out: out.to_owned(), err: err.to_owned() }
+    }
+}
+
+/// The lines of a child's output, their line ends included, as they come.
+fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (tx, rx) = channel();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        while output.read_line(&mut line).is_ok_and(|count| count > 0) {
+            if tx.send(std::mem::take(&mut line)).is_err() {
+                return;
+            }
+        }
+    });
+    rx
+}
+
+/// The binary with these arguments.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinpost"));
+    command.args(args);
+    clean(command)
+}
+
+/// Without the settings of whoever runs the test.
+pub fn clean(mut command: Command) -> Command {
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PINPOST_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a command that ends by itself.
+pub fn run(command: &mut Command) -> Ran {
+    let mut program = Program::start(command);
+    program.close_input();
+    program.end()
+}
+
+/// A file with this text, gone when dropped.
+pub struct File(PathBuf);
+
+impl File {
+    pub fn new(text: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("pinpost-command-{}-{count}.toml", std::process::id()));
+        fs::write(&path, text).unwrap();
+        File(path)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
