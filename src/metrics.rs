@@ -1,6 +1,6 @@
 //! Counters of one node: what happened, and what is held right now.
 //!
-//! Plain relaxed atomics, read by [`Metrics::snapshot`]. Gauges are moved by
+//! Plain relaxed atomics, read one by one. Gauges are moved by
 //! guards ([`Held`]), so that panic, cancellation and quit count alike. No
 //! names, labels or exposition format here: that is for whoever shows them.
 
