@@ -120,7 +120,7 @@
 //!
 //! - No broadcast between nodes, and no forwarding by the node that receives: no loops.
 //! - No trait for the cluster: [`Cluster`](cluster::Cluster) is an enum, and callers see every case.
-//! - No queue without a bound in front of a client, no waiting in a push, no lock held across an `.await`.
+//! - No waiting in a push to an outbox, and no lock held across an `.await`.
 //! - No buffer and no timer in an idle connection that has logged in.
 //! - No retry behind the back of a caller of [`client`]: what is not known is told as `Lost`.
 //! - No `unsafe` code.

@@ -60,6 +60,7 @@ exits 2 "$pinpost" serve --listen 0.0.0.0:0
 exits 2 "$pinpost"
 
 step "the ready line"
+: >"$dir/out"
 "$pinpost" serve --listen 127.0.0.1:0 --http 127.0.0.1:0 --node smoke >"$dir/out" 2>"$dir/log" &
 server=$!
 for _ in $(seq 100); do
