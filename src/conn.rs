@@ -5,8 +5,8 @@
 //! end of the turn. Only when its own socket blocks does it write itself. An
 //! idle connection holds no buffer and no timer.
 //!
-//! Reading order: `Connection::poll` and its phases, then [`talk`] (what a line
-//! does), [`ws`] and [`http`] (how lines come out of a WebSocket).
+//! Reading order: `Connection::poll` and its phases, then `talk` (what a line
+//! does), `ws` and `http` (how lines come out of a WebSocket).
 
 mod http;
 mod phase;

@@ -333,7 +333,11 @@ impl Router {
         if turn.seats.is_empty() {
             self.metrics.not_here.add();
         }
-        let Some(number) = number else { return self.push_cast(&from, &id, &text, turn) };
+        let Some(number) = number else {
+            // Nobody waits for it here, so where there is no room it is lost, and counted.
+            turn.seats.retain(|seat| seat.outbox.has_room() == Some(true));
+            return self.push_cast(&from, &id, &text, turn);
+        };
         let parties = turn.seats.len() as u32;
         if parties == 0 {
             return self.cluster.receipt(&origin, number, Fate::NotHere);

@@ -5,8 +5,9 @@
 //! test can cut a node off, hold back what it says, and kill it. A node alone
 //! has no mesh, keeps no presence beside its own table, and pays nothing.
 //!
-//! The channels have no bound of their own: what is in them is in flight at
-//! some origin, and origins bound that (`router::in_flight`).
+//! What waits in the channel of a node is bounded by the origins, which keep
+//! each `SEND` in flight until its receipt (`router::in_flight`). A `CAST` has no
+//! receipt: while 16,384 events wait, it is refused, and its origin counts it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,9 @@ struct Node {
     /// What it said while it was held back.
     held: Option<Vec<(NodeId, Event)>>,
 }
+
+/// With so many events waiting for a node, it is sent no `CAST`.
+const EVENTS_BEFORE_CASTS_MAX: usize = 16_384;
 
 impl Local {
     /// A node without others.
@@ -102,7 +106,8 @@ impl Local {
     pub(super) fn forward(&self, node: &NodeId, envelope: Envelope) -> Result<(), Unavailable> {
         let Some(mesh) = &self.mesh else { return Err(Unavailable) };
         let mut state = mesh.lock();
-        if !state.nodes.contains_key(node) {
+        let there = state.nodes.get(node).ok_or(Unavailable)?;
+        if envelope.number.is_none() && there.tx.len() >= EVENTS_BEFORE_CASTS_MAX {
             return Err(Unavailable);
         }
         state.say(&self.node, node, Event::Envelope { origin: self.node.clone(), envelope });

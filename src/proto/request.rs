@@ -353,12 +353,26 @@ fn split(text: &str) -> Option<(&str, &str)> {
 
 /// The line as text, if it is UTF-8 and its only control characters are TABs.
 fn clean_text(bytes: &[u8]) -> Option<&str> {
-    // Without an early exit, so that it compiles to a few vector instructions.
-    let controls = bytes.iter().fold(false, |found, &b| found | ((b < 0x20) & (b != b'\t')) | (b == 0x7f));
+    let is_control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let suspicious =
+        |word: &[u8; 8]| may_hold_control(u64::from_ne_bytes(*word)) && word.iter().any(|&b| is_control(b));
+    let controls = words.iter().any(suspicious) || rest.iter().any(|&b| is_control(b));
     let text = std::str::from_utf8(bytes).ok().filter(|_| !controls)?;
     // C1, U+0080 to U+009F, is written C2 80 to C2 9F.
     let has_c1 = |at: usize| (0x80..=0x9f).contains(&bytes[at + 1]);
     (!memchr::memchr_iter(0xc2, bytes).any(has_c1)).then_some(text)
+}
+
+/// Looks at eight bytes at once: `false` when none is below 0x20 or is 0x7f.
+/// (The classic "has a byte less than n" of Bit Twiddling Hacks; TAB and bytes
+/// above 0x7f may be suspected for nothing.)
+fn may_hold_control(word: u64) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let not_delete = word ^ (ONES * 0x7f);
+    let is_delete = not_delete.wrapping_sub(ONES) & !not_delete;
+    (below_space | is_delete) & (ONES * 0x80) != 0
 }
 
 /// The tag of a line that is bad for another reason.
@@ -425,6 +439,22 @@ mod tests {
         assert_eq!(parse(b"ping x").request, Ok(Request::Ping(Some("x"))));
         assert_eq!(parse(b"Quit").request, Ok(Request::Quit));
         assert_eq!(parse(b"PING ").request, Ok(Request::Ping(None)));
+    }
+
+    #[test]
+    fn control_characters_are_found_wherever_they_stand() {
+        for length in 1..40 {
+            for at in 0..length {
+                for byte in 0..=0x7f_u8 {
+                    let mut line = vec![b'x'; length];
+                    line[at] = byte;
+                    let is_control = (byte < 0x20 && byte != b'\t') || byte == 0x7f;
+                    assert_eq!(clean_text(&line).is_none(), is_control, "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
+        assert!(clean_text("é\u{a0}\u{9f}".as_bytes()).is_none(), "C1");
+        assert!(clean_text("\u{a0}ÿ小明\u{c2}\u{2028}\t".as_bytes()).is_some());
     }
 
     #[test]

@@ -16,7 +16,8 @@ use smol::{Async, Executor, Timer};
 
 use crate::config::ConfigError;
 use crate::conn::{Connection, Shared};
-use crate::proto::{ErrorCode, ServerLine};
+use crate::proto::reply::print_hello;
+use crate::proto::{ErrorCode, NodeId, ServerLine};
 
 /// An open listener.
 pub struct Listener {
@@ -105,7 +106,7 @@ impl Listener {
                             warn!("full: --connections {connections_max}; further ones are turned away");
                         }
                         shared.router.metrics().turned_away.add();
-                        turn_away(socket.get_ref(), self.is_http);
+                        turn_away(socket.get_ref(), self.is_http, shared.router.cluster().node());
                     }
                     Ok((socket, _)) => {
                         was_full = false;
@@ -124,18 +125,20 @@ impl Listener {
 }
 
 /// Tells a peer that there is no room for it; whatever its socket does not take at once is lost.
-fn turn_away(mut socket: &TcpStream, is_http: bool) {
-    let mut line = vec![];
-    let text = "this node has as many connections as it may have";
+fn turn_away(mut socket: &TcpStream, is_http: bool, node: &NodeId) {
+    let mut words = vec![];
     if is_http {
-        line.extend_from_slice(
+        words.extend_from_slice(
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         );
     } else {
-        ServerLine::Err { code: ErrorCode::TooMany, text }.print(&mut line);
-        line.push(b'\n');
+        let text = "this node has as many connections as it may have";
+        print_hello(node.as_str(), &mut words);
+        words.push(b'\n');
+        ServerLine::Err { code: ErrorCode::TooMany, text }.print(&mut words);
+        words.push(b'\n');
     }
-    let _ = socket.write(&line);
+    let _ = socket.write(&words);
 }
 
 /// Raises the number of files that this process may open as far as it may be

@@ -1,0 +1,41 @@
+# The verbs are the same at the desk and in CI. `make` alone is `make help`.
+
+CARGO ?= cargo
+# How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
+LINES = 1000000
+
+.PHONY: help run build test check smoke bench fuzz ci needs
+
+help: ## list the verbs (what plain `make` does)
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+
+run: needs ## build and run a node with default settings; Ctrl-C drains it
+	$(CARGO) run --release -- serve
+
+build: needs ## build the release binary, target/release/pinpost
+	$(CARGO) build --release
+
+test: needs ## run every test; installs a C linker through apt-get if there is none
+	$(CARGO) test
+
+check: needs ## formatting, lints, documentation, layers
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
+	$(CARGO) test --test layers
+
+smoke: needs ## start the real binary, talk to it from outside, drain it; run the examples
+	$(CARGO) build --release
+	tests/smoke.sh
+
+bench: needs ## compare with a bare relay, measure memory; QUICK=1 is shorter
+	$(CARGO) build --release
+	$(CARGO) run --release --example bench $(if $(QUICK),-- --quick)
+
+fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
+	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
+
+ci: check test smoke ## all that has to pass: check, test, smoke
+
+needs:
+	@tests/needs.sh
