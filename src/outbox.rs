@@ -11,22 +11,24 @@
 //!
 //! Left out: sockets (a [`Sink`] takes the bytes) and what tickets mean.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::outbox::replies::Replies;
 use crate::outbox::seen::Seen;
 use crate::proto::CloseReason;
-use crate::proto::reply::{print_msg, print_tag};
+use crate::proto::reply::print_msg;
 use crate::proto::{MessageId, UserName};
 
 mod bytes;
+mod replies;
 mod seen;
 
 pub use bytes::{Bytes, Framing, Unwritten};
+pub use replies::ReplyTo;
 
 /// Where an outbox writes to.
 pub trait Sink: Send + Sync {
@@ -40,15 +42,6 @@ pub trait Sink: Send + Sync {
 /// Names a message to those who wait for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
-
-/// Where a reply that is not known yet will go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplyTo {
-    /// To its place in the order of the untagged ones.
-    Place(u64),
-    /// Under this tag, in any order.
-    Tag(Box<str>),
-}
 
 /// Outboxes that were pushed to and wait for a flush, each once.
 #[derive(Default)]
@@ -101,14 +94,7 @@ struct State {
     bytes: Bytes,
     /// Set when the first message comes that may be a copy.
     seen: Option<Box<Seen>>,
-    /// The place of the first untagged reply that is due.
-    first_place: u64,
-    /// Untagged replies from there on: `None` is due, `Some` is known and waits for those before it.
-    places: VecDeque<Option<Box<[u8]>>>,
-    /// Replies that are not known yet, tagged ones too.
-    due: u32,
-    /// Bytes in `places`.
-    held_bytes: u32,
+    replies: Replies,
     closing: Option<CloseReason>,
     /// No push is taken any more.
     closed: bool,
@@ -133,10 +119,7 @@ impl<S: Sink + 'static> Outbox<S> {
         let state = State {
             bytes: Bytes::new(framing),
             seen: None,
-            first_place: 0,
-            places: VecDeque::new(),
-            due: 0,
-            held_bytes: 0,
+            replies: Replies::default(),
             closing: None,
             closed: false,
             broken: false,
@@ -203,39 +186,14 @@ impl Outbox {
 
     /// Answers a request at once: under its tag, or behind the untagged replies that are due.
     pub fn reply(self: &Arc<Self>, tag: Option<&str>, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
-        self.append(dirty, |state| {
-            if tag.is_some() || state.places.is_empty() {
-                state.bytes.push_line(|out| {
-                    print_tag(tag, out);
-                    print(out);
-                });
-            } else {
-                let line = state.hold(print);
-                state.places.push_back(Some(line));
-            }
-        });
+        self.append(dirty, |state| state.replies.reply(tag, &mut state.bytes, print));
     }
 
     /// Answers a request that was expected to be answered later.
     pub fn answer(self: &Arc<Self>, to: &ReplyTo, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
         let mut owner = None;
         self.append(dirty, |state| {
-            state.due -= 1;
-            match to {
-                ReplyTo::Tag(tag) => state.bytes.push_line(|out| {
-                    print_tag(Some(tag), out);
-                    print(out);
-                }),
-                ReplyTo::Place(place) if *place == state.first_place => {
-                    state.bytes.push_line(print);
-                    state.next_place();
-                }
-                ReplyTo::Place(place) => {
-                    let line = state.hold(print);
-                    let at = (place - state.first_place) as usize;
-                    state.places[at] = Some(line);
-                }
-            }
+            state.replies.answer(to, &mut state.bytes, print);
             owner = state.due_owner(self.bytes_max);
         });
         wake(owner);
@@ -296,27 +254,19 @@ impl<S: ?Sized + Sink> Outbox<S> {
 
     /// Takes note that a request will be answered later.
     pub fn expect(&self, tag: Option<&str>) -> ReplyTo {
-        let mut state = self.lock();
-        state.due += 1;
-        match tag {
-            Some(tag) => ReplyTo::Tag(tag.into()),
-            None => {
-                state.places.push_back(None);
-                ReplyTo::Place(state.first_place + state.places.len() as u64 - 1)
-            }
-        }
+        self.lock().replies.expect(tag)
     }
 
     /// Tells whether the connection may be read: it is owed few enough replies
     /// and reads what it is sent.
     pub fn takes_requests(&self) -> bool {
         let state = self.lock();
-        state.due < REPLIES_DUE_MAX && state.waiting_bytes() < self.bytes_max
+        state.replies.due() < REPLIES_DUE_MAX && state.waiting_bytes() < self.bytes_max
     }
 
     /// Tells whether replies are still due.
     pub fn owes_replies(&self) -> bool {
-        self.lock().due > 0
+        self.lock().replies.due() > 0
     }
 
     /// Writes what waits, and appends the tickets of the messages that are now written.
@@ -392,7 +342,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
     pub fn cut_short(&self, last: impl FnOnce(&mut Bytes)) -> Vec<Unwritten> {
         let mut state = self.lock();
         let unwritten = state.bytes.cut();
-        state.places = VecDeque::new();
+        state.replies.forget();
         state.closed = true;
         last(&mut state.bytes);
         let waiting = state.waiting.take();
@@ -416,7 +366,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
         let mut state = self.lock();
         state.closed = true;
         state.owner = None;
-        state.places = VecDeque::new();
+        state.replies.forget();
         let unwritten = state.bytes.take_all();
         let waiting = state.waiting.take();
         drop(state);
@@ -461,37 +411,14 @@ impl State {
         Some(waiting)
     }
 
-    /// Prints a reply that has to wait for those before it.
-    fn hold(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
-        let mut line = vec![];
-        print(&mut line);
-        self.held_bytes += line.len() as u32;
-        line.into()
-    }
-
-    /// Moves past the first place, and past all behind it that are known.
-    fn next_place(&mut self) {
-        self.places.pop_front();
-        self.first_place += 1;
-        while let Some(Some(line)) = self.places.front_mut().map(Option::take) {
-            self.held_bytes -= line.len() as u32;
-            self.bytes.push_line(|out| out.extend_from_slice(&line));
-            self.places.pop_front();
-            self.first_place += 1;
-        }
-        if self.places.is_empty() {
-            self.places = VecDeque::new();
-        }
-    }
-
     fn waiting_bytes(&self) -> usize {
-        self.bytes.waiting() + self.held_bytes as usize
+        self.bytes.waiting() + self.replies.held_bytes()
     }
 
     fn has_come(&self, what: Await, bytes_max: usize) -> bool {
         match what {
-            Await::Room => self.due <= REPLIES_DUE_MAX / 2 && self.waiting_bytes() <= bytes_max / 2,
-            Await::Replies => self.due == 0,
+            Await::Room => self.replies.due() <= REPLIES_DUE_MAX / 2 && self.waiting_bytes() <= bytes_max / 2,
+            Await::Replies => self.replies.due() == 0,
         }
     }
 

@@ -13,12 +13,14 @@ pub mod line;
 pub mod name;
 pub mod reply;
 pub mod request;
+pub mod verb;
 
 pub use envelope::{Envelope, Fate};
 pub use line::{Line, LineDecoder};
 pub use name::{MessageId, NodeId, RoomRef, SessionId, Tag, UserName, UserRef};
 pub use reply::{CloseReason, ErrorCode, ServerLine};
-pub use request::{Request, TaggedRequest, Verb};
+pub use request::{Request, TaggedRequest};
+pub use verb::Verb;
 
 /// The version that `HELLO` announces.
 pub const VERSION: u32 = 1;

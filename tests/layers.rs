@@ -44,7 +44,12 @@ const ROWS: &[Row] = &[
     row("chat", 3, &["send"], &["chat.rs", "chat/console.rs"]),
     row("send", 3, &[], &["send.rs"]),
     row("session", 2, &[], &["session.rs"]),
-    row("outbox", 2, &["metrics"], &["outbox.rs", "outbox/bytes.rs", "outbox/seen.rs", "outbox/tests.rs"]),
+    row(
+        "outbox",
+        2,
+        &["metrics"],
+        &["outbox.rs", "outbox/bytes.rs", "outbox/replies.rs", "outbox/seen.rs", "outbox/tests.rs"],
+    ),
     row("config", 2, &[], &["config.rs", "config/sources.rs"]),
     row("metrics", 2, &[], &["metrics.rs"]),
     row(
@@ -74,6 +79,7 @@ const ROWS: &[Row] = &[
             "proto/name.rs",
             "proto/reply.rs",
             "proto/request.rs",
+            "proto/verb.rs",
         ],
     ),
 ];

@@ -41,11 +41,11 @@ struct Rig {
     written: Vec<Ticket>,
 }
 
-const BYTES_MAX: usize = 4096;
+const BOUND: usize = 4096;
 
 impl Rig {
     fn new() -> Self {
-        let valve = Outbox::new(Valve::default(), Framing::Lines, BYTES_MAX, &Arc::default());
+        let valve = Outbox::new(Valve::default(), Framing::Lines, BOUND, &Arc::default());
         let valve = Arc::new(valve);
         Rig { outbox: valve.clone(), valve, dirty: Dirty::default(), written: vec![] }
     }
@@ -153,7 +153,7 @@ fn a_full_outbox_makes_local_senders_wait_and_is_closed_at_twice_its_bound() {
 fn closing_wakes_those_who_wait_for_room() {
     let mut rig = Rig::new();
     let sender = Arc::new(Woken::default());
-    assert_eq!(rig.message(1, &"x".repeat(BYTES_MAX)), Push::Taken);
+    assert_eq!(rig.message(1, &"x".repeat(BOUND)), Push::Taken);
     rig.outbox.wait_for_room(&sender.clone().into());
     rig.outbox.close(CloseReason::Draining);
     rig.outbox.close(CloseReason::Slow);

@@ -7,6 +7,7 @@
 use crate::proto::line::Line;
 use crate::proto::name::{RoomRef, Tag, UserRef};
 use crate::proto::reply::ErrorCode;
+use crate::proto::verb::Verb;
 
 /// One request, borrowing from its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +147,7 @@ impl<'a> Request<'a> {
         let Some(verb) = Verb::parse(word) else {
             return Err(bad(ErrorCode::UnknownVerb, "no such request; HELP lists them"));
         };
-        verb.fields(rest).ok_or(bad(ErrorCode::BadLine, verb.usage()))
+        fields(verb, rest).ok_or(bad(ErrorCode::BadLine, verb.usage()))
     }
 
     /// The request's verb.
@@ -192,142 +193,36 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The verbs: one row each for how it is written and used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// `LOGIN`
-    Login,
-    /// `SEND`
-    Send,
-    /// `CAST`
-    Cast,
-    /// `ACK`
-    Ack,
-    /// `WHO`
-    Who,
-    /// `WATCH`
-    Watch,
-    /// `UNWATCH`
-    Unwatch,
-    /// `JOIN`
-    Join,
-    /// `LEAVE`
-    Leave,
-    /// `PING`
-    Ping,
-    /// `HELP`
-    Help,
-    /// `QUIT`
-    Quit,
-}
-
-impl Verb {
-    /// Every verb, in the order in which `HELP` tells them.
-    pub const ALL: [Verb; 12] = [
-        Verb::Login,
-        Verb::Send,
-        Verb::Cast,
-        Verb::Ack,
-        Verb::Who,
-        Verb::Watch,
-        Verb::Unwatch,
-        Verb::Join,
-        Verb::Leave,
-        Verb::Ping,
-        Verb::Help,
-        Verb::Quit,
-    ];
-
-    /// Finds the verb without regard to case.
-    pub fn parse(word: &str) -> Option<Verb> {
-        Self::ALL.into_iter().find(|verb| verb.word().eq_ignore_ascii_case(word))
-    }
-
-    /// The verb as it is written.
-    pub fn word(self) -> &'static str {
-        match self {
-            Verb::Login => "LOGIN",
-            Verb::Send => "SEND",
-            Verb::Cast => "CAST",
-            Verb::Ack => "ACK",
-            Verb::Who => "WHO",
-            Verb::Watch => "WATCH",
-            Verb::Unwatch => "UNWATCH",
-            Verb::Join => "JOIN",
-            Verb::Leave => "LEAVE",
-            Verb::Ping => "PING",
-            Verb::Help => "HELP",
-            Verb::Quit => "QUIT",
+/// Reads the fields after the verb; `None` is a bad line.
+fn fields(verb: Verb, rest: Option<&str>) -> Option<Request<'_>> {
+    // `WHO ` and `WHO` both lack the user; `PING ` and `PING` are the same.
+    let rest = rest.filter(|rest| !rest.is_empty());
+    Some(match verb {
+        Verb::Ping => Request::Ping(rest),
+        Verb::Help => match rest {
+            Some(word) if word.contains(' ') => return None,
+            word => Request::Help(word),
+        },
+        Verb::Quit => return rest.is_none().then_some(Request::Quit),
+        Verb::Who => Request::Who(UserRef::parse(rest?)?),
+        Verb::Watch => Request::Watch(UserRef::parse(rest?)?),
+        Verb::Unwatch => Request::Unwatch(UserRef::parse(rest?)?),
+        Verb::Join => Request::Join(RoomRef::parse(rest?)?),
+        Verb::Leave => Request::Leave(RoomRef::parse(rest?)?),
+        Verb::Ack => {
+            let (id, from) = split(rest?)?;
+            Request::Ack { id: Tag::parse(id)?, from: UserRef::parse(from)? }
         }
-    }
-
-    /// The form of the request.
-    pub fn usage(self) -> &'static str {
-        match self {
-            Verb::Login => "LOGIN <user> [<token>] [ack]",
-            Verb::Send => "SEND <user> <text>",
-            Verb::Cast => "CAST <user> <text>",
-            Verb::Ack => "ACK <id> <user>",
-            Verb::Who => "WHO <user>",
-            Verb::Watch => "WATCH <user>",
-            Verb::Unwatch => "UNWATCH <user>",
-            Verb::Join => "JOIN #<room>",
-            Verb::Leave => "LEAVE #<room>",
-            Verb::Ping => "PING [<text>]",
-            Verb::Help => "HELP [<verb>]",
-            Verb::Quit => "QUIT",
-        }
-    }
-
-    /// What the request does, for `HELP`.
-    pub fn about(self) -> &'static str {
-        match self {
-            Verb::Login => "makes this connection a session of the user",
-            Verb::Send => "routes one message, and tells what became of it",
-            Verb::Cast => "routes one message at most once, without a reply",
-            Verb::Ack => "the client has taken the message <id> from <user>",
-            Verb::Who => "asks whether a user is online, and with how many sessions",
-            Verb::Watch => "from now on UP and DOWN tell of the user's changes",
-            Verb::Unwatch => "ends a WATCH",
-            Verb::Join => "enters a room",
-            Verb::Leave => "leaves a room",
-            Verb::Ping => "asks for a PONG with the same text",
-            Verb::Help => "lists the requests, or tells how one is used",
-            Verb::Quit => "ends the connection in order",
-        }
-    }
-
-    /// Reads the fields after the verb; `None` is a bad line.
-    fn fields<'a>(self, rest: Option<&'a str>) -> Option<Request<'a>> {
-        // `WHO ` and `WHO` both lack the user; `PING ` and `PING` are the same.
-        let rest = rest.filter(|rest| !rest.is_empty());
-        Some(match self {
-            Verb::Ping => Request::Ping(rest),
-            Verb::Help => match rest {
-                Some(word) if word.contains(' ') => return None,
-                word => Request::Help(word),
-            },
-            Verb::Quit => return rest.is_none().then_some(Request::Quit),
-            Verb::Who => Request::Who(UserRef::parse(rest?)?),
-            Verb::Watch => Request::Watch(UserRef::parse(rest?)?),
-            Verb::Unwatch => Request::Unwatch(UserRef::parse(rest?)?),
-            Verb::Join => Request::Join(RoomRef::parse(rest?)?),
-            Verb::Leave => Request::Leave(RoomRef::parse(rest?)?),
-            Verb::Ack => {
-                let (id, from) = split(rest?)?;
-                Request::Ack { id: Tag::parse(id)?, from: UserRef::parse(from)? }
+        Verb::Cast | Verb::Send => {
+            let (to, text) = split(rest?).filter(|(_, text)| !text.is_empty())?;
+            match verb {
+                Verb::Cast => Request::Cast { to: UserRef::parse(to)?, text },
+                _ if to.starts_with('#') => Request::SendRoom { room: RoomRef::parse(to)?, text },
+                _ => Request::Send { to: UserRef::parse(to)?, text },
             }
-            Verb::Cast | Verb::Send => {
-                let (to, text) = split(rest?).filter(|(_, text)| !text.is_empty())?;
-                match self {
-                    Verb::Cast => Request::Cast { to: UserRef::parse(to)?, text },
-                    _ if to.starts_with('#') => Request::SendRoom { room: RoomRef::parse(to)?, text },
-                    _ => Request::Send { to: UserRef::parse(to)?, text },
-                }
-            }
-            Verb::Login => return login(rest?),
-        })
-    }
+        }
+        Verb::Login => return login(rest?),
+    })
 }
 
 fn login(rest: &str) -> Option<Request<'_>> {
