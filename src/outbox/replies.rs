@@ -30,6 +30,9 @@ pub struct Replies {
     held_bytes: u32,
 }
 
+/// What the places begin with: a batch of requests fits without growing.
+const PLACES_MIN: usize = 16;
+
 impl Replies {
     /// Replies that are not known yet.
     pub fn due(&self) -> u32 {
@@ -47,6 +50,9 @@ impl Replies {
         match tag {
             Some(tag) => ReplyTo::Tag(tag.into()),
             None => {
+                if self.places.capacity() == 0 {
+                    self.places.reserve(PLACES_MIN);
+                }
                 self.places.push_back(None);
                 ReplyTo::Place(self.first_place + self.places.len() as u64 - 1)
             }
