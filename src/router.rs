@@ -179,9 +179,10 @@ impl Router {
             Answer::Now(Err(Unavailable)) => self.refuse(asker, tag, ErrorCode::Unavailable, turn),
             Answer::Later => {
                 let reply = asker.expect(tag.map(Tag::as_str));
-                let question = Question::Who { asker: asker.clone(), reply };
+                let user = UserName::from(user);
+                let question = Question::Who { asker: asker.clone(), reply, user: user.clone() };
                 let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
-                self.asked().entry(user.into()).or_default().push(ticket);
+                self.asked().entry(user).or_default().push(ticket);
             }
         }
     }
@@ -202,7 +203,8 @@ impl Router {
         }
     }
 
-    /// Does what is due by now: questions past their deadline are answered.
+    /// Does what is due by now: questions past their deadline are answered. One
+    /// that presence has not answered by then is asked anew by whoever is next.
     pub fn sweep(&self, turn: &mut Turn) {
         loop {
             let mut in_flight = self.in_flight();
@@ -211,12 +213,16 @@ impl Router {
             drop(in_flight);
             match expired {
                 Some(Question::Sent(sent)) => {
+                    if let (0, Some(remote)) = (sent.parties, &sent.remote) {
+                        self.asked().remove(&remote.envelope.to);
+                    }
                     let never_sent = sent.parties == 0 && !sent.maybe_seen;
                     let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
                     self.fail(&sent.sender, &sent.reply, code, turn);
                 }
-                Some(Question::Who { asker, reply }) => {
-                    self.fail(&asker, &reply, ErrorCode::Unavailable, turn)
+                Some(Question::Who { asker, reply, user }) => {
+                    self.asked().remove(&user);
+                    self.fail(&asker, &reply, ErrorCode::Unavailable, turn);
                 }
                 Some(Question::Login(tx)) => {
                     // Fails only if the connection is gone.

@@ -175,7 +175,7 @@ impl Router {
                 Some(Question::Who { .. }) => {
                     let question = in_flight.remove(ticket);
                     drop(in_flight);
-                    let Some(Question::Who { asker, reply }) = question else { continue };
+                    let Some(Question::Who { asker, reply, .. }) = question else { continue };
                     match &places {
                         Ok(places) => self.answer_who(&asker, &reply, user, places, turn),
                         Err(Unavailable) => self.fail(&asker, &reply, ErrorCode::Unavailable, turn),
