@@ -47,6 +47,8 @@ pub struct Router {
     in_flight: Mutex<InFlight>,
     /// Questions that wait for presence, by the user they ask for, in order.
     asked: Mutex<HashMap<UserName, Vec<Ticket>>>,
+    /// Sessions that presence knows of and the user table does not yet.
+    entering: Mutex<HashMap<SessionId, Arc<Outbox>>>,
     dirty: Mutex<Dirty>,
     draining: AtomicBool,
     sessions_max: usize,
@@ -92,6 +94,7 @@ impl Router {
             cluster,
             in_flight: Mutex::default(),
             asked: Mutex::default(),
+            entering: Mutex::default(),
             dirty: Mutex::default(),
             draining: AtomicBool::new(false),
             sessions_max,
@@ -391,6 +394,10 @@ impl Router {
 
     fn asked(&self) -> MutexGuard<'_, HashMap<UserName, Vec<Ticket>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Outbox>>> {
+        self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
