@@ -18,7 +18,7 @@ mod flush;
 mod in_flight;
 mod login;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -208,12 +208,14 @@ impl Router {
 
     /// Does what is due by now: questions past their deadline are answered.
     pub fn sweep(&self, turn: &mut Turn) {
+        let mut expired = HashSet::new();
         loop {
             let mut in_flight = self.in_flight();
-            let Some(ticket) = in_flight.due(turn.now) else { return };
-            let expired = in_flight.remove(ticket);
+            let Some(ticket) = in_flight.due(turn.now) else { break };
+            let question = in_flight.remove(ticket);
             drop(in_flight);
-            match expired {
+            expired.insert(ticket);
+            match question {
                 Some(Question::Sent(sent)) => {
                     let never_sent = sent.parties == 0 && !sent.maybe_seen;
                     let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
@@ -228,6 +230,9 @@ impl Router {
                 }
                 Some(Question::Received(_)) | None => {}
             }
+        }
+        if !expired.is_empty() {
+            self.ask_again(&expired, turn);
         }
     }
 

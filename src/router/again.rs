@@ -7,6 +7,7 @@
 //! user is now; after three retries, or when the user is nowhere, its sender is
 //! told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::cluster::{Answer, Place, Unavailable};
@@ -182,6 +183,24 @@ impl Router {
                     }
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// The answers that these questions waited for are lost: what waits behind
+    /// them asks again, or it would wait for the same answer for ever.
+    pub(super) fn ask_again(&self, expired: &HashSet<Ticket>, turn: &mut Turn) {
+        let is_lost = |tickets: &[Ticket]| tickets.iter().any(|ticket| expired.contains(ticket));
+        let lost: Vec<_> = self.asked().extract_if(|_, tickets| is_lost(tickets)).collect();
+        for (user, mut tickets) in lost {
+            tickets.retain(|ticket| !expired.contains(ticket));
+            if tickets.is_empty() {
+                continue;
+            }
+            let answer = self.cluster.locate(user.borrowed());
+            self.asked().insert(user.clone(), tickets);
+            if let Answer::Now(places) = answer {
+                self.located(&user, places, turn);
             }
         }
     }
