@@ -348,6 +348,7 @@ impl Router {
         if parties == 0 {
             return self.cluster.receipt(&origin, number, Fate::NotHere);
         }
+        self.make_room(turn);
         let received = Question::Received(Received { origin, number, parties });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
@@ -355,6 +356,18 @@ impl Router {
         if refused > 0 {
             self.lost(ticket, refused, None, turn);
         }
+    }
+
+    /// Writes the outboxes of `turn.seats` that are full and do not block: a crowd
+    /// of origins fills them within one turn, and that makes nobody a slow consumer.
+    fn make_room(&self, turn: &mut Turn) {
+        let seats = std::mem::take(&mut turn.seats);
+        for seat in &seats {
+            if seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none() {
+                self.flush(&seat.outbox, turn);
+            }
+        }
+        turn.seats = seats;
     }
 
     /// The sender learns that its message was delivered.

@@ -162,6 +162,28 @@ fn a_small_outbox_does_not_cut_off_a_recipient_who_reads() {
 }
 
 #[test]
+fn a_crowd_of_nodes_at_once_does_not_cut_off_a_recipient_who_reads() {
+    const EACH: usize = 16;
+    let mesh = Mesh::default();
+    let nodes = nodes::<13>(&mesh);
+    let (home, origins) = nodes.split_first().expect("not empty");
+    let mut bob = Person::login(home, "bob");
+    let mut senders: Vec<Person> = origins.iter().map(|node| Person::login(node, node.id.as_str())).collect();
+    for (sender, node) in senders.iter_mut().zip(origins) {
+        mesh.hold(&node.id);
+        pour(sender.writer(), "bob", EACH, 3_900);
+        sender.heard_all();
+    }
+    // Together more than an outbox holds, and it comes within a few turns.
+    origins.iter().for_each(|node| mesh.release(&node.id));
+    (0..EACH * origins.len()).for_each(|_| drop(bob.hears_start("MSG ")));
+    for sender in &mut senders {
+        (0..EACH).for_each(|n| sender.hears(&format!("@{n} OK {n} delivered")));
+    }
+    assert_eq!(home.metrics().closes(CloseReason::Slow), 0);
+}
+
+#[test]
 fn a_recipient_who_does_not_read_holds_up_only_who_sends_to_it() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);

@@ -210,8 +210,13 @@ impl Ghost {
 
     /// Claims to have a session of a user.
     pub fn claims(&self, user: &str) {
-        let session = SessionId::parse("gh0stgh0").expect("valid");
-        let _ = self.cluster.register(&UserName::parse(user).expect("valid"), session, 0);
+        let user = UserName::parse(user).expect("valid");
+        let _ = self.cluster.register(&user, ghost_session(), 0);
+    }
+
+    /// Claims no more to have it.
+    pub fn leaves(&self, user: &str) {
+        self.cluster.unregister(&UserName::parse(user).expect("valid"), ghost_session());
     }
 
     /// The next envelope, and its origin.
@@ -232,6 +237,10 @@ impl Ghost {
     pub fn answers(&self, (origin, envelope): &(NodeId, Envelope), fate: Fate) {
         self.cluster.receipt(origin, envelope.number.expect("no cast"), fate);
     }
+}
+
+fn ghost_session() -> SessionId {
+    SessionId::parse("gh0stgh0").expect("valid")
 }
 
 /// Waits until something is so.
