@@ -1,5 +1,5 @@
 //! Several nodes, nothing broken: who gets what, in which order, and how fast
-//! senders may be. What happens when nodes stumble is in `mesh_faults.rs`.
+//! senders may be. The other `mesh_*.rs` tell what happens when nodes stumble.
 
 mod mesh_support;
 
