@@ -51,13 +51,13 @@ fn play(seed: u64) -> BTreeMap<String, usize> {
     let mut random = Random(seed);
     let mut world = World::new();
     for _ in 0..STEPS {
+        world.heal();
         match random.below(100) {
             0..70 => world.send(&mut random),
             70..82 => world.hop(&mut random),
             82..92 => world.hold_or_release(&mut random),
-            92 => world.cut(&mut random),
-            93..96 => world.heal(&mut random),
-            96 => world.kill(&mut random),
+            92..94 => world.cut(&mut random),
+            94 => world.kill(&mut random),
             _ => thread::park_timeout(Duration::from_micros(random.below(3_000) as u64)),
         }
     }
@@ -68,6 +68,8 @@ struct World {
     mesh: Mesh,
     nodes: [Node; 3],
     held: [bool; 3],
+    /// For how many more steps each node is cut off.
+    cut_steps: [usize; 3],
     /// Killed nodes, as they end.
     dead: Vec<JoinHandle<()>>,
     /// Every connection there ever was.
@@ -97,6 +99,7 @@ impl World {
             mesh,
             nodes,
             held: [false; 3],
+            cut_steps: [0; 3],
             dead: vec![],
             links: vec![],
             at: [0; USERS],
@@ -157,11 +160,18 @@ impl World {
     }
 
     fn cut(&mut self, random: &mut Random) {
-        self.mesh.cut(&self.nodes[random.below(3)].id);
+        let slot = random.below(3);
+        self.cut_steps[slot] = 1 + random.below(20);
+        self.mesh.cut(&self.nodes[slot].id);
     }
 
-    fn heal(&mut self, random: &mut Random) {
-        self.mesh.heal(&self.nodes[random.below(3)].id);
+    fn heal(&mut self) {
+        for (node, steps) in self.nodes.iter().zip(&mut self.cut_steps) {
+            *steps = steps.saturating_sub(1);
+            if *steps == 0 {
+                self.mesh.heal(&node.id);
+            }
+        }
     }
 
     fn kill(&mut self, random: &mut Random) {
@@ -267,7 +277,7 @@ fn check(messages: &[(usize, usize)], links: &[(usize, bool, Vec<String>)]) -> B
         assert!(is_true, "{number} to {to}: {fate}, seen: {is_seen}");
         *books.entry(fate.to_owned()).or_default() += 1;
     }
-    assert!(books["OK"] > messages.len() / 8, "too little went well to prove anything: {books:?}");
+    assert!(books["OK"] > messages.len() / 20, "too little went well to prove anything: {books:?}");
     books
 }
 
