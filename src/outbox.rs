@@ -87,6 +87,10 @@ pub struct Outbox<S: ?Sized = dyn Sink> {
     sink: S,
 }
 
+/// The least that other nodes may push beyond the bound. Their senders wait for receipts and can't
+/// see the bound, so what each of them may have on its way to one user has to find room here.
+const RESERVE_BYTES_MIN: usize = 256 * 1024;
+
 /// Replies that one connection may be owed; then it is not read until half of them are answered.
 pub const REPLIES_DUE_MAX: u32 = 1_024;
 
@@ -167,8 +171,8 @@ impl Outbox {
         if state.closed || state.closing.is_some() {
             return Push::Refused;
         }
-        if state.bytes.waiting() >= 2 * self.bytes_max {
-            // Only other nodes get here: local senders wait at half of this.
+        if state.bytes.waiting() >= self.bytes_max + self.bytes_max.max(RESERVE_BYTES_MIN) {
+            // Only other nodes get here: local senders wait at `bytes_max`.
             let waiting = state.close(CloseReason::Slow);
             drop(state);
             wake_all(waiting);

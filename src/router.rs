@@ -18,7 +18,7 @@ mod flush;
 mod in_flight;
 mod login;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -47,6 +47,8 @@ pub struct Router {
     in_flight: Mutex<InFlight>,
     /// Questions that wait for presence, by the user they ask for, in order.
     asked: Mutex<HashMap<UserName, Vec<Ticket>>>,
+    /// Sessions that presence knows of and the user table does not yet.
+    entering: Mutex<HashMap<SessionId, Arc<Outbox>>>,
     unflushed: Mutex<Unflushed>,
     draining: AtomicBool,
     sessions_max: usize,
@@ -92,6 +94,7 @@ impl Router {
             cluster,
             in_flight: Mutex::default(),
             asked: Mutex::default(),
+            entering: Mutex::default(),
             unflushed: Mutex::default(),
             draining: AtomicBool::new(false),
             sessions_max,
@@ -179,10 +182,9 @@ impl Router {
             Answer::Now(Err(Unavailable)) => self.refuse(asker, tag, ErrorCode::Unavailable, turn),
             Answer::Later => {
                 let reply = asker.expect(tag.map(Tag::as_str));
-                let user = UserName::from(user);
-                let question = Question::Who { asker: asker.clone(), reply, user: user.clone() };
+                let question = Question::Who { asker: asker.clone(), reply };
                 let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
-                self.asked().entry(user).or_default().push(ticket);
+                self.asked().entry(user.into()).or_default().push(ticket);
             }
         }
     }
@@ -203,25 +205,22 @@ impl Router {
         }
     }
 
-    /// Does what is due by now: questions past their deadline are answered. One
-    /// that presence has not answered by then is asked anew by whoever is next.
+    /// Does what is due by now: questions past their deadline are answered.
     pub fn sweep(&self, turn: &mut Turn) {
+        let mut expired = HashSet::new();
         loop {
             let mut in_flight = self.in_flight();
-            let Some(ticket) = in_flight.due(turn.now) else { return };
-            let expired = in_flight.remove(ticket);
+            let Some(ticket) = in_flight.due(turn.now) else { break };
+            let question = in_flight.remove(ticket);
             drop(in_flight);
-            match expired {
+            expired.insert(ticket);
+            match question {
                 Some(Question::Sent(sent)) => {
-                    if let (0, Some(remote)) = (sent.parties, &sent.remote) {
-                        self.asked().remove(&remote.envelope.to);
-                    }
                     let never_sent = sent.parties == 0 && !sent.maybe_seen;
                     let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
                     self.fail(&sent.sender, &sent.reply, code, turn);
                 }
-                Some(Question::Who { asker, reply, user }) => {
-                    self.asked().remove(&user);
+                Some(Question::Who { asker, reply }) => {
                     self.fail(&asker, &reply, ErrorCode::Unavailable, turn);
                 }
                 Some(Question::Login(tx)) => {
@@ -230,6 +229,9 @@ impl Router {
                 }
                 Some(Question::Received(_)) | None => {}
             }
+        }
+        if !expired.is_empty() {
+            self.ask_again(&expired, turn);
         }
     }
 
@@ -348,6 +350,7 @@ impl Router {
         if parties == 0 {
             return self.cluster.receipt(&origin, number, Fate::NotHere);
         }
+        self.make_room(turn);
         let received = Question::Received(Received { origin, number, parties });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
@@ -355,6 +358,18 @@ impl Router {
         if refused > 0 {
             self.lost(ticket, refused, None, turn);
         }
+    }
+
+    /// Writes the outboxes of `turn.seats` that are full and do not block: a crowd
+    /// of origins fills them within one turn, and that makes nobody a slow consumer.
+    fn make_room(&self, turn: &mut Turn) {
+        let seats = std::mem::take(&mut turn.seats);
+        for seat in &seats {
+            if seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none() {
+                self.flush(&seat.outbox, turn);
+            }
+        }
+        turn.seats = seats;
     }
 
     /// The sender learns that its message was delivered.
@@ -395,6 +410,10 @@ impl Router {
 
     fn asked(&self) -> MutexGuard<'_, HashMap<UserName, Vec<Ticket>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Outbox>>> {
+        self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

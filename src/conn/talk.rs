@@ -138,7 +138,7 @@ impl Talk {
         let user = UserName::from(user);
         let id = nanoid!(8, &SessionId::ALPHABET);
         let id = SessionId::parse(&id).expect("made of the alphabet");
-        let login = self.router().register(&user, id, turn);
+        let login = self.router().register(&user, id, &self.outbox, turn);
         self.session = Session::Entering(user, id);
         match login {
             Login::Now(others) => self.enter(others, tag.map(Tag::as_str), turn),

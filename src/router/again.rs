@@ -7,6 +7,7 @@
 //! user is now; after three retries, or when the user is nowhere, its sender is
 //! told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::cluster::{Answer, Place, Unavailable};
@@ -175,13 +176,31 @@ impl Router {
                 Some(Question::Who { .. }) => {
                     let question = in_flight.remove(ticket);
                     drop(in_flight);
-                    let Some(Question::Who { asker, reply, .. }) = question else { continue };
+                    let Some(Question::Who { asker, reply }) = question else { continue };
                     match &places {
                         Ok(places) => self.answer_who(&asker, &reply, user, places, turn),
                         Err(Unavailable) => self.fail(&asker, &reply, ErrorCode::Unavailable, turn),
                     }
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// The answers that these questions waited for are lost: what waits behind
+    /// them asks again, or it would wait for the same answer for ever.
+    pub(super) fn ask_again(&self, expired: &HashSet<Ticket>, turn: &mut Turn) {
+        let is_lost = |tickets: &[Ticket]| tickets.iter().any(|ticket| expired.contains(ticket));
+        let lost: Vec<_> = self.asked().extract_if(|_, tickets| is_lost(tickets)).collect();
+        for (user, mut tickets) in lost {
+            tickets.retain(|ticket| !expired.contains(ticket));
+            if tickets.is_empty() {
+                continue;
+            }
+            let answer = self.cluster.locate(user.borrowed());
+            self.asked().insert(user.clone(), tickets);
+            if let Answer::Now(places) = answer {
+                self.located(&user, places, turn);
             }
         }
     }

@@ -72,8 +72,6 @@ pub enum Question {
         asker: Arc<Outbox>,
         /// Where the answer goes.
         reply: ReplyTo,
-        /// Who is asked for.
-        user: UserName,
     },
     /// A `LOGIN` that waits for presence.
     Login(Sender<Result<Vec<Place>, Unavailable>>),

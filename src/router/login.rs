@@ -32,10 +32,11 @@ impl Router {
     /// Tells the cluster of a session. Whoever calls this calls
     /// [`Router::enter`] with the answer, and [`Router::leave`] in the end,
     /// whatever came in between.
-    pub fn register(&self, user: &UserName, session: SessionId, turn: &Turn) -> Login {
+    pub fn register(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &Turn) -> Login {
         if self.cluster.is_alone() {
             return Login::Now(Ok(Vec::new()));
         }
+        self.entering().insert(session, outbox.clone());
         let (tx, rx) = bounded(1);
         let ticket = self.in_flight().insert(Question::Login(tx), Some(turn.now + RECEIPT_MS_MAX));
         match self.cluster.register(user, session, ticket.0) {
@@ -58,6 +59,11 @@ impl Router {
         outbox: &Arc<Outbox>,
         others: Others,
     ) -> Result<(), ErrorCode> {
+        self.entered(session);
+        if outbox.closing() == Some(CloseReason::Replaced) {
+            // A later login has ended this one before the cluster answered it.
+            return Ok(());
+        }
         let others = others.map_err(|Unavailable| ErrorCode::Unavailable)?;
         let seat = Seat { session, outbox: outbox.clone() };
         if self.sessions_max > 1 {
@@ -78,6 +84,7 @@ impl Router {
 
     /// Takes a session back, whether or not it entered.
     pub fn leave(&self, user: &UserName, session: SessionId) {
+        self.entered(session);
         self.table.remove(user, session);
         self.cluster.unregister(user, session);
     }
@@ -95,6 +102,15 @@ impl Router {
         if let Some(seat) = self.table.seat(user, session) {
             self.table.remove(user, session);
             seat.outbox.close(CloseReason::Replaced);
+        } else if let Some(outbox) = self.entering().remove(&session) {
+            outbox.close(CloseReason::Replaced);
+        }
+    }
+
+    /// The session is in the user table, or will never be.
+    fn entered(&self, session: SessionId) {
+        if !self.cluster.is_alone() {
+            self.entering().remove(&session);
         }
     }
 

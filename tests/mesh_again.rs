@@ -1,0 +1,215 @@
+//! Messages that are routed again: their recipient moved, their node died, or
+//! presence was wrong. They find their way, or their senders are told the truth.
+
+mod mesh_support;
+
+use std::thread;
+
+use mesh_support::{Ghost, Node, Person, nodes, pour, stands_still, until};
+use pinpost::cluster::Mesh;
+use pinpost::proto::{CloseReason, Fate};
+
+#[test]
+fn a_message_finds_a_user_who_moved() {
+    let mesh = Mesh::default();
+    let [a, b, c] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let bob = Person::login(&b, "bob");
+    // The lookup is made now, and says b; the message leaves later.
+    mesh.hold(&a.id);
+    for n in 0..20 {
+        alice.say(&format!("@{n} SEND bob {n}"));
+    }
+    alice.heard_all();
+    bob.quits();
+    let mut bob = Person::login(&c, "bob");
+    mesh.release(&a.id);
+    for n in 0..20 {
+        alice.hears(&format!("@{n} OK {n} delivered"));
+        bob.hears(&format!("MSG alice {n} {n}"));
+    }
+    assert_eq!(b.metrics().not_here.count(), 20);
+    assert_eq!(a.metrics().rerouted.count(), 20);
+    // Now to nowhere.
+    mesh.hold(&a.id);
+    alice.say("@x SEND bob x");
+    alice.heard_all();
+    bob.quits();
+    mesh.release(&a.id);
+    alice.hears_start("@x ERR offline ");
+    alice.heard_all();
+    drop(alice);
+    [a, b, c].iter().for_each(Node::settles);
+    assert_eq!(mesh.users(), 0);
+}
+
+#[test]
+fn presence_that_keeps_lying_is_believed_three_times_more() {
+    let mesh = Mesh::default();
+    let [a] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let ghost = Ghost::join(&mesh, "g");
+    ghost.claims("bob");
+    alice.say("@1 SEND bob hi");
+    for _ in 0..4 {
+        alice.heard_all();
+        ghost.answers(&ghost.takes(), Fate::NotHere);
+    }
+    alice.hears_start("@1 ERR offline ");
+    assert_eq!(a.metrics().rerouted.count(), 3);
+    // At the last moment it turns out to be true.
+    alice.say("@2 SEND bob hi");
+    (0..3).for_each(|_| ghost.answers(&ghost.takes(), Fate::NotHere));
+    let last = ghost.takes();
+    ghost.answers(&last, Fate::Delivered);
+    alice.hears("@2 OK 2 delivered");
+    // It says so again, and then the opposite: nobody asks any more.
+    ghost.answers(&last, Fate::Delivered);
+    ghost.answers(&last, Fate::NotHere);
+    alice.heard_all();
+    assert_eq!(a.handle.holdings().in_flight, 0);
+}
+
+#[test]
+fn only_who_has_a_message_is_believed_about_it() {
+    let mesh = Mesh::default();
+    let [a, b] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let mut bob = Person::login(&b, "bob");
+    let (ghost, liar) = (Ghost::join(&mesh, "g"), Ghost::join(&mesh, "l"));
+    ghost.claims("bob");
+    alice.say("@1 SEND bob hi");
+    let taken = ghost.takes();
+    alice.hears("@1 OK 1 delivered");
+    bob.hears("MSG alice 1 hi");
+    bob.quits();
+    alice.say("@2 SEND bob hi");
+    let taken = [taken, ghost.takes()];
+    for fate in [Fate::NotHere, Fate::Delivered] {
+        liar.answers(&taken[1], fate);
+        ghost.answers(&taken[0], fate);
+    }
+    alice.heard_all();
+    ghost.answers(&taken[1], Fate::Delivered);
+    alice.hears("@2 OK 2 delivered");
+}
+
+#[test]
+fn what_a_dead_node_had_goes_where_its_recipient_is_now() {
+    let mesh = Mesh::default();
+    let [a, b, c] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let mut before = Person::login(&b, "bob");
+    mesh.hold(&b.id);
+    for n in 0..100 {
+        alice.say(&format!("@{n} SEND bob {n}"));
+    }
+    (0..100).for_each(|n| before.hears(&format!("MSG alice {n} {n}")));
+    let mut now = Person::login(&c, "bob");
+    alice.heard_all();
+    mesh.kill(&b.id);
+    for n in 0..100 {
+        now.hears(&format!("MSG alice {n} {n}"));
+        alice.hears(&format!("@{n} OK {n} delivered"));
+    }
+    // Without another session nobody knows whether they were seen.
+    mesh.hold(&c.id);
+    alice.say("@x SEND bob x");
+    alice.say("SEND bob y");
+    now.hears("MSG alice x x");
+    now.hears_start("MSG alice ");
+    mesh.kill(&c.id);
+    alice.hears_start("@x ERR timeout ");
+    alice.hears_start("ERR timeout ");
+    alice.say("SEND bob z");
+    alice.hears_start("ERR offline ");
+    mesh.release(&b.id);
+    mesh.release(&c.id);
+    alice.heard_all();
+    assert_eq!(a.metrics().not_here.count(), 0);
+    drop((alice, before, now));
+    [a, b, c].iter().for_each(Node::settles);
+    assert_eq!(mesh.users(), 0);
+}
+
+#[test]
+fn a_dead_node_is_not_missed_while_another_has_the_message() {
+    let mesh = Mesh::default();
+    let [a, b, c] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let mut bobs = [&b, &c].map(|node| Person::login(node, "bob"));
+    mesh.hold(&b.id);
+    mesh.hold(&c.id);
+    alice.say("@1 SEND bob hi");
+    bobs.iter_mut().for_each(|bob| bob.hears("MSG alice 1 hi"));
+    mesh.kill(&b.id);
+    alice.heard_all();
+    mesh.release(&c.id);
+    alice.hears("@1 OK 1 delivered");
+    bobs[1].heard_all();
+    assert_eq!(a.metrics().rerouted.count(), 0);
+}
+
+#[test]
+fn a_message_sent_again_over_another_node_is_shown_once() {
+    let mesh = Mesh::default();
+    let [a, b, c] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let mut bobs = [&c, &c, &b].map(|node| Person::login(node, "bob"));
+    mesh.hold(&b.id);
+    mesh.hold(&c.id);
+    alice.say("@1 SEND bob hi");
+    bobs.iter_mut().for_each(|bob| bob.hears("MSG alice 1 hi"));
+    // The same line again, as its sender has heard nothing; then its node dies, and it goes to another.
+    alice.say("@1 SEND bob hi");
+    until("the copies are seen", || c.metrics().duplicates.count() + b.metrics().duplicates.count() == 3);
+    mesh.kill(&a.id);
+    let mut alice = Person::connect(&b);
+    alice.say("LOGIN alice");
+    alice.say("@1 SEND bob hi");
+    mesh.release(&b.id);
+    mesh.release(&c.id);
+    alice.hears_start("OK alice ");
+    alice.hears("@1 OK 1 delivered");
+    bobs.iter_mut().for_each(Person::heard_all);
+    until("the copies are seen", || c.metrics().duplicates.count() == 4);
+    // Another text under the same tag is another message.
+    alice.sends("bob", "1", "something else");
+    bobs.iter_mut().for_each(|bob| bob.hears("MSG alice 1 something else"));
+}
+
+#[test]
+fn unwritten_messages_follow_the_user_to_another_node() {
+    const COUNT: usize = 6_000;
+    let mesh = Mesh::default();
+    let [a, b, c] = nodes(&mesh);
+    let mut alice = Person::login(&a, "alice");
+    let stuck = Person::login(&b, "bob");
+    let writer = alice.writer();
+    thread::scope(|scope| {
+        scope.spawn(|| pour(writer, "bob", COUNT, 4_000));
+        scope.spawn(|| {
+            let mut fates: Vec<String> = (0..COUNT).map(|_| alice.hear()).collect();
+            fates.sort_by_key(|line| line[1..].split(' ').next().and_then(|n| n.parse::<usize>().ok()));
+            for (n, fate) in fates.iter().enumerate() {
+                assert_eq!(*fate, format!("@{n} OK {n} delivered"));
+            }
+        });
+        until("the outbox is stuck", || stands_still(|| b.handle.holdings().in_flight) > 0);
+        let mut bob = Person::login(&c, "bob");
+        let on_their_way = b.handle.holdings().in_flight;
+        drop(stuck);
+        let first = bob.hears_start("MSG alice ");
+        let first: usize = first.split(' ').nth(2).and_then(|n| n.parse().ok()).expect("a number");
+        let mut rest: Vec<usize> = (1..COUNT - first)
+            .map(|_| bob.hear().split(' ').nth(2).and_then(|n| n.parse().ok()).expect("a number"))
+            .collect();
+        assert!(a.metrics().rerouted.count() >= on_their_way as u64);
+        // Those that are routed again may come behind later ones; none is missing.
+        rest.push(first);
+        rest.sort_unstable();
+        assert_eq!(rest, (first..COUNT).collect::<Vec<_>>());
+        bob.heard_all();
+    });
+    assert_eq!(b.metrics().closes(CloseReason::Slow), 0);
+}
