@@ -186,6 +186,7 @@ fn those_who_do_not_log_in_are_sent_away() {
         assert_eq!(client.next(), None);
     }
     assert_eq!(node.handle.metrics().closes(CloseReason::Idle), 200);
+    drop(silent);
     bystanders.noticed_nothing();
     node.settles();
 }
