@@ -104,6 +104,27 @@ fn nothing_is_left_of_ten_thousand_that_came_talked_and_went() {
     node.settles();
 }
 
+#[test]
+fn those_who_knock_at_a_full_node_all_the_time() {
+    const KNOCKS: usize = 2_000;
+    let _alone = alone();
+    let node = Node::start(&[("connections", "2")]);
+    let bystanders = Bystanders::start(node.tcp);
+    let addr = node.tcp;
+    let knock = move || {
+        for _ in 0..KNOCKS {
+            let mut client = Client::silent(addr);
+            client.hears("ERR too-many ");
+            assert_eq!(client.next(), None);
+        }
+    };
+    let threads: Vec<_> = (0..4).map(|_| thread::spawn(knock)).collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("all are told"));
+    assert_eq!(node.handle.metrics().turned_away.count(), 4 * KNOCKS as u64);
+    println!("{:?}", bystanders.noticed_nothing());
+    node.settles();
+}
+
 /// Lets `count` users come, talk in a ring, and go in all the ways there are.
 fn wave(node: &Node, count: usize) {
     let user = |n: usize| format!("user-{}", n % count);

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::{Duration, Instant};
+
+use pinpost::proto::CloseReason;
 
 use crate::support::bystanders::Bystanders;
 use crate::support::node::{Child, Node};
@@ -60,24 +63,10 @@ fn a_sender_with_1024_in_flight_is_not_read() {
     let bystanders = Bystanders::start(node.tcp);
     let mut sink = Client::login(node.tcp, "sink");
     let sender = Client::login(node.tcp, "sender");
-    sender.socket.set_nonblocking(true).expect("a socket can be that");
-    let in_flight = || node.handle.holdings().in_flight;
-    // The kernels take what is not read first; only then messages stay in flight, 1,024 of them
-    // being less than an outbox holds.
-    let text = "x".repeat(180);
-    let line = |n| format!("SEND sink {n} {text}\n");
-    let mut pump = Pump::default();
-    let (mut receipts, mut buffer) = (vec![], vec![0; 64 * 1024]);
-    // The bystanders have 4 at most.
-    until("1,024 sends are in flight", || {
-        pump.write(&sender.socket, line);
-        let count = read(&sender.socket, &mut buffer);
-        receipts.extend_from_slice(&buffer[..count]);
-        assert!(in_flight() <= 1_024 + 4, "{} in flight", in_flight());
-        in_flight() >= 1_024
-    });
+    let (mut pump, receipts) = fill(&node, &sender);
     until("the sender's socket blocks", || !pump.write(&sender.socket, line));
-    assert!((1_024..=1_024 + 4).contains(&in_flight()), "{} in flight", in_flight());
+    let in_flight = node.handle.holdings().in_flight;
+    assert!((IN_FLIGHT_MAX..=IN_FLIGHT_MAX + 4).contains(&in_flight), "{in_flight} in flight");
     // Now the sink reads, and everything is resolved.
     sender.socket.set_nonblocking(false).expect("a socket can be that");
     let sent = pump.finish(&sender.socket);
@@ -89,15 +78,36 @@ fn a_sender_with_1024_in_flight_is_not_read() {
         }
         sink
     });
-    while count_lines(&receipts) < sent {
-        let count = read(&sender.socket, &mut buffer);
-        receipts.extend_from_slice(&buffer[..count]);
-    }
-    let receipts = String::from_utf8(receipts).expect("the server says UTF-8");
+    let receipts = read_lines(&sender, receipts, sent);
     assert!(receipts.lines().all(|line| delivered(line).is_some()));
     let sink = reader.join().expect("all arrive in order");
     bystanders.noticed_nothing();
     drop((sender, sink));
+    node.settles();
+}
+
+#[test]
+fn an_outbox_without_progress_for_5_seconds_is_a_slow_consumer_s() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let sink = Client::login(node.tcp, "sink");
+    let sender = Client::login(node.tcp, "sender");
+    let (mut pump, receipts) = fill(&node, &sender);
+    let start = Instant::now();
+    pump.flush(&sender.socket);
+    until("the sink is cut off", || node.handle.metrics().closes(CloseReason::Slow) == 1);
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(9), "{waited:?}");
+    drop(sink);
+    // None of what waited is lost without a word, and none of it is said to have been delivered.
+    sender.socket.set_nonblocking(false).expect("a socket can be that");
+    let sent = pump.finish(&sender.socket);
+    let receipts = read_lines(&sender, receipts, sent);
+    let good = receipts.lines().take_while(|line| delivered(line).is_some()).count();
+    assert!(sent - good >= IN_FLIGHT_MAX - 1, "{good} of {sent} delivered");
+    assert!(receipts.lines().skip(good).all(|line| line.starts_with("ERR offline ")));
+    bystanders.noticed_nothing();
+    drop(sender);
     node.settles();
 }
 
@@ -112,18 +122,19 @@ fn a_flood_slows_down_to_its_reader() {
     let text = "x".repeat(1_000);
     let before = server.memory();
     let (mut most, mut pump) = (before, Pump::default());
-    let (mut messages, mut receipts, mut turns) = (0, 0, 0);
+    let (mut messages, mut receipts, mut said, mut turns) = (0, 0, vec![], 0);
     let mut buffer = vec![0; 64 * 1024];
     // All that the sender can write, then one read of its receipts and one read of the sink:
     // the sender is always ahead.
-    while receipts < MESSAGES {
+    while pump.count < MESSAGES || messages < pump.count || receipts < pump.count {
         if pump.count < MESSAGES {
             pump.write(&sender.socket, |n| format!("SEND sink {n} {text}\n"));
         } else {
             pump.flush(&sender.socket);
         }
-        let receipt_bytes = read(&sender.socket, &mut buffer);
-        receipts += count_lines(&buffer[..receipt_bytes]);
+        let length = read(&sender.socket, &mut buffer);
+        receipts += count_lines(&buffer[..length]);
+        said.extend_from_slice(&buffer[..length]);
         if messages < pump.count {
             let mut sink = &sink.socket;
             let length = sink.read(&mut buffer).expect("a message comes, or was lost");
@@ -135,9 +146,47 @@ fn a_flood_slows_down_to_its_reader() {
             most = most.max(server.memory());
         }
     }
-    assert_eq!(receipts, pump.count);
+    let said = String::from_utf8(said).expect("the server says UTF-8");
+    assert!(said.lines().all(|line| delivered(line).is_some()));
     assert!(most - before < 3 << 20, "memory grew by {} KiB", (most - before) / 1024);
     bystanders.noticed_nothing();
+}
+
+/// Sends one may have in flight; the bystanders of a test have 4 more.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+/// A numbered line to `sink`, so short that an outbox holds [`IN_FLIGHT_MAX`] of them.
+fn line(n: usize) -> String {
+    format!("SEND sink {n} {}\n", "x".repeat(180))
+}
+
+/// Lets `sender`, not blocking from here on, send until it has as many in flight as it may:
+/// the kernels take the first ones. Returns what it has been told so far.
+fn fill(node: &Node, sender: &Client) -> (Pump, Vec<u8>) {
+    sender.socket.set_nonblocking(true).expect("a socket can be that");
+    let (mut pump, mut receipts) = (Pump::default(), vec![]);
+    let mut buffer = vec![0; 64 * 1024];
+    until("as many sends as may be are in flight", || {
+        pump.write(&sender.socket, line);
+        let count = read(&sender.socket, &mut buffer);
+        receipts.extend_from_slice(&buffer[..count]);
+        let in_flight = node.handle.holdings().in_flight;
+        assert!(in_flight <= IN_FLIGHT_MAX + 4, "{in_flight} in flight");
+        in_flight >= IN_FLIGHT_MAX
+    });
+    (pump, receipts)
+}
+
+/// Reads on until there are `count` lines.
+fn read_lines(client: &Client, mut bytes: Vec<u8>, count: usize) -> String {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut lines = count_lines(&bytes);
+    while lines < count {
+        let length = read(&client.socket, &mut buffer);
+        lines += count_lines(&buffer[..length]);
+        bytes.extend_from_slice(&buffer[..length]);
+    }
+    String::from_utf8(bytes).expect("the server says UTF-8")
 }
 
 /// Writes numbered lines as fast as a socket takes them.

@@ -1,6 +1,7 @@
 //! Peers that do not read, and what becomes of the messages for them.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
@@ -9,7 +10,7 @@ use pinpost::proto::CloseReason;
 
 use crate::support::bystanders::Bystanders;
 use crate::support::node::{Child, Node};
-use crate::support::web::{CLOSE, TEXT, Web};
+use crate::support::web::{CLOSE, PING, PONG, TEXT, Web, frame};
 use crate::support::{Client, DEADLINE, delivered, message, until};
 
 /// The length of a message of a flood.
@@ -114,6 +115,34 @@ fn a_websocket_that_never_reads() {
 }
 
 #[test]
+fn a_websocket_that_pings_and_never_reads() {
+    let server = Child::start(&[]);
+    let bystanders = Bystanders::start(server.tcp);
+    let mut watcher = Client::login(server.tcp, "watcher");
+    let mut mute = Web::login(server.http.expect("it serves HTTP"), "mute");
+    let before = server.memory();
+    let pings: Vec<u8> = (0..100).flat_map(|n| frame(PING, &[b'x'; 125][n..])).collect();
+    let mut socket = mute.socket.try_clone().expect("a socket can be cloned");
+    let pinging = thread::spawn(move || while socket.write_all(&pings).is_ok() {});
+    let mut most = before;
+    until("the server has cut it", || {
+        most = most.max(server.memory());
+        watcher.say("WHO mute");
+        watcher.hears("OK mute ") == "OK mute offline"
+    });
+    let frames: Vec<_> = std::iter::from_fn(|| mute.next()).collect();
+    let [pongs @ .., (TEXT, bye), (CLOSE, code)] = &frames[..] else { panic!("no last words") };
+    assert!(bye.starts_with(b"BYE slow ") && *code == 1008_u16.to_be_bytes());
+    for (n, pong) in pongs.iter().enumerate() {
+        assert_eq!((pong.0, pong.1.len()), (PONG, 125 - n % 100));
+    }
+    assert!(most - before < 2 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    drop(mute);
+    pinging.join().expect("no panic");
+    bystanders.noticed_nothing();
+}
+
+#[test]
 fn a_second_session_that_reads_takes_what_the_first_did_not() {
     const MESSAGES: usize = 3_000;
     let node = Node::start(&[]);
@@ -124,7 +153,7 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
     // More than the kernel and the outbox hold together, so that some of it waits in its sender's socket.
     let lines: String = (0..MESSAGES).map(|n| format!("SEND both {n} {text}\n")).collect();
     let mut writer = sender.socket.try_clone().expect("a socket can be cloned");
-    let writer = thread::spawn(move || std::io::Write::write_all(&mut writer, lines.as_bytes()));
+    let writer = thread::spawn(move || writer.write_all(lines.as_bytes()));
     let outbox_bytes = 256 * 1024;
     let is_full = || node.handle.holdings().in_flight >= outbox_bytes / 3_100;
     until("the first session's outbox is full", is_full);
@@ -186,7 +215,7 @@ fn one_that_asks_and_never_reads_the_answers_is_stopped_and_cut() {
     let mut socket = mute.socket.try_clone().expect("a socket can be cloned");
     let asking = thread::spawn(move || {
         // Ends when the server does not take more for good.
-        while std::io::Write::write_all(&mut socket, questions.as_bytes()).is_ok() {}
+        while socket.write_all(questions.as_bytes()).is_ok() {}
     });
     let mut most = before;
     // It reads a little, so that the outbox fills, moves and fills again.
