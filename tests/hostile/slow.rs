@@ -158,22 +158,24 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
     let is_full = || node.handle.holdings().in_flight >= outbox_bytes / 3_100;
     until("the first session's outbox is full", is_full);
     let mut second = Client::login(node.tcp, "both");
-    let numbers = |lines: &[String]| -> Vec<usize> {
-        let number = |line: &String| message(line)?.2.split_once(' ')?.0.parse().ok();
-        lines.iter().filter_map(number).collect()
-    };
-    let mut taken = vec![];
-    while numbers(&taken).last() != Some(&(MESSAGES - 1)) {
-        taken.push(second.hear());
-    }
-    let stuck_lines = stuck.rest();
-    assert!(stuck_lines.last().is_some_and(|line| line.starts_with("BYE slow ")));
+    let number = |line: &str| -> Option<usize> { message(line)?.2.split_once(' ')?.0.parse().ok() };
+    let reader = thread::spawn(move || {
+        let mut numbers = vec![];
+        while numbers.last() != Some(&(MESSAGES - 1)) {
+            numbers.push(number(&second.hear()).expect("the second session hears only messages"));
+        }
+        (numbers, second)
+    });
+    until("the first session is cut off", || node.handle.metrics().closes(CloseReason::Slow) == 1);
+    let lines = stuck.rest();
+    assert!(lines.last().is_some_and(|line| line.starts_with("BYE slow ")), "{:?}", lines.last());
+    let first: Vec<usize> = lines.iter().filter_map(|line| number(line)).collect();
     for _ in 0..MESSAGES {
         let reply = sender.hear();
         assert!(delivered(&reply).is_some(), "{reply:?}");
     }
     writer.join().expect("no panic").expect("the server reads on");
-    let (first, second_had) = (numbers(&stuck_lines), numbers(&taken));
+    let (second_had, second) = reader.join().expect("all arrive");
     assert_eq!(first, (0..first.len()).collect::<Vec<_>>());
     let begin = second_had[0];
     assert!(begin <= first.len(), "nothing between {} and {begin} is lost", first.len());
