@@ -113,7 +113,7 @@ fn those_who_knock_at_a_full_node_all_the_time() {
     let addr = node.tcp;
     let knock = move || {
         for _ in 0..KNOCKS {
-            let mut client = Client::silent(addr);
+            let mut client = Client::connect(addr);
             client.hears("ERR too-many ");
             assert_eq!(client.next(), None);
         }

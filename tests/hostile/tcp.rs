@@ -152,7 +152,7 @@ fn a_full_node_turns_others_away_until_one_leaves() {
     let node = Node::start(&[("connections", "10")]);
     let bystanders = Bystanders::start(node.tcp);
     let mut inside: Vec<Client> = (0..8).map(|_| Client::connect(node.tcp)).collect();
-    let mut eleventh = Client::silent(node.tcp);
+    let mut eleventh = Client::connect(node.tcp);
     eleventh.hears("ERR too-many ");
     assert_eq!(eleventh.next(), None);
     assert_eq!(node.handle.metrics().turned_away.count(), 1);
@@ -163,7 +163,7 @@ fn a_full_node_turns_others_away_until_one_leaves() {
     drop(leaving);
     until("the one has left", || node.handle.holdings().connections == 9);
     inside.push(Client::login(node.tcp, "late"));
-    let mut another = Client::silent(node.tcp);
+    let mut another = Client::connect(node.tcp);
     another.hears("ERR too-many ");
     drop(inside);
     bystanders.noticed_nothing();
