@@ -63,10 +63,7 @@ fn a_sender_with_1024_in_flight_is_not_read() {
     let bystanders = Bystanders::start(node.tcp);
     let mut sink = Client::login(node.tcp, "sink");
     let sender = Client::login(node.tcp, "sender");
-    let (mut pump, receipts) = fill(&node, &sender);
-    until("the sender's socket blocks", || !pump.write(&sender.socket, line));
-    let in_flight = node.handle.holdings().in_flight;
-    assert!((IN_FLIGHT_MAX..=IN_FLIGHT_MAX + 4).contains(&in_flight), "{in_flight} in flight");
+    let (pump, receipts) = fill(&node, &sender);
     // Now the sink reads, and everything is resolved.
     sender.socket.set_nonblocking(false).expect("a socket can be that");
     let sent = pump.finish(&sender.socket);
@@ -161,18 +158,22 @@ fn line(n: usize) -> String {
 }
 
 /// Lets `sender`, not blocking from here on, send until it has as many in flight as it may:
-/// the kernels take the first ones. Returns what it has been told so far.
+/// the kernels take the first ones. It is not read any more then: its socket blocks, and stays
+/// so. Returns what it has been told so far.
 fn fill(node: &Node, sender: &Client) -> (Pump, Vec<u8>) {
     sender.socket.set_nonblocking(true).expect("a socket can be that");
     let (mut pump, mut receipts) = (Pump::default(), vec![]);
     let mut buffer = vec![0; 64 * 1024];
-    until("as many sends as may be are in flight", || {
-        pump.write(&sender.socket, line);
+    let mut looks = 0;
+    until("as many sends as may be are in flight, and the sender's socket blocks", || {
+        let blocks = !pump.write(&sender.socket, line);
         let count = read(&sender.socket, &mut buffer);
         receipts.extend_from_slice(&buffer[..count]);
         let in_flight = node.handle.holdings().in_flight;
         assert!(in_flight <= IN_FLIGHT_MAX + 4, "{in_flight} in flight");
-        in_flight >= IN_FLIGHT_MAX
+        // For more than a moment: a busy server blocks a socket too, and then goes on.
+        looks = if blocks && in_flight >= IN_FLIGHT_MAX { looks + 1 } else { 0 };
+        looks == 50
     });
     (pump, receipts)
 }
