@@ -241,7 +241,9 @@ impl Bytes {
         } else if self.written >= MOVE_BYTES_MIN && self.written >= self.buffer.len() / 2 {
             // A message that is partly written stays whole: it may have to be given back.
             let start = self.marks.front().map(|mark| mark.end - u64::from(mark.frame_bytes) - self.base);
-            let count = start.map_or(self.written, |start| self.written.min(start as usize));
+            // The last byte that was written stays too: it tells whether a line was ended with it.
+            let written = self.written - 1;
+            let count = start.map_or(written, |start| written.min(start as usize));
             self.buffer.drain(..count);
             self.base += count as u64;
             self.written -= count;
@@ -304,6 +306,23 @@ mod tests {
                     Framing::WebSocket => [0, 3, 8, 12].contains(&out.len()),
                 };
                 assert!(whole, "{framing:?} {written} {out:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_partly_written_ends_after_the_buffer_moved() {
+        for framing in [Framing::Lines, Framing::WebSocket] {
+            let mut bytes = Bytes::new(framing);
+            (0..100).for_each(|_| bytes.push_line(|out| out.resize(out.len() + 999, b'x')));
+            // No message is in there: all that is written may be moved out.
+            let (mut out, _) = write(&mut bytes, 60_500);
+            assert!(bytes.cut().is_empty());
+            out.extend(write(&mut bytes, usize::MAX).0);
+            match framing {
+                Framing::Lines => assert_eq!((out.len(), out.last()), (61_000, Some(&b'\n'))),
+                // Frames have no end to look for: all of them stay.
+                Framing::WebSocket => assert_eq!(out.len(), 100 * (4 + 999)),
             }
         }
     }

@@ -1,0 +1,213 @@
+//! Crowds: thousands who say nothing, who all come at once, who come and go.
+//!
+//! One test at a time, because each of them counts open files, of which this
+//! process may have a bounded number. The 10,000 connections at a time are with
+//! a server in a process of its own, since both ends of a connection count.
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use support::bystanders::Bystanders;
+use support::node::{Child, Node};
+use support::web::Web;
+use support::{Client, delivered, message, until};
+
+/// Connections at a time, or in all.
+const CROWD: usize = 10_000;
+
+/// Lets one test run at a time, and this process open files enough.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let files_max = pinpost::server::files_max();
+    assert!(files_max > CROWD + 500, "this test opens {CROWD} files, and the limit is {files_max}");
+    guard
+}
+
+#[test]
+fn ten_thousand_that_say_nothing() {
+    let _alone = alone();
+    let server = Child::start(&["--http", "off"]);
+    let bystanders = Bystanders::start(server.tcp);
+    let (files, memory) = (server.files(), server.memory());
+    let crowd: Vec<Client> = (0..CROWD).map(|_| Client::connect(server.tcp)).collect();
+    assert_eq!(server.files(), files + CROWD);
+    let each = (server.memory() - memory) / CROWD;
+    println!("{each} bytes a silent connection");
+    assert!(each < 1_500, "{each} bytes a silent connection");
+    drop(crowd);
+    until("all files are closed", || server.files() == files);
+    println!("{:?}", bystanders.noticed_nothing());
+}
+
+#[test]
+fn a_storm_of_logins() {
+    const STORM: usize = 4_000;
+    const THREADS: usize = 4;
+    let _alone = alone();
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let (tcp, http) = (node.tcp, node.http);
+    let threads: Vec<_> = (0..THREADS)
+        .map(|n| {
+            thread::spawn(move || {
+                // All come before the first one looks at an answer; those who come to HTTP have to.
+                let users = (0..STORM / THREADS).map(|m| format!("user-{n}-{m}"));
+                let (web, lines): (Vec<_>, Vec<_>) = users.enumerate().partition(|(m, _)| m % 4 == 0);
+                let mut clients: Vec<_> = lines
+                    .into_iter()
+                    .map(|(_, user)| {
+                        let mut client = Client::silent(tcp);
+                        client.say(&format!("LOGIN {user}"));
+                        (client, user)
+                    })
+                    .collect();
+                let web: Vec<Web> = web.iter().map(|(_, user)| Web::login(http, user)).collect();
+                for (client, user) in &mut clients {
+                    client.hears("HELLO ");
+                    client.hears(&format!("OK {user} "));
+                }
+                (clients, web)
+            })
+        })
+        .collect();
+    let crowd: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("all come in")).collect();
+    assert_eq!(node.handle.holdings().users, STORM + 2);
+    drop(crowd);
+    println!("{:?}", bystanders.noticed_nothing());
+    node.settles();
+}
+
+#[test]
+fn nothing_is_left_of_ten_thousand_that_came_talked_and_went() {
+    const WAVE: usize = 2_000;
+    let _alone = alone();
+    let node = Node::start(&[]);
+    // The reactor and the bystanders have their files open from here on.
+    let bystanders = Bystanders::start(node.tcp);
+    drop(Client::login(node.tcp, "first"));
+    until("the first has left", || node.handle.holdings().connections == 2);
+    let files = || fs::read_dir("/proc/self/fd").expect("this is Linux").count();
+    let files_before = files();
+    for _ in 0..CROWD / WAVE {
+        wave(&node, WAVE);
+        until("the wave has left", || node.handle.holdings().connections == 2);
+        until("its files are closed", || files() == files_before);
+    }
+    assert!(node.handle.metrics().accepted.count() >= CROWD as u64);
+    println!("{:?}", bystanders.noticed_nothing());
+    node.settles();
+}
+
+#[test]
+fn those_who_knock_at_a_full_node_all_the_time() {
+    const KNOCKS: usize = 2_000;
+    let _alone = alone();
+    let node = Node::start(&[("connections", "2")]);
+    let bystanders = Bystanders::start(node.tcp);
+    let addr = node.tcp;
+    let knock = move || {
+        for _ in 0..KNOCKS {
+            let mut client = Client::connect(addr);
+            client.hears("ERR too-many ");
+            assert_eq!(client.next(), None);
+        }
+    };
+    let threads: Vec<_> = (0..4).map(|_| thread::spawn(knock)).collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("all are told"));
+    assert_eq!(node.handle.metrics().turned_away.count(), 4 * KNOCKS as u64);
+    println!("{:?}", bystanders.noticed_nothing());
+    node.settles();
+}
+
+/// Lets `count` users come, talk in a ring, and go in all the ways there are.
+fn wave(node: &Node, count: usize) {
+    let user = |n: usize| format!("user-{}", n % count);
+    let mut crowd: Vec<Visitor> = (0..count)
+        .map(|n| match n % 4 {
+            3 => Visitor::Web(Web::login(node.http, &user(n))),
+            _ => Visitor::Tcp(Client::login(node.tcp, &user(n))),
+        })
+        .collect();
+    for (n, visitor) in crowd.iter_mut().enumerate() {
+        let next = user(n + 1);
+        visitor.say(&format!(
+            "SEND {next} hello\nSEND nobody hello\nWHO {next}\nCAST {next} hello again\nNONSENSE"
+        ));
+    }
+    // Some look at what they were told, and all of it is there.
+    for visitor in crowd.iter_mut().step_by(3) {
+        let lines: Vec<String> = (0..6).map(|_| visitor.hear()).collect();
+        let mut texts: Vec<&str> =
+            lines.iter().filter_map(|line| message(line)).map(|(_, _, text)| text).collect();
+        texts.sort_unstable();
+        assert_eq!(texts, ["hello", "hello again"], "{lines:?}");
+        assert!(lines.iter().any(|line| delivered(line).is_some()), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("ERR offline ")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.ends_with(" online 1")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("ERR unknown-verb ")), "{lines:?}");
+    }
+    for (n, visitor) in crowd.into_iter().enumerate() {
+        visitor.leave(n, &user(n + 2));
+    }
+}
+
+/// One of a crowd, by either way in.
+enum Visitor {
+    Tcp(Client),
+    Web(Web),
+}
+
+impl Visitor {
+    fn say(&mut self, lines: &str) {
+        match self {
+            Visitor::Tcp(client) => client.say(lines),
+            Visitor::Web(web) => web.say(lines),
+        }
+    }
+
+    fn hear(&mut self) -> String {
+        match self {
+            Visitor::Tcp(client) => client.hear(),
+            Visitor::Web(web) => web.hear(),
+        }
+    }
+
+    fn hear_all(self) {
+        match self {
+            Visitor::Tcp(mut client) => drop(client.rest()),
+            Visitor::Web(mut web) => while web.next().is_some() {},
+        }
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Visitor::Tcp(client) => &client.socket,
+            Visitor::Web(web) => &web.socket,
+        }
+    }
+
+    /// Goes, in one of the ways there are.
+    fn leave(mut self, way: usize, other: &str) {
+        match way % 5 {
+            0 => {
+                self.say("QUIT");
+                self.hear_all();
+            }
+            1 => {
+                self.socket().shutdown(Shutdown::Write).expect("the connection is there");
+                self.hear_all();
+            }
+            // Gone in the middle of a line or a frame.
+            2 => self.socket().write_all(&[0x81, 0xfe]).expect("the server reads"),
+            // Gone while messages are on their way, from it and to it.
+            3 => (0..10).for_each(|_| self.say(&format!("SEND {other} {}", "x".repeat(1_000)))),
+            _ => {}
+        }
+    }
+}

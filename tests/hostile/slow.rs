@@ -1,0 +1,245 @@
+//! Peers that do not read, and what becomes of the messages for them.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+
+use pinpost::proto::CloseReason;
+
+use crate::support::bystanders::Bystanders;
+use crate::support::node::{Child, Node};
+use crate::support::web::{CLOSE, PING, PONG, TEXT, Web, frame};
+use crate::support::{Client, DEADLINE, delivered, message, until};
+
+/// The length of a message of a flood.
+const TEXT_BYTES: usize = 1_000;
+
+/// Sends to `to` under tags until the first error, never with more than
+/// `window` unanswered; then tells so and waits for the remaining replies.
+/// Returns the ids that were delivered and those that were not.
+fn flood(
+    addr: SocketAddr,
+    user: &str,
+    to: &str,
+    window: usize,
+    told: &mpsc::Sender<()>,
+) -> (Vec<String>, Vec<String>) {
+    let mut client = Client::login(addr, user);
+    let text = "x".repeat(TEXT_BYTES);
+    let (mut sent, mut good, mut bad) = (0, vec![], vec![]);
+    loop {
+        while bad.is_empty() && sent < good.len() + bad.len() + window {
+            client.say(&format!("@{user}-{sent} SEND {to} {text}"));
+            sent += 1;
+        }
+        if good.len() + bad.len() == sent {
+            return (good, bad);
+        }
+        let line = client.hear();
+        let (tag, reply) = line.strip_prefix('@').and_then(|line| line.split_once(' ')).expect("a tag");
+        if let Some(id) = delivered(reply) {
+            assert_eq!(id, tag);
+            good.push(id.to_owned());
+        } else {
+            assert!(reply.starts_with("ERR offline "), "{line}");
+            if bad.is_empty() {
+                told.send(()).expect("the test waits for it");
+            }
+            bad.push(tag.to_owned());
+        }
+    }
+}
+
+/// The ids of the messages among `lines`, by sender, in their order.
+fn ids_by_sender(lines: &[String]) -> HashMap<String, Vec<String>> {
+    let mut ids: HashMap<String, Vec<String>> = HashMap::new();
+    for (from, id, _) in lines.iter().filter_map(|line| message(line)) {
+        ids.entry(from.to_owned()).or_default().push(id.to_owned());
+    }
+    ids
+}
+
+#[test]
+fn one_that_never_reads_while_ten_send_to_it() {
+    const SENDERS: usize = 10;
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut stuck = Client::login(node.tcp, "stuck");
+    let (told, is_told) = mpsc::channel();
+    let addr = node.tcp;
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|n| (format!("sender-{n}"), told.clone()))
+        .map(|(user, told)| thread::spawn(move || (flood(addr, &user, "stuck", 200, &told), user)))
+        .collect();
+    for _ in 0..SENDERS {
+        is_told.recv_timeout(DEADLINE).expect("every sender is told that it was cut off");
+    }
+    assert_eq!(node.handle.metrics().closes(CloseReason::Slow), 1);
+    // Only now does it look: what the kernel had, one line that was begun, and why.
+    let lines = stuck.rest();
+    assert!(lines.last().is_some_and(|line| line.starts_with("BYE slow ")), "{:?}", lines.last());
+    let mut read = ids_by_sender(&lines);
+    for sender in senders {
+        let ((good, bad), user) = sender.join().expect("a sender is told the fate of every message");
+        assert!(!bad.is_empty());
+        assert_eq!(read.remove(&user).unwrap_or_default(), good, "OK for what it can read, in order");
+    }
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn a_websocket_that_never_reads() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut stuck = Web::login(node.http, "stuck");
+    let (told, is_told) = mpsc::channel();
+    let addr = node.tcp;
+    let sender = thread::spawn(move || flood(addr, "sender", "stuck", 1_000, &told));
+    is_told.recv_timeout(DEADLINE).expect("the sender is told that it was cut off");
+    let frames: Vec<_> = std::iter::from_fn(|| stuck.next()).collect();
+    let (last, lines) = frames.split_last().expect("there was something to read");
+    assert_eq!(*last, (CLOSE, 1008_u16.to_be_bytes().to_vec()));
+    let text = |(first, payload): &(u8, Vec<u8>)| {
+        assert_eq!(*first, TEXT);
+        String::from_utf8(payload.clone()).expect("checked before")
+    };
+    let lines: Vec<String> = lines.iter().map(text).collect();
+    assert!(lines.last().is_some_and(|line| line.starts_with("BYE slow ")), "{:?}", lines.last());
+    let (good, _) = sender.join().expect("a sender is told the fate of every message");
+    assert_eq!(ids_by_sender(&lines).remove("sender").unwrap_or_default(), good);
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn a_websocket_that_pings_and_never_reads() {
+    let server = Child::start(&[]);
+    let bystanders = Bystanders::start(server.tcp);
+    let mut watcher = Client::login(server.tcp, "watcher");
+    let mut mute = Web::login(server.http.expect("it serves HTTP"), "mute");
+    let before = server.memory();
+    let pings: Vec<u8> = (0..100).flat_map(|n| frame(PING, &[b'x'; 125][n..])).collect();
+    let mut socket = mute.socket.try_clone().expect("a socket can be cloned");
+    let pinging = thread::spawn(move || while socket.write_all(&pings).is_ok() {});
+    let mut most = before;
+    until("the server has cut it", || {
+        most = most.max(server.memory());
+        watcher.say("WHO mute");
+        watcher.hears("OK mute ") == "OK mute offline"
+    });
+    let frames: Vec<_> = std::iter::from_fn(|| mute.next()).collect();
+    let [pongs @ .., (TEXT, bye), (CLOSE, code)] = &frames[..] else { panic!("no last words") };
+    assert!(bye.starts_with(b"BYE slow ") && *code == 1008_u16.to_be_bytes());
+    for (n, pong) in pongs.iter().enumerate() {
+        assert_eq!((pong.0, pong.1.len()), (PONG, 125 - n % 100));
+    }
+    assert!(most - before < 2 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    drop(mute);
+    pinging.join().expect("no panic");
+    bystanders.noticed_nothing();
+}
+
+#[test]
+fn a_second_session_that_reads_takes_what_the_first_did_not() {
+    const MESSAGES: usize = 3_000;
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut stuck = Client::login(node.tcp, "both");
+    let mut sender = Client::login(node.tcp, "sender");
+    let text = "x".repeat(3_000);
+    // More than the kernel and the outbox hold together, so that some of it waits in its sender's socket.
+    let lines: String = (0..MESSAGES).map(|n| format!("SEND both {n} {text}\n")).collect();
+    let mut writer = sender.socket.try_clone().expect("a socket can be cloned");
+    let writer = thread::spawn(move || writer.write_all(lines.as_bytes()));
+    let outbox_bytes = 256 * 1024;
+    // For more than a moment: the kernels may still move what they hold from one end to the other.
+    let mut looks = 0;
+    until("the first session's outbox is full", || {
+        looks = if node.handle.holdings().in_flight >= outbox_bytes / 3_100 { looks + 1 } else { 0 };
+        looks == 50
+    });
+    let mut second = Client::login(node.tcp, "both");
+    let number = |line: &str| -> Option<usize> { message(line)?.2.split_once(' ')?.0.parse().ok() };
+    let reader = thread::spawn(move || {
+        let mut numbers = vec![];
+        while numbers.last() != Some(&(MESSAGES - 1)) {
+            numbers.push(number(&second.hear()).expect("the second session hears only messages"));
+        }
+        (numbers, second)
+    });
+    until("the first session is cut off", || node.handle.metrics().closes(CloseReason::Slow) == 1);
+    let lines = stuck.rest();
+    assert!(lines.last().is_some_and(|line| line.starts_with("BYE slow ")), "{:?}", lines.last());
+    let first: Vec<usize> = lines.iter().filter_map(|line| number(line)).collect();
+    for _ in 0..MESSAGES {
+        let reply = sender.hear();
+        assert!(delivered(&reply).is_some(), "{reply:?}");
+    }
+    writer.join().expect("no panic").expect("the server reads on");
+    let (second_had, second) = reader.join().expect("all arrive");
+    assert_eq!(first, (0..first.len()).collect::<Vec<_>>());
+    let begin = second_had[0];
+    assert!(begin <= first.len(), "nothing between {} and {begin} is lost", first.len());
+    assert_eq!(second_had, (begin..MESSAGES).collect::<Vec<_>>());
+    assert!(node.handle.metrics().rerouted.count() > 0, "the outbox of the first was handed on");
+    bystanders.noticed_nothing();
+    drop((sender, second));
+    node.settles();
+}
+
+#[test]
+fn senders_learn_that_a_session_died_with_their_messages() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let stuck = Client::login(node.tcp, "stuck");
+    let (told, is_told) = mpsc::channel();
+    let addr = node.tcp;
+    let sender = thread::spawn(move || flood(addr, "sender", "stuck", 100, &told));
+    until("messages wait in the outbox", || node.handle.holdings().in_flight >= 100);
+    // Unread input: the kernel resets the connection.
+    drop(stuck);
+    is_told.recv_timeout(DEADLINE).expect("the sender is told");
+    let (_, bad) = sender.join().expect("a sender is told the fate of every message");
+    assert!(bad.len() <= 100);
+    assert_eq!(node.handle.metrics().closes(CloseReason::Slow), 0);
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn one_that_asks_and_never_reads_the_answers_is_stopped_and_cut() {
+    let server = Child::start(&[]);
+    let bystanders = Bystanders::start(server.tcp);
+    let mut watcher = Client::login(server.tcp, "watcher");
+    let mut mute = Client::login(server.tcp, "mute");
+    let before = server.memory();
+    // Answers of many lengths, so that the socket blocks within a line.
+    let questions: String = (0..200).map(|n| format!("PING {}\n", "x".repeat(n * 19))).collect();
+    let mut socket = mute.socket.try_clone().expect("a socket can be cloned");
+    let asking = thread::spawn(move || {
+        // Ends when the server does not take more for good.
+        while socket.write_all(questions.as_bytes()).is_ok() {}
+    });
+    let mut most = before;
+    // It reads a little, so that the outbox fills, moves and fills again.
+    let mut lines: Vec<String> = (0..2_000).map(|_| mute.hear()).collect();
+    until("the server has cut it", || {
+        most = most.max(server.memory());
+        watcher.say("WHO mute");
+        watcher.hears("OK mute ") == "OK mute offline"
+    });
+    lines.append(&mut mute.rest());
+    let (last, answers) = lines.split_last().expect("there was something to read");
+    assert!(last.starts_with("BYE slow "), "{last:?}");
+    for (n, line) in answers.iter().enumerate() {
+        let expected = "x".repeat(n % 200 * 19);
+        assert_eq!(line.strip_prefix("PONG").map(str::trim_start), Some(&expected[..]), "answer {n}");
+    }
+    assert!(most - before < 2 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    drop(mute);
+    asking.join().expect("no panic");
+    bystanders.noticed_nothing();
+}

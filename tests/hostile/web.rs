@@ -1,0 +1,161 @@
+//! WebSocket peers that do what browsers do not.
+
+use std::io::Write;
+
+use crate::support::bystanders::Bystanders;
+use crate::support::node::{Child, Node};
+use crate::support::web::*;
+use crate::support::{Client, delivered, message};
+
+#[test]
+fn fragments_pings_and_single_bytes() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut victim = Client::login(node.tcp, "victim");
+    // The handshake by bytes, and the first frame right behind it.
+    let mut socket = Client::silent(node.http).socket;
+    let input = [UPGRADE.as_bytes(), &frame(TEXT, b"LOGIN web")].concat();
+    for byte in input {
+        socket.write_all(&[byte]).expect("the server reads");
+    }
+    let mut web = Web::upgraded(socket);
+    web.hears("OK web ");
+    // A character split over frames, a ping between them, an empty frame, two lines in one message.
+    web.frame(TEXT_BEGINS, b"SEND victim \xe5\xb0");
+    web.frame(PING, b"now");
+    web.frame(GOES_ON, b"");
+    web.frame(GOES_ON, b"\x8f\xe6");
+    web.frame(PONG, b"nobody asked");
+    web.frame(ENDS, b"\x98\x8e\nPING behind it");
+    assert_eq!(web.next(), Some((PONG, b"now".to_vec())));
+    assert!(delivered(&web.hear()).is_some());
+    web.hears("PONG behind it");
+    assert_eq!(message(&victim.hear()).expect("a message").2, "\u{5c0f}\u{660e}");
+    // A message in frames of one byte, each sent a byte at a time.
+    let text = b"SEND victim bytes";
+    for (n, byte) in text.iter().enumerate() {
+        let first = match n {
+            0 => TEXT_BEGINS,
+            n if n + 1 == text.len() => ENDS,
+            _ => GOES_ON,
+        };
+        for byte in frame(first, &[*byte]) {
+            web.raw(&[byte]);
+        }
+    }
+    assert!(delivered(&web.hear()).is_some());
+    assert_eq!(message(&victim.hear()).expect("a message").2, "bytes");
+    // 10,000 pings in one go are answered in order.
+    for n in 0..10 {
+        let pings: Vec<u8> =
+            (n * 1000..(n + 1) * 1000_u32).flat_map(|n| frame(PING, &n.to_be_bytes())).collect();
+        web.raw(&pings);
+        for n in n * 1000..(n + 1) * 1000 {
+            assert_eq!(web.next(), Some((PONG, n.to_be_bytes().to_vec())));
+        }
+    }
+    web.frame(CLOSE, &1000_u16.to_be_bytes());
+    web.is_closed(1000);
+    drop((victim, web));
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn what_breaks_the_rules_ends_only_its_own_connection() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut victim = Client::login(node.tcp, "victim");
+    let unmasked = [TEXT, 5, b'P', b'I', b'N', b'G', b'\n'];
+    let within = [frame(TEXT_BEGINS, b"PING"), frame(TEXT, b"PING")].concat();
+    let cases: [(&[u8], u16); 9] = [
+        (&frame(BINARY, b"PING"), 1003),
+        (&unmasked, 1002),
+        (&within, 1002),
+        (&frame(GOES_ON, b"PING"), 1002),
+        (&frame(0xc1, b"PING"), 1002),
+        (&frame(0x83, b"PING"), 1002),
+        (&frame(0x8b, b"PING"), 1002),
+        (&frame(PING, &[0; 126]), 1002),
+        (&frame(0x09, b"ping in parts"), 1002),
+    ];
+    for (bytes, code) in cases {
+        let mut web = Web::login(node.http, "web");
+        web.raw(&[&frame(TEXT, b"SEND victim before"), bytes, &frame(TEXT, b"SEND victim after")].concat());
+        assert!(delivered(&web.hear()).is_some());
+        web.is_closed(code);
+        assert_eq!(message(&victim.hear()).expect("a message").2, "before");
+    }
+    // What is text in a frame but none in a line.
+    let mut web = Web::login(node.http, "web");
+    for bad in [&b"SEND victim \xff"[..], b"SEND victim \x1b[2J", b"SEND victim \xc3"] {
+        web.frame(TEXT, bad);
+        web.hears("ERR bad-text ");
+    }
+    web.say("SEND victim last");
+    assert!(delivered(&web.hear()).is_some());
+    assert_eq!(message(&victim.hear()).expect("a message").2, "last", "and nothing before it");
+    // Gone in the middle of a frame.
+    web.raw(&frame(TEXT, b"SEND victim half")[..9]);
+    drop((victim, web));
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn an_oversized_message_costs_no_memory() {
+    let server = Child::start(&[]);
+    let bystanders = Bystanders::start(server.tcp);
+    let mut web = Web::connect(server.http.expect("it serves HTTP"));
+    let before = server.memory();
+    let mut most = before;
+    // One frame of 60 MB, its mask 0, then 40 frames of 1 MB that are one message.
+    let piece = vec![b'x'; 1 << 20];
+    web.raw(&[&frame_header(TEXT, 60 << 20)[..], &[0; 4]].concat());
+    for n in 0..100 {
+        if n >= 60 {
+            let first = if n == 60 { TEXT_BEGINS } else { GOES_ON };
+            web.raw(&[&frame_header(first, 1 << 20)[..], &[0; 4]].concat());
+        }
+        web.raw(&piece);
+        if n % 10 == 0 {
+            most = most.max(server.memory());
+        }
+    }
+    web.frame(ENDS, b"\nPING still here");
+    web.hears("ERR too-long ");
+    web.hears("ERR too-long ");
+    web.hears("PONG still here");
+    // The longest length that a header can name, and then nothing of it.
+    web.raw(&[&frame_header(TEXT, u64::MAX >> 1)[..], &[0; 4], b"PING"].concat());
+    most = most.max(server.memory());
+    assert!(most - before < 1 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    bystanders.noticed_nothing();
+}
+
+#[test]
+fn what_is_no_handshake_is_refused() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let long = format!("GET /ws HTTP/1.1\r\nX: {}", "x".repeat(100_000));
+    let cases: [(&[u8], &str); 5] = [
+        (b"LOGIN alice\n\n", "HTTP/1.1 400 "),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP/1.1 400 "),
+        (b"\x00\xff\xfe\n\n", "HTTP/1.1 400 "),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404 "),
+        (long.as_bytes(), "HTTP/1.1 431 "),
+    ];
+    for (request, status) in cases {
+        let mut client = Client::silent(node.http);
+        client.raw(request);
+        let mut response = String::new();
+        std::io::Read::read_to_string(&mut client.socket, &mut response).expect("an answer and the end");
+        assert!(response.starts_with(status), "{response}");
+    }
+    // Heads that never end, and one whose peer goes away in the middle.
+    let mut slow: Vec<Client> = (0..100).map(|_| Client::silent(node.http)).collect();
+    slow.iter_mut().for_each(|client| client.raw(b"GET /ws HTTP/1.1\r\nHost: "));
+    drop(slow);
+    bystanders.noticed_nothing();
+    node.settles();
+}
