@@ -72,7 +72,7 @@ const SWEEP_TIME: Duration = Duration::from_secs(1);
 const EVENTS_PER_TURN_MAX: usize = 256;
 
 /// Tasks that run between two looks of the reactor for events: some 50 us of work.
-const STEP_TASKS: usize = 16;
+const STEP_TASKS: usize = 24;
 
 impl Server {
     /// Opens the listeners of a node that needs no other.

@@ -32,7 +32,7 @@ pub(super) struct Unflushed {
 }
 
 /// Outboxes that one step of the flusher writes before connections that are ready have a turn.
-const FLUSHES_MAX: usize = 16;
+const FLUSHES_MAX: usize = 24;
 
 impl Default for Turn {
     fn default() -> Self {
