@@ -16,7 +16,7 @@ mod ws;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -194,6 +194,10 @@ impl Connection {
             if reason == CloseReason::Draining {
                 self.refuse_the_rest(context, scratch);
             }
+            if !matches!(self.phase, Phase::Open { .. }) {
+                // The rest held a reason of its own to end.
+                return Poll::Ready(());
+            }
             self.end(End::Closed(reason), &mut scratch.turn);
             return Poll::Ready(());
         }
@@ -310,9 +314,11 @@ impl Connection {
     fn refuse_the_rest(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) {
         for _ in 0..READS_MAX {
             let waker = context.waker();
-            if let Some(paused) = self.paused.take()
-                && self.resume(*paused, waker, &mut scratch.turn).is_pending()
-            {
+            if let Some(paused) = self.paused.take() {
+                let _ = self.resume(*paused, waker, &mut scratch.turn);
+            }
+            // What still has to wait comes before anything new, so nothing new is read.
+            if self.paused.is_some() || !matches!(self.phase, Phase::Open { .. }) {
                 return;
             }
             match self.socket().get_ref().read(&mut scratch.buffer) {
@@ -320,9 +326,6 @@ impl Connection {
                     let _ = self.feed(&mut scratch.buffer[..count], waker, &mut scratch.turn);
                 }
                 _ => return,
-            }
-            if !matches!(self.phase, Phase::Open { .. }) {
-                return;
             }
         }
     }
@@ -333,7 +336,9 @@ impl Connection {
 
     /// Waits for the next deadline, if there is one; ready when it has come.
     fn poll_alarm(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let stalled = self.stalls_at().filter(|_| self.phase.is_open());
+        // Once it closes, a stall changes nothing: a deadline that has come must always lead on.
+        let is_watched = self.phase.is_open() && self.outbox.closing().is_none();
+        let stalled = self.stalls_at().filter(|_| is_watched);
         let Some(at) = self.phase.deadline().into_iter().chain(stalled).min() else {
             self.timer = None;
             return Poll::Pending;
@@ -368,6 +373,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.talk.shared.roll.leave(self.place);
         self.talk.leave();
+        // Questions in flight may hold the outbox, and its socket, a while longer: the peer is told now.
+        let _ = self.socket().get_ref().shutdown(Shutdown::Both);
         let mut turn = Turn::default();
         self.talk.give_back(self.outbox.abandon(), &mut turn);
         self.talk.shared.router.end(&mut turn);

@@ -90,7 +90,7 @@
 //!    becomes a question in the in-flight table, and the question has a [`Ticket`](outbox::Ticket).
 //!    (`router/in_flight.rs`)
 //! 5. [`Outbox::push_message`](outbox::Outbox::push_message) appends `MSG alice <id> hello` to bob's
-//!    outbox, with the ticket as a mark behind its last byte. [`Turn::touch`](router::Turn::touch) notes
+//!    outbox, with the ticket as a mark behind its last byte. [`Turn::dirty`](router::Turn::dirty) notes
 //!    that this outbox has something to write. Nothing was written yet. (`outbox.rs`)
 //! 6. All lines of this read are carried out so. Then alice's turn ends: [`Router::end`](router::Router::end)
 //!    hands the noted outboxes to the flusher, a task of its own, and wakes it. (`router/flush.rs`)

@@ -18,13 +18,13 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Connections turned away because the node was full.
     pub turned_away: Counter,
-    /// `SEND` messages written to a session.
+    /// `SEND` messages of this node's clients that were delivered, here or elsewhere.
     pub delivered: Counter,
     /// `CAST` messages put into an outbox.
     pub casts: Counter,
     /// Copies dropped because the session had just seen the message.
     pub duplicates: Counter,
-    /// `CAST` messages that met no session, or died with one.
+    /// `CAST` messages that met no session with room, or that a session did not take before it ended.
     pub casts_lost: Counter,
     /// Envelopes from other nodes for users who are not here.
     pub not_here: Counter,

@@ -268,14 +268,23 @@ impl<S: ?Sized + Sink> Outbox<S> {
         state.replies.due() < REPLIES_DUE_MAX && state.waiting_bytes() < self.bytes_max
     }
 
-    /// Tells whether replies are still due.
-    pub fn owes_replies(&self) -> bool {
-        self.lock().replies.due() > 0
-    }
-
     /// Writes what waits, and appends the tickets of the messages that are now written.
     pub fn flush(&self, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
+        self.write(self.lock(), now, written)
+    }
+
+    /// The same, but leaves a socket that blocks to its owner.
+    pub fn flush_unless_blocked(&self, now: Instant, written: &mut Vec<Ticket>) {
         let mut state = self.lock();
+        match state.blocked_since {
+            None => {
+                self.write(state, now, written);
+            }
+            Some(_) => state.dirty = false,
+        }
+    }
+
+    fn write(&self, mut state: MutexGuard<'_, State>, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
         state.dirty = false;
         if state.broken {
             return Flushed::Broken;
@@ -428,8 +437,7 @@ impl State {
 
     /// The owner, if what it awaits has come.
     fn due_owner(&mut self, bytes_max: usize) -> Option<Waker> {
-        let what = self.awaits.filter(|what| self.has_come(*what, bytes_max))?;
-        debug_assert_eq!(self.awaits, Some(what));
+        self.awaits.filter(|what| self.has_come(*what, bytes_max))?;
         self.awaits = None;
         self.owner.clone()
     }

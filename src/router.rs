@@ -196,7 +196,6 @@ impl Router {
             match question {
                 Some(Question::Sent(sent)) => self.delivered(&sent, turn),
                 Some(Question::Received(received)) => {
-                    self.metrics.delivered.add();
                     self.cluster.receipt(&received.origin, received.number, Fate::Delivered);
                 }
                 // Another session of the user had it first, or the deadline has passed.

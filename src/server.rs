@@ -174,13 +174,18 @@ impl Server {
                 self.executor.spawn(accept)
             })
             .collect();
-        let _flusher = self.executor.spawn(flush(self.shared.clone()));
-        let _events = self.executor.spawn(take_events(self.shared.clone()));
-        let _sweeper = self.executor.spawn(sweep(self.shared.clone()));
-        // A dropped handle is no reason to stop, and the server holds one itself.
-        let _ = self.stop.recv().await;
-        drop(accepting);
-        drain(&self.shared).await;
+        let flusher = self.executor.spawn(flush(self.shared.clone()));
+        let events = self.executor.spawn(take_events(self.shared.clone()));
+        let sweeper = self.executor.spawn(sweep(self.shared.clone()));
+        let until_drained = async {
+            // A dropped handle is no reason to stop, and the server holds one itself.
+            let _ = self.stop.recv().await;
+            drop(accepting);
+            drain(&self.shared).await;
+        };
+        // These three never end; but a panic in one of them must not leave a node that accepts
+        // and says nothing: it comes out here.
+        until_drained.or(flusher).or(events).or(sweeper).await;
     }
 }
 
@@ -249,6 +254,8 @@ async fn take_events(shared: Arc<Shared>) {
         shared.router.end(&mut turn);
         smol::future::yield_now().await;
     }
+    // A node alone hears nothing.
+    std::future::pending().await
 }
 
 /// Answers what has waited too long.

@@ -7,7 +7,7 @@
 //!
 //! What waits in the channel of a node is bounded by the origins, which keep
 //! each `SEND` in flight until its receipt (`router::in_flight`). A `CAST` has no
-//! receipt: while 16,384 events wait, it is refused, and its origin counts it.
+//! receipt: while 1,024 events wait, it is refused, and its origin counts it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ struct Node {
 }
 
 /// With so many events waiting for a node, it is sent no `CAST`.
-const EVENTS_BEFORE_CASTS_MAX: usize = 16_384;
+const EVENTS_BEFORE_CASTS_MAX: usize = 1_024;
 
 impl Local {
     /// A node without others.

@@ -57,9 +57,9 @@ pub enum End {
     Http,
 }
 
-/// How long the replies that are due are waited for: a little more than the
-/// router lets them take.
-const FINISH_TIME_MAX: Duration = RECEIPT_MS_MAX.saturating_add(Duration::from_secs(1));
+/// How long the replies that are due are waited for: their deadline, and time
+/// enough for the sweep that looks at deadlines to come round.
+const FINISH_TIME_MAX: Duration = RECEIPT_MS_MAX.saturating_add(Duration::from_secs(2));
 
 /// How long the last words may take.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -100,6 +100,7 @@ impl Connection {
             // What it did not read goes elsewhere now; it is told why, if it ever looks.
             let unwritten = self.outbox.cut_short(|bytes| self.last_words(&end, bytes));
             self.talk.give_back(unwritten, turn);
+            self.talk.shared.router.flush(&*self.outbox, turn);
             self.phase = Phase::Flushing(turn.now + FLUSH_TIME_MAX);
         } else {
             self.phase = Phase::Finishing(Box::new((end, turn.now + FINISH_TIME_MAX)));

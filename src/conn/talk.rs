@@ -25,6 +25,8 @@ pub struct Talk {
     pub(super) shared: Arc<Shared>,
     pub(super) outbox: Arc<Outbox>,
     session: Session,
+    /// The session was taken back.
+    has_left: bool,
 }
 
 /// Why the next line can't be taken yet.
@@ -53,7 +55,7 @@ pub struct Entering {
 impl Talk {
     /// Begins a conversation.
     pub fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
-        Talk { shared, outbox, session: Session::New }
+        Talk { shared, outbox, session: Session::New, has_left: false }
     }
 
     fn router(&self) -> &Router {
@@ -88,11 +90,12 @@ impl Talk {
         self.enter(others, entering.tag.as_deref(), turn)
     }
 
-    /// Takes the session out of the user table and out of presence: no new
-    /// message comes in. It may be repeated.
-    pub fn leave(&self) {
-        if let Some((user, id)) = self.session.user() {
+    /// Takes the session out of the user table and out of presence, once: no new
+    /// message comes in.
+    pub fn leave(&mut self) {
+        if let (Some((user, id)), false) = (self.session.user(), self.has_left) {
             self.router().leave(user, id);
+            self.has_left = true;
         }
     }
 

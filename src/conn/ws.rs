@@ -185,10 +185,15 @@ impl FrameDecoder {
         let control = std::mem::take(&mut self.control);
         match frame.kind {
             Kind::Ping => hear(Heard::Ping(&control)),
-            Kind::Close => {
-                let code = control.first_chunk().map(|code| u16::from_be_bytes(*code));
-                hear(Heard::Close(code))
-            }
+            Kind::Close => hear(match control[..] {
+                [] => Heard::Close(None),
+                // RFC 6455, 7.4: the codes that may be sent.
+                [a, b, ..] => match u16::from_be_bytes([a, b]) {
+                    code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => Heard::Close(Some(code)),
+                    _ => PROTOCOL_ERROR,
+                },
+                [_] => PROTOCOL_ERROR,
+            }),
             Kind::Pong | Kind::Text => ControlFlow::Continue(()),
         }
     }
@@ -299,6 +304,7 @@ mod tests {
         check(&parts.concat(), &["ping 3", "PING"]);
         check(&frame(0x88, &[0x03, 0xe8, b'x']), &["close Some(1000)"]);
         check(&frame(0x88, b""), &["close None"]);
+        check(&frame(0x88, &[0x0f, 0xa0]), &["close Some(4000)"]);
     }
 
     #[test]
@@ -313,6 +319,8 @@ mod tests {
             (&frame(0x09, b"A"), 1002),
             (&frame(0x89, &[0; 126]), 1002),
             (&unfinished, 1002),
+            (&frame(0x88, &[0x03]), 1002),
+            (&frame(0x88, &[0x03, 0xed]), 1002),
             (&frame(0x82, b"A"), 1003),
         ] {
             assert_eq!(decode(&[input], true), [format!("broken {code}")], "{input:?}");

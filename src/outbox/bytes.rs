@@ -21,8 +21,8 @@ pub enum Framing {
 /// A message that was not written whole when its connection ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unwritten {
-    /// The message's ticket.
-    pub ticket: Ticket,
+    /// The message's ticket; none for a `CAST`.
+    pub ticket: Option<Ticket>,
     /// Its `MSG` line; empty for a copy that added nothing.
     pub line: Box<[u8]>,
 }
@@ -38,7 +38,7 @@ pub struct Bytes {
     marks: VecDeque<Mark>,
 }
 
-/// The end of a message whose fate somebody waits for.
+/// The end of a message.
 #[derive(Clone, Copy)]
 struct Mark {
     /// The position behind the message's last byte.
@@ -47,7 +47,8 @@ struct Mark {
     line_bytes: u32,
     /// The length of its line with framing.
     frame_bytes: u32,
-    ticket: Ticket,
+    /// Who waits for its fate; nobody for a `CAST`.
+    ticket: Option<Ticket>,
 }
 
 /// A buffer is moved to its front when this much of it was written.
@@ -81,19 +82,17 @@ impl Bytes {
         self.append(print);
     }
 
-    /// Appends the line of a message, with a mark when somebody waits for its fate.
+    /// Appends the line of a message, and its mark.
     pub(super) fn push_message(&mut self, ticket: Option<Ticket>, print: impl FnOnce(&mut Vec<u8>)) {
         let start = self.buffer.len();
         let line_bytes = self.append(print) as u32;
-        if let Some(ticket) = ticket {
-            let frame_bytes = (self.buffer.len() - start) as u32;
-            self.mark(Mark { end: self.end(), line_bytes, frame_bytes, ticket });
-        }
+        let frame_bytes = (self.buffer.len() - start) as u32;
+        self.mark(Mark { end: self.end(), line_bytes, frame_bytes, ticket });
     }
 
     /// Appends only a mark: it is reached when all before it is written.
     pub(super) fn push_mark(&mut self, ticket: Ticket) {
-        self.mark(Mark { end: self.end(), line_bytes: 0, frame_bytes: 0, ticket });
+        self.mark(Mark { end: self.end(), line_bytes: 0, frame_bytes: 0, ticket: Some(ticket) });
     }
 
     fn mark(&mut self, mark: Mark) {
@@ -123,7 +122,7 @@ impl Bytes {
         }
         let position = self.base + self.written as u64;
         while let Some(mark) = self.marks.front().filter(|mark| mark.end <= position) {
-            reached.push(mark.ticket);
+            reached.extend(mark.ticket);
             self.marks.pop_front();
         }
         self.tidy();
@@ -296,7 +295,8 @@ mod tests {
                 line(&mut bytes, Some(3), "ef");
                 bytes.push_mark(Ticket(4));
                 let (mut out, reached) = write(&mut bytes, written);
-                let cut: Vec<u64> = bytes.cut().into_iter().map(|message| message.ticket.0).collect();
+                let cut: Vec<u64> =
+                    bytes.cut().iter().filter_map(|message| Some(message.ticket?.0)).collect();
                 let (rest, later) = write(&mut bytes, 99);
                 out.extend(rest);
                 let all: Vec<u64> = reached.into_iter().chain(later).chain(cut).collect();
@@ -339,7 +339,7 @@ mod tests {
             write(&mut bytes, 1);
             let unwritten = bytes.take_all();
             assert_eq!(unwritten.len(), 1, "{framing:?}");
-            assert_eq!(unwritten[0].ticket, Ticket(3));
+            assert_eq!(unwritten[0].ticket, Some(Ticket(3)));
             assert_eq!(&unwritten[0].line[..], long.as_bytes());
             assert_eq!(bytes.waiting(), 0);
         }

@@ -26,9 +26,12 @@ pub struct Replies {
     places: VecDeque<Option<Box<[u8]>>>,
     /// Replies that are not known yet, tagged ones too.
     due: u32,
-    /// Bytes in `places`.
+    /// Memory of the replies in `places`, in bytes.
     held_bytes: u32,
 }
+
+/// What a reply that waits costs beside its text: its place, and the allocator's share.
+const HELD_REPLY_BYTES: u32 = 48;
 
 /// What the places begin with: a batch of requests fits without growing.
 const PLACES_MIN: usize = 16;
@@ -39,7 +42,7 @@ impl Replies {
         self.due
     }
 
-    /// Bytes of known replies that wait for others.
+    /// Memory of known replies that wait for others, in bytes.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes as usize
     }
@@ -102,7 +105,7 @@ impl Replies {
     fn hold(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
         let mut line = vec![];
         print(&mut line);
-        self.held_bytes += line.len() as u32;
+        self.held_bytes += line.len() as u32 + HELD_REPLY_BYTES;
         line.into()
     }
 
@@ -111,7 +114,7 @@ impl Replies {
         self.places.pop_front();
         self.first_place += 1;
         while let Some(Some(line)) = self.places.front() {
-            self.held_bytes -= line.len() as u32;
+            self.held_bytes -= line.len() as u32 + HELD_REPLY_BYTES;
             bytes.push_line(|out| out.extend_from_slice(line));
             self.places.pop_front();
             self.first_place += 1;

@@ -85,10 +85,10 @@ fn untagged_replies_keep_their_order_and_tagged_ones_overtake() {
     rig.answer(&tagged, "tagged");
     rig.answer(&third, "third");
     assert_eq!(rig.flush(999), "@u INFO at once\n@t INFO tagged\n");
-    assert!(rig.outbox.owes_replies());
+    assert!(rig.outbox.await_for(Await::Replies));
     rig.answer(&first, "first");
     assert_eq!(rig.flush(999), "INFO first\nINFO second\nINFO third\nINFO fourth\n");
-    assert!(!rig.outbox.owes_replies());
+    assert!(!rig.outbox.await_for(Await::Replies));
     rig.reply(None, "fifth");
     assert_eq!(rig.flush(999), "INFO fifth\n");
 }
@@ -103,8 +103,8 @@ fn every_message_is_written_or_given_back() {
     assert_eq!(rig.flush(20), "MSG alice 1 hello\nMS");
     assert_eq!(rig.written, [Ticket(1)]);
     let unwritten = rig.outbox.abandon();
-    let back: Vec<_> = unwritten.iter().map(|message| (message.ticket.0, &message.line[..])).collect();
-    assert_eq!(back, [(2, &b"MSG alice 2 hello"[..]), (3, b"MSG alice 3 hello")]);
+    let back: Vec<_> = unwritten.iter().map(|message| (message.ticket, &message.line[..])).collect();
+    assert_eq!(back, [(Some(Ticket(2)), &b"MSG alice 2 hello"[..]), (Some(Ticket(3)), b"MSG alice 3 hello")]);
     assert_eq!(rig.message(4, "late"), Push::Refused);
 }
 
@@ -192,7 +192,10 @@ fn what_is_cut_short_ends_with_a_whole_line() {
     }
     assert_eq!(rig.flush(3), "MSG");
     let unwritten = rig.outbox.cut_short(|bytes| bytes.push_line(|out| out.extend_from_slice(b"BYE slow")));
-    assert_eq!(unwritten.iter().map(|message| message.ticket.0).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(
+        unwritten.iter().filter_map(|message| message.ticket).collect::<Vec<_>>(),
+        [Ticket(2), Ticket(3)]
+    );
     assert_eq!(rig.flush(999), " alice 1 hello\nBYE slow\n");
     assert_eq!(rig.written, [Ticket(1)]);
 }

@@ -107,11 +107,6 @@ impl LineDecoder {
         self.line(Found::Whole)
     }
 
-    /// Tells whether the decoder holds part of a line.
-    pub fn is_within_line(&self) -> bool {
-        self.state != State::Text || (!self.partial.is_empty() && !self.handed_out)
-    }
-
     fn forget(&mut self) {
         if std::mem::take(&mut self.handed_out) {
             self.partial = Vec::new();
@@ -318,9 +313,8 @@ mod tests {
     fn memory_is_given_back() {
         let mut decoder = LineDecoder::default();
         assert_eq!(decoder.next(b"PI", MAX), (2, None));
-        assert!(decoder.is_within_line());
+        assert_ne!(decoder.partial.capacity(), 0);
         assert!(decoder.next(b"NG\n", MAX).1.is_some());
-        assert!(!decoder.is_within_line());
         assert_eq!(decoder.next(b"", MAX), (0, None));
         assert_eq!(decoder.partial.capacity(), 0);
     }

@@ -20,7 +20,10 @@ impl Router {
     /// A session of `user` ended with these messages unwritten.
     pub fn unwritten(&self, user: &UserName, messages: Vec<Unwritten>, turn: &mut Turn) {
         for message in messages {
-            self.lost(message.ticket, 1, Some((user, &message.line)), turn);
+            match message.ticket {
+                Some(ticket) => self.lost(ticket, 1, Some((user, &message.line)), turn),
+                None => self.metrics.casts_lost.add(),
+            }
         }
     }
 

@@ -69,8 +69,8 @@ impl Router {
                 return;
             };
             drop(unflushed);
-            // A blocked or broken one has woken its owner.
-            outbox.flush(turn.now, &mut written);
+            // What blocks is its owner's business: the flush that met it has woken the owner.
+            outbox.flush_unless_blocked(turn.now, &mut written);
             self.written(&mut written, turn);
         }
         self.unflushed().outboxes.extend(turn.dirty.0.drain(..));

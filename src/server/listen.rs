@@ -40,6 +40,9 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Written data that a peer does not acknowledge for so long ends its connection.
 const USER_TIMEOUT_MS: u32 = 30_000;
 
+/// Connections that are accepted before other tasks have their turn.
+const ACCEPTS_MAX: usize = 64;
+
 /// How long to wait when there are no files for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -98,8 +101,11 @@ impl Listener {
         // A task that held its executor for good would be a ring that never drops.
         let executor: Weak<Executor<'static>> = Arc::downgrade(executor);
         async move {
-            let mut was_full = false;
-            loop {
+            let (mut was_full, mut was_failing) = (false, false);
+            for count in 1_usize.. {
+                if count % ACCEPTS_MAX == 0 {
+                    smol::future::yield_now().await;
+                }
                 match self.socket.accept().await {
                     Ok((socket, _)) if shared.roll.len() >= connections_max => {
                         if !std::mem::replace(&mut was_full, true) {
@@ -109,13 +115,15 @@ impl Listener {
                         turn_away(socket.get_ref(), self.is_http, shared.router.cluster().node());
                     }
                     Ok((socket, _)) => {
-                        was_full = false;
+                        (was_full, was_failing) = (false, false);
                         let Some(executor) = executor.upgrade() else { return };
                         executor.spawn(Connection::new(shared.clone(), socket, self.is_http)).detach();
                     }
                     Err(error) => {
                         // Out of files or memory, mostly: others have to leave first.
-                        warn!("{}: can't accept: {error}", self.addr);
+                        if !std::mem::replace(&mut was_failing, true) {
+                            warn!("{}: can't accept: {error}", self.addr);
+                        }
                         Timer::after(ACCEPT_PAUSE).await;
                     }
                 }
