@@ -12,13 +12,13 @@
 //! Left out: sockets (a [`Sink`] takes the bytes) and what tickets mean.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::outbox::replies::Replies;
-use crate::outbox::seen::Seen;
+use crate::outbox::state::{Locked, OPEN, ROOM, State, TAKES_REQUESTS, Waiting};
 use crate::proto::CloseReason;
 use crate::proto::reply::print_msg;
 use crate::proto::{MessageId, UserName};
@@ -26,6 +26,7 @@ use crate::proto::{MessageId, UserName};
 mod bytes;
 mod replies;
 mod seen;
+mod state;
 
 pub use bytes::{Bytes, Framing, Unwritten};
 pub use replies::ReplyTo;
@@ -82,6 +83,8 @@ pub enum Flushed {
 pub struct Outbox<S: ?Sized = dyn Sink> {
     /// The bound: with this many bytes waiting, local senders wait and the connection is not read.
     bytes_max: usize,
+    /// What of the state everybody asks before every message; kept up by [`Locked`].
+    signs: AtomicU8,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
     sink: S,
@@ -94,47 +97,13 @@ const RESERVE_BYTES_MIN: usize = 256 * 1024;
 /// Replies that one connection may be owed; then it is not read until half of them are answered.
 pub const REPLIES_DUE_MAX: u32 = 1_024;
 
-struct State {
-    bytes: Bytes,
-    /// Set when the first message comes that may be a copy.
-    seen: Option<Box<Seen>>,
-    replies: Replies,
-    closing: Option<CloseReason>,
-    /// No push is taken any more.
-    closed: bool,
-    broken: bool,
-    /// On somebody's list of outboxes to flush.
-    dirty: bool,
-    /// When the socket last took bytes before it blocked; `None` while it does not block.
-    blocked_since: Option<Instant>,
-    /// The connection's task.
-    owner: Option<Waker>,
-    awaits: Option<Await>,
-    /// Senders that wait for room, while there are any.
-    waiting: Option<Box<Waiting>>,
-}
-
-#[derive(Default)]
-struct Waiting(Vec<Waker>);
-
 impl<S: Sink + 'static> Outbox<S> {
     /// Makes an empty outbox that holds `bytes_max` bytes.
     pub fn new(sink: S, framing: Framing, bytes_max: usize, metrics: &Arc<Metrics>) -> Self {
-        let state = State {
-            bytes: Bytes::new(framing),
-            seen: None,
-            replies: Replies::default(),
-            closing: None,
-            closed: false,
-            broken: false,
-            dirty: false,
-            blocked_since: None,
-            owner: None,
-            awaits: None,
-            waiting: None,
-        };
+        let state = State::new(framing);
         metrics.outboxes.enter();
-        Outbox { bytes_max, state: Mutex::new(state), metrics: metrics.clone(), sink }
+        let signs = AtomicU8::new(state.signs(bytes_max));
+        Outbox { bytes_max, signs, state: Mutex::new(state), metrics: metrics.clone(), sink }
     }
 }
 
@@ -213,7 +182,7 @@ impl Outbox {
     }
 
     /// Notes that there is something to flush.
-    fn unlock_dirty(self: &Arc<Self>, mut state: MutexGuard<'_, State>, dirty: &mut Dirty) {
+    fn unlock_dirty(self: &Arc<Self>, mut state: Locked<'_>, dirty: &mut Dirty) {
         let was_dirty = std::mem::replace(&mut state.dirty, true);
         drop(state);
         if !was_dirty {
@@ -236,9 +205,8 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// Tells whether a local sender may push: `None` when the outbox takes
     /// nothing any more.
     pub fn has_room(&self) -> Option<bool> {
-        let state = self.lock();
-        let open = !state.closed && state.closing.is_none();
-        open.then(|| state.bytes.waiting() < self.bytes_max)
+        let signs = self.signs.load(Relaxed);
+        (signs & OPEN != 0).then_some(signs & ROOM != 0)
     }
 
     /// Wakes `waker` when there may be room, or when the outbox closes; at once if it is so already.
@@ -264,8 +232,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// Tells whether the connection may be read: it is owed few enough replies
     /// and reads what it is sent.
     pub fn takes_requests(&self) -> bool {
-        let state = self.lock();
-        state.replies.due() < REPLIES_DUE_MAX && state.waiting_bytes() < self.bytes_max
+        self.signs.load(Relaxed) & TAKES_REQUESTS != 0
     }
 
     /// Writes what waits, and appends the tickets of the messages that are now written.
@@ -284,7 +251,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
         }
     }
 
-    fn write(&self, mut state: MutexGuard<'_, State>, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
+    fn write(&self, mut state: Locked<'_>, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
         state.dirty = false;
         if state.broken {
             return Flushed::Broken;
@@ -299,6 +266,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
             }
         };
         let is_empty = state.bytes.waiting() == 0;
+        let was_blocked = state.blocked_since.is_some();
         if is_empty {
             state.blocked_since = None;
         } else if progress || state.blocked_since.is_none() {
@@ -312,7 +280,8 @@ impl<S: ?Sized + Sink> Outbox<S> {
         // A blocked or broken socket is the owner's business.
         let owner = match outcome {
             Flushed::Empty => state.due_owner(self.bytes_max),
-            _ => state.owner.clone(),
+            Flushed::Blocked if was_blocked => None,
+            Flushed::Blocked | Flushed::Broken => state.owner.clone(),
         };
         let room = state.bytes.waiting() <= self.bytes_max / 2 || state.broken;
         let waiting = if room { state.waiting.take() } else { None };
@@ -406,40 +375,10 @@ impl<S: ?Sized + Sink> Outbox<S> {
         state.awaits.is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Locked<'_> {
         // A panic in a push leaves at worst one torn line in one connection's outbox.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Begins to close; returns who must know: the owner, and senders that wait for room.
-    fn close(&mut self, reason: CloseReason) -> Option<Box<Waiting>> {
-        if self.closed || self.closing.is_some() {
-            return None;
-        }
-        self.closing = Some(reason);
-        let mut waiting = self.waiting.take().unwrap_or_default();
-        waiting.0.extend(self.owner.clone());
-        Some(waiting)
-    }
-
-    fn waiting_bytes(&self) -> usize {
-        self.bytes.waiting() + self.replies.held_bytes()
-    }
-
-    fn has_come(&self, what: Await, bytes_max: usize) -> bool {
-        match what {
-            Await::Room => self.replies.due() <= REPLIES_DUE_MAX / 2 && self.waiting_bytes() <= bytes_max / 2,
-            Await::Replies => self.replies.due() == 0,
-        }
-    }
-
-    /// The owner, if what it awaits has come.
-    fn due_owner(&mut self, bytes_max: usize) -> Option<Waker> {
-        self.awaits.filter(|what| self.has_come(*what, bytes_max))?;
-        self.awaits = None;
-        self.owner.clone()
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state, signs: &self.signs, bytes_max: self.bytes_max }
     }
 }
 

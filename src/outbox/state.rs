@@ -1,0 +1,136 @@
+//! The state of an outbox, and the lock that it is under.
+//!
+//! Before every message everybody asks the same three things of an outbox. They
+//! stand beside the lock as bits, put up to date whenever it is unlocked, so
+//! that asking takes no lock. An answer may be a moment old; whoever acts on it
+//! finds the truth under the lock.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::outbox::bytes::{Bytes, Framing};
+use crate::outbox::replies::Replies;
+use crate::outbox::seen::Seen;
+use crate::outbox::{Await, REPLIES_DUE_MAX};
+use crate::proto::CloseReason;
+
+/// All that changes in an outbox.
+pub struct State {
+    pub bytes: Bytes,
+    /// Set when the first message comes that may be a copy.
+    pub seen: Option<Box<Seen>>,
+    pub replies: Replies,
+    pub closing: Option<CloseReason>,
+    /// No push is taken any more.
+    pub closed: bool,
+    pub broken: bool,
+    /// On somebody's list of outboxes to flush.
+    pub dirty: bool,
+    /// When the socket last took bytes before it blocked; `None` while it does not block.
+    pub blocked_since: Option<Instant>,
+    /// The connection's task.
+    pub owner: Option<Waker>,
+    pub awaits: Option<Await>,
+    /// Senders that wait for room, while there are any.
+    pub waiting: Option<Box<Waiting>>,
+}
+
+/// Tasks to wake.
+#[derive(Default)]
+pub struct Waiting(pub Vec<Waker>);
+
+/// The locked state. Unlocking it puts the signs up to date.
+pub struct Locked<'a> {
+    pub state: MutexGuard<'a, State>,
+    pub signs: &'a AtomicU8,
+    pub bytes_max: usize,
+}
+
+/// Pushes are taken.
+pub const OPEN: u8 = 1;
+/// Local senders may push.
+pub const ROOM: u8 = 2;
+/// The connection may be read.
+pub const TAKES_REQUESTS: u8 = 4;
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.signs.store(self.state.signs(self.bytes_max), Relaxed);
+    }
+}
+
+impl State {
+    /// Nothing waits, nothing is owed.
+    pub fn new(framing: Framing) -> Self {
+        State {
+            bytes: Bytes::new(framing),
+            seen: None,
+            replies: Replies::default(),
+            closing: None,
+            closed: false,
+            broken: false,
+            dirty: false,
+            blocked_since: None,
+            owner: None,
+            awaits: None,
+            waiting: None,
+        }
+    }
+
+    /// What everybody asks before every message, as bits.
+    pub fn signs(&self, bytes_max: usize) -> u8 {
+        let sign = |holds: bool, sign: u8| if holds { sign } else { 0 };
+        let takes_requests = self.replies.due() < REPLIES_DUE_MAX && self.waiting_bytes() < bytes_max;
+        sign(!self.closed && self.closing.is_none(), OPEN)
+            | sign(self.bytes.waiting() < bytes_max, ROOM)
+            | sign(takes_requests, TAKES_REQUESTS)
+    }
+
+    /// Begins to close; returns who must know: the owner, and senders that wait for room.
+    pub fn close(&mut self, reason: CloseReason) -> Option<Box<Waiting>> {
+        if self.closed || self.closing.is_some() {
+            return None;
+        }
+        self.closing = Some(reason);
+        let mut waiting = self.waiting.take().unwrap_or_default();
+        waiting.0.extend(self.owner.clone());
+        Some(waiting)
+    }
+
+    /// Bytes that the connection's own reading is held back for.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes.waiting() + self.replies.held_bytes()
+    }
+
+    /// Tells whether what the owner awaits is so.
+    pub fn has_come(&self, what: Await, bytes_max: usize) -> bool {
+        match what {
+            Await::Room => self.replies.due() <= REPLIES_DUE_MAX / 2 && self.waiting_bytes() <= bytes_max / 2,
+            Await::Replies => self.replies.due() == 0,
+        }
+    }
+
+    /// The owner, if what it awaits has come.
+    pub fn due_owner(&mut self, bytes_max: usize) -> Option<Waker> {
+        self.awaits.filter(|what| self.has_come(*what, bytes_max))?;
+        self.awaits = None;
+        self.owner.clone()
+    }
+}
