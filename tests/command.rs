@@ -8,14 +8,14 @@ mod rig;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinpost::config::SETTINGS;
 use rustix::process::Signal;
 
+use rig::peer::{Heard, Peer};
 use rig::program::{File, Program, Ran, clean, command, run};
-use rig::{Heard, Peer, WAIT_TIME_MAX, Wire};
+use rig::until;
 
 #[test]
 fn help_and_version() {
@@ -265,13 +265,11 @@ fn the_ready_line() {
 fn a_signal_drains() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut node = Program::serve(&[]);
-        let mut peers = [node.peer(Wire::Tcp), node.peer(Wire::WebSocket)];
-        peers[0].say_line("LOGIN alice");
-        assert!(peers[0].hear_line().starts_with("OK alice "));
+        let mut peers = [Peer::login(node.tcp(), "alice"), Peer::connect_websocket(node.http())];
         node.signal(signal);
         for peer in &mut peers {
-            assert!(peer.hear_line().starts_with("BYE draining "));
-            assert!(matches!(peer.hear().unwrap(), Heard::End(_)));
+            peer.hears_start("BYE draining ");
+            assert!(matches!(peer.try_hear().unwrap(), Heard::End(_)));
         }
         drop(peers);
         assert_eq!(node.end(), Ran::of(0, "", ""), "{signal:?}");
@@ -282,8 +280,8 @@ fn a_signal_drains() {
 
 #[test]
 fn a_second_signal_ends_a_drain_that_hangs() {
-    let mut node = Program::serve(&["--outbox", "4096", "--log", "warn"]);
-    let mut witness = node.peer(Wire::Tcp);
+    let mut node = Program::serve(&["--outbox", "4096"]);
+    let mut witness = Peer::connect(node.tcp());
     // A peer that reads nothing, and so has no room for its last words.
     let mut deaf = TcpStream::connect(node.tcp()).unwrap();
     deaf.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -291,7 +289,7 @@ fn a_second_signal_ends_a_drain_that_hangs() {
     while deaf.write(lines.as_bytes()).map_or_else(|e| e.kind() == ErrorKind::Interrupted, |_| true) {}
 
     node.signal(Signal::TERM);
-    assert!(witness.hear_line().starts_with("BYE draining "));
+    witness.hears_start("BYE draining ");
     node.signal(Signal::INT);
     let ran = node.end();
     assert_eq!((ran.code, &ran.out[..]), (1, ""));
@@ -304,20 +302,18 @@ fn send_tells_what_became_of_the_line() {
     let server = node.tcp().to_string();
     let send =
         |to: &str, text: &str| run(&mut command(&["send", to, text, "--from", "alice", "--server", &server]));
-    let mut bob = node.peer(Wire::Tcp);
-    bob.say_line("LOGIN bob");
-    assert!(bob.hear_line().starts_with("OK bob "));
+    let mut bob = Peer::login(node.tcp(), "bob");
 
     assert_eq!(send("bob", " hello  there 你好"), Ran::of(0, "delivered\n", ""));
-    let line = bob.hear_line();
+    let line = bob.hear();
     assert!(line.starts_with("MSG alice ") && line.ends_with("  hello  there 你好"), "{line}");
     assert_eq!(send("alice", "to myself"), Ran::of(0, "delivered\n", ""));
     assert_eq!(send("carol", "hello"), Ran::of(1, "", "pinpost: carol is not connected: not delivered\n"));
     let long = send("bob", &"x".repeat(5000));
     assert_eq!((long.code, &long.out[..], long.err.lines().count()), (1, "", 1), "{}", long.err);
     // It takes no session with it: alice has left each time.
-    bob.say_line("WHO alice");
-    assert_eq!(bob.hear_line(), "OK alice offline");
+    bob.say("WHO alice");
+    bob.hears("OK alice offline");
 
     drop(bob);
     node.signal(Signal::TERM);
@@ -334,9 +330,7 @@ fn two_users_chat_through_pipes() {
     let chat = |user: &str, peer: &str| {
         Program::start(&mut command(&["chat", user, "--to", peer, "--server", &server]))
     };
-    let mut witness = node.peer(Wire::Tcp);
-    witness.say_line("LOGIN witness");
-    assert!(witness.hear_line().starts_with("OK witness "));
+    let mut witness = Peer::login(node.tcp(), "witness");
     let mut alice = chat("alice", "bob");
     let mut bob = chat("bob", "alice");
     await_presence(&mut witness, "alice", "online 1");
@@ -350,7 +344,7 @@ fn two_users_chat_through_pipes() {
     alice.type_in("/who\n/who carol\n");
     assert_eq!(alice.line(), "* bob is online");
     assert_eq!(alice.line(), "* carol is offline");
-    witness.say_line("SEND alice from a third");
+    witness.say("SEND alice from a third");
     assert_eq!(alice.line(), "witness: from a third");
     alice.type_in("/to carol\nanybody?\n");
     assert_eq!(alice.trouble(), "! carol is not connected: not delivered");
@@ -364,10 +358,11 @@ fn two_users_chat_through_pipes() {
     assert_eq!(bob.end(), Ran::of(0, "", "! alice is not connected: not delivered\n"));
     await_presence(&mut witness, "alice", "offline");
     let mut replaced = chat("witness", "bob");
-    assert!(witness.hear_line().starts_with("OK "), "the reply to its SEND");
-    assert!(witness.hear_line().starts_with("BYE replaced "));
-    let mut newer = node.peer(Wire::WebSocket);
-    newer.say_line("LOGIN witness");
+    // The reply to its SEND.
+    witness.hears_start("OK ");
+    witness.hears_start("BYE replaced ");
+    let mut newer = Peer::connect_websocket(node.http());
+    newer.say("LOGIN witness");
     let ran = replaced.end();
     assert_eq!(ran.code, 1);
     assert!(ran.err.starts_with("pinpost: ") && ran.err.contains("replaced"), "{}", ran.err);
@@ -387,14 +382,8 @@ fn check_wrong(mut command: Command, expected: &[&str]) {
 
 /// Asks until a user's presence is `expected`.
 fn await_presence(peer: &mut Peer, user: &str, expected: &str) {
-    let by = Instant::now() + WAIT_TIME_MAX;
-    loop {
-        peer.say_line(&format!("WHO {user}"));
-        let answer = peer.hear_line();
-        if answer == format!("OK {user} {expected}") {
-            return;
-        }
-        assert!(Instant::now() < by, "{answer}, not {expected}");
-        thread::yield_now();
-    }
+    until(&format!("{user} is {expected}"), || {
+        peer.say(&format!("WHO {user}"));
+        peer.hear() == format!("OK {user} {expected}")
+    });
 }

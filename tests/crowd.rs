@@ -4,18 +4,18 @@
 //! process may have a bounded number. The 10,000 connections at a time are with
 //! a server in a process of its own, since both ends of a connection count.
 
-mod support;
+mod rig;
 
 use std::fs;
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use support::bystanders::Bystanders;
-use support::node::{Child, Node};
-use support::web::Web;
-use support::{Client, delivered, message, until};
+use rig::bystanders::Bystanders;
+use rig::node::Node;
+use rig::peer::{Peer, delivered, message};
+use rig::program::Program;
+use rig::until;
 
 /// Connections at a time, or in all.
 const CROWD: usize = 10_000;
@@ -32,10 +32,10 @@ fn alone() -> MutexGuard<'static, ()> {
 #[test]
 fn ten_thousand_that_say_nothing() {
     let _alone = alone();
-    let server = Child::start(&["--http", "off"]);
-    let bystanders = Bystanders::start(server.tcp);
+    let server = Program::serve(&["--http", "off"]);
+    let bystanders = Bystanders::start(server.tcp());
     let (files, memory) = (server.files(), server.memory());
-    let crowd: Vec<Client> = (0..CROWD).map(|_| Client::connect(server.tcp)).collect();
+    let crowd: Vec<Peer> = (0..CROWD).map(|_| Peer::connect(server.tcp())).collect();
     assert_eq!(server.files(), files + CROWD);
     let each = (server.memory() - memory) / CROWD;
     println!("{each} bytes a silent connection");
@@ -62,22 +62,23 @@ fn a_storm_of_logins() {
                 let mut clients: Vec<_> = lines
                     .into_iter()
                     .map(|(_, user)| {
-                        let mut client = Client::silent(tcp);
+                        let mut client = Peer::silent(tcp);
                         client.say(&format!("LOGIN {user}"));
                         (client, user)
                     })
                     .collect();
-                let web: Vec<Web> = web.iter().map(|(_, user)| Web::login(http, user)).collect();
+                let login = |user: &str| Peer::connect_websocket(http).logged_in(user);
+                let web: Vec<Peer> = web.iter().map(|(_, user)| login(user)).collect();
                 for (client, user) in &mut clients {
-                    client.hears("HELLO ");
-                    client.hears(&format!("OK {user} "));
+                    client.hears_start("HELLO ");
+                    client.hears_start(&format!("OK {user} "));
                 }
                 (clients, web)
             })
         })
         .collect();
     let crowd: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("all come in")).collect();
-    assert_eq!(node.handle.holdings().users, STORM + 2);
+    assert_eq!(node.holdings().users, STORM + 2);
     drop(crowd);
     println!("{:?}", bystanders.noticed_nothing());
     node.settles();
@@ -90,16 +91,16 @@ fn nothing_is_left_of_ten_thousand_that_came_talked_and_went() {
     let node = Node::start(&[]);
     // The reactor and the bystanders have their files open from here on.
     let bystanders = Bystanders::start(node.tcp);
-    drop(Client::login(node.tcp, "first"));
-    until("the first has left", || node.handle.holdings().connections == 2);
+    drop(Peer::login(node.tcp, "first"));
+    until("the first has left", || node.holdings().connections == 2);
     let files = || fs::read_dir("/proc/self/fd").expect("this is Linux").count();
     let files_before = files();
     for _ in 0..CROWD / WAVE {
         wave(&node, WAVE);
-        until("the wave has left", || node.handle.holdings().connections == 2);
+        until("the wave has left", || node.holdings().connections == 2);
         until("its files are closed", || files() == files_before);
     }
-    assert!(node.handle.metrics().accepted.count() >= CROWD as u64);
+    assert!(node.metrics().accepted.count() >= CROWD as u64);
     println!("{:?}", bystanders.noticed_nothing());
     node.settles();
 }
@@ -113,14 +114,14 @@ fn those_who_knock_at_a_full_node_all_the_time() {
     let addr = node.tcp;
     let knock = move || {
         for _ in 0..KNOCKS {
-            let mut client = Client::connect(addr);
-            client.hears("ERR too-many ");
+            let mut client = Peer::connect(addr);
+            client.hears_start("ERR too-many ");
             assert_eq!(client.next(), None);
         }
     };
     let threads: Vec<_> = (0..4).map(|_| thread::spawn(knock)).collect();
     threads.into_iter().for_each(|thread| thread.join().expect("all are told"));
-    assert_eq!(node.handle.metrics().turned_away.count(), 4 * KNOCKS as u64);
+    assert_eq!(node.metrics().turned_away.count(), 4 * KNOCKS as u64);
     println!("{:?}", bystanders.noticed_nothing());
     node.settles();
 }
@@ -128,10 +129,10 @@ fn those_who_knock_at_a_full_node_all_the_time() {
 /// Lets `count` users come, talk in a ring, and go in all the ways there are.
 fn wave(node: &Node, count: usize) {
     let user = |n: usize| format!("user-{}", n % count);
-    let mut crowd: Vec<Visitor> = (0..count)
+    let mut crowd: Vec<Peer> = (0..count)
         .map(|n| match n % 4 {
-            3 => Visitor::Web(Web::login(node.http, &user(n))),
-            _ => Visitor::Tcp(Client::login(node.tcp, &user(n))),
+            3 => Peer::connect_websocket(node.http).logged_in(&user(n)),
+            _ => Peer::login(node.tcp, &user(n)),
         })
         .collect();
     for (n, visitor) in crowd.iter_mut().enumerate() {
@@ -153,61 +154,25 @@ fn wave(node: &Node, count: usize) {
         assert!(lines.iter().any(|line| line.starts_with("ERR unknown-verb ")), "{lines:?}");
     }
     for (n, visitor) in crowd.into_iter().enumerate() {
-        visitor.leave(n, &user(n + 2));
+        leave(visitor, n, &user(n + 2));
     }
 }
 
-/// One of a crowd, by either way in.
-enum Visitor {
-    Tcp(Client),
-    Web(Web),
-}
-
-impl Visitor {
-    fn say(&mut self, lines: &str) {
-        match self {
-            Visitor::Tcp(client) => client.say(lines),
-            Visitor::Web(web) => web.say(lines),
+/// Goes, in one of the ways there are.
+fn leave(mut visitor: Peer, way: usize, other: &str) {
+    match way % 5 {
+        0 => {
+            visitor.say("QUIT");
+            visitor.rest();
         }
-    }
-
-    fn hear(&mut self) -> String {
-        match self {
-            Visitor::Tcp(client) => client.hear(),
-            Visitor::Web(web) => web.hear(),
+        1 => {
+            visitor.half_close();
+            visitor.rest();
         }
-    }
-
-    fn hear_all(self) {
-        match self {
-            Visitor::Tcp(mut client) => drop(client.rest()),
-            Visitor::Web(mut web) => while web.next().is_some() {},
-        }
-    }
-
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Visitor::Tcp(client) => &client.socket,
-            Visitor::Web(web) => &web.socket,
-        }
-    }
-
-    /// Goes, in one of the ways there are.
-    fn leave(mut self, way: usize, other: &str) {
-        match way % 5 {
-            0 => {
-                self.say("QUIT");
-                self.hear_all();
-            }
-            1 => {
-                self.socket().shutdown(Shutdown::Write).expect("the connection is there");
-                self.hear_all();
-            }
-            // Gone in the middle of a line or a frame.
-            2 => self.socket().write_all(&[0x81, 0xfe]).expect("the server reads"),
-            // Gone while messages are on their way, from it and to it.
-            3 => (0..10).for_each(|_| self.say(&format!("SEND {other} {}", "x".repeat(1_000)))),
-            _ => {}
-        }
+        // Gone in the middle of a line or a frame.
+        2 => visitor.stream().write_all(&[0x81, 0xfe]).expect("the node reads"),
+        // Gone while messages are on their way, from it and to it.
+        3 => (0..10).for_each(|_| visitor.say(&format!("SEND {other} {}", "x".repeat(1_000)))),
+        _ => {}
     }
 }

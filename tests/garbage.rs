@@ -4,7 +4,7 @@
 //! `PINPOST_LINES` sets how many lines, `PINPOST_SEED` makes a run again (what
 //! is said, not how the system cuts it into reads).
 
-mod support;
+mod rig;
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,11 +12,11 @@ use std::thread;
 
 use pinpost::proto::CloseReason;
 use pinpost::proto::ErrorCode::{AlreadyIn, BadLine, BadText, LoginFirst, Offline, TooLong, UnknownVerb};
-use support::Client;
-use support::bystanders::Bystanders;
-use support::node::Node;
-use support::random::{Random, seed};
-use support::web::{self, Web};
+use rig::bystanders::Bystanders;
+use rig::node::Node;
+use rig::peer::Peer;
+use rig::random::{Random, seeds};
+use rig::web::{self, Web};
 
 /// Lines of one run, unless `PINPOST_LINES` says otherwise.
 const LINES: usize = 1_000_000;
@@ -31,7 +31,7 @@ const TALKERS: usize = 4;
 fn a_million_lines_of_garbage() {
     let lines = std::env::var("PINPOST_LINES").ok();
     let lines = lines.map_or(LINES, |text| text.parse().expect("a number"));
-    let seed = seed();
+    let seed = seeds(1)[0];
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
     let lives = lines.div_ceil(LINES_PER_CONNECTION);
@@ -52,7 +52,7 @@ fn a_million_lines_of_garbage() {
     let answers: usize = talkers.into_iter().map(|talker| talker.join().expect("all is answered")).sum();
     println!("{lines} lines, {answers} answers, {:?}", bystanders.noticed_nothing());
     node.settles();
-    let metrics = node.handle.metrics();
+    let metrics = node.metrics();
     assert_eq!(metrics.closes(CloseReason::Quit), lives as u64, "nobody was sent away");
     // It is no garbage for the sake of it: all that a session can answer was answered.
     let codes = [BadLine, BadText, TooLong, UnknownVerb, LoginFirst, AlreadyIn, Offline];
@@ -63,8 +63,8 @@ fn a_million_lines_of_garbage() {
 
 /// One connection's worth of garbage over TCP; returns how many lines came back.
 fn live_by_tcp(addr: std::net::SocketAddr, mut random: Random) -> usize {
-    let mut client = Client::connect(addr);
-    let mut socket = client.socket.try_clone().expect("a socket can be cloned");
+    let mut client = Peer::connect(addr);
+    let mut socket = client.writer();
     let writer = thread::spawn(move || {
         let mut out = vec![];
         for n in 0..LINES_PER_CONNECTION {
@@ -88,7 +88,7 @@ fn live_by_tcp(addr: std::net::SocketAddr, mut random: Random) -> usize {
 /// The same as WebSocket messages of several lines, some of them in fragments.
 fn live_by_web(addr: std::net::SocketAddr, mut random: Random) -> usize {
     let mut web = Web::connect(addr);
-    let mut socket = web.socket.try_clone().expect("a socket can be cloned");
+    let mut socket = web.writer();
     let writer = thread::spawn(move || {
         let (mut out, mut message) = (vec![], vec![]);
         let mut lines = 0;
@@ -251,7 +251,7 @@ fn mutate(random: &mut Random, line: &mut Vec<u8>) {
 #[test]
 fn frames_of_garbage() {
     const CONNECTIONS: usize = 300;
-    let seed = seed();
+    let seed = seeds(1)[0];
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
     for n in 0..CONNECTIONS {
@@ -267,8 +267,8 @@ fn frames_of_garbage() {
             }
             out.extend(frame);
         }
-        write(&mut web.socket, &out);
-        web.socket.shutdown(std::net::Shutdown::Write).expect("the connection is there");
+        web.raw(&out);
+        web.stream().shutdown(std::net::Shutdown::Write).expect("the connection is there");
         // It is answered, and closed with a code that tells why.
         let mut code = None;
         while let Some((first, payload)) = web.next() {

@@ -1,21 +1,24 @@
 //! Several nodes, nothing broken: who gets what, in which order, and how fast
 //! senders may be. The other `mesh_*.rs` tell what happens when nodes stumble.
 
-mod mesh_support;
+mod rig;
 
 use std::thread;
 
-use mesh_support::{Node, Person, nodes, pour, stands_still, until};
 use pinpost::cluster::Mesh;
 use pinpost::proto::CloseReason;
+
+use rig::node::{Node, nodes};
+use rig::peer::{Peer, pour};
+use rig::{stands_still, until};
 
 #[test]
 fn a_message_goes_to_the_node_of_its_recipient_only() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
-    let mut carol = Person::login(&c, "carol");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
+    let mut carol = Peer::login(c.tcp, "carol");
     alice.sends("bob", "1", "from a to b");
     bob.hears("MSG alice 1 from a to b");
     alice.sends("carol", "2", "from a to c");
@@ -54,8 +57,8 @@ fn a_message_goes_to_the_node_of_its_recipient_only() {
 fn every_session_gets_every_message_and_the_first_one_counts() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bobs = [&a, &b, &c, &c].map(|node| Person::login(node, "bob"));
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bobs = [&a, &b, &c, &c].map(|node| Peer::login(node.tcp, "bob"));
     alice.finds("bob", "online 4");
     for n in 0..100 {
         alice.sends("bob", &n.to_string(), "hi");
@@ -91,8 +94,8 @@ fn every_session_gets_every_message_and_the_first_one_counts() {
 fn ten_thousand_pipelined_messages_stay_in_order() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
     let writer = alice.writer();
     thread::scope(|scope| {
         scope.spawn(|| pour(writer, "bob", 10_000, 20));
@@ -111,9 +114,9 @@ fn many_senders_on_many_nodes_do_not_cut_off_their_recipient() {
     const EACH: usize = 2_000;
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut bob = Person::login(&c, "bob");
-    let senders: Vec<Person> =
-        (0..20).map(|n| Person::login([&a, &b, &c][n % 3], &format!("sender{n}"))).collect();
+    let mut bob = Peer::login(c.tcp, "bob");
+    let senders: Vec<Peer> =
+        (0..20).map(|n| Peer::login([&a, &b, &c][n % 3].tcp, &format!("sender{n}"))).collect();
     thread::scope(|scope| {
         for mut sender in senders {
             let writer = sender.writer();
@@ -148,10 +151,10 @@ fn many_senders_on_many_nodes_do_not_cut_off_their_recipient() {
 #[test]
 fn a_small_outbox_does_not_cut_off_a_recipient_who_reads() {
     let mesh = Mesh::default();
-    let a = Node::start(&mesh, "a");
-    let b = Node::start_with(&mesh, "b", |config| config.outbox_bytes_max = 4_096);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
+    let [a] = nodes(&mesh);
+    let b = Node::start_in(&mesh, &[("outbox", "4096")]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
     let writer = alice.writer();
     thread::scope(|scope| {
         scope.spawn(|| pour(writer, "bob", 3_000, 200));
@@ -167,8 +170,8 @@ fn a_crowd_of_nodes_at_once_does_not_cut_off_a_recipient_who_reads() {
     let mesh = Mesh::default();
     let nodes = nodes::<13>(&mesh);
     let (home, origins) = nodes.split_first().expect("not empty");
-    let mut bob = Person::login(home, "bob");
-    let mut senders: Vec<Person> = origins.iter().map(|node| Person::login(node, node.id.as_str())).collect();
+    let mut bob = Peer::login(home.tcp, "bob");
+    let mut senders: Vec<Peer> = origins.iter().map(|node| Peer::login(node.tcp, node.id.as_str())).collect();
     for (sender, node) in senders.iter_mut().zip(origins) {
         mesh.hold(&node.id);
         pour(sender.writer(), "bob", EACH, 3_900);
@@ -187,18 +190,18 @@ fn a_crowd_of_nodes_at_once_does_not_cut_off_a_recipient_who_reads() {
 fn a_recipient_who_does_not_read_holds_up_only_who_sends_to_it() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut carol = Person::login(&a, "carol");
-    let mut dave = Person::login(&b, "dave");
-    let mut bob = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut carol = Peer::login(a.tcp, "carol");
+    let mut dave = Peer::login(b.tcp, "dave");
+    let mut bob = Peer::login(b.tcp, "bob");
     // More than the kernel takes for a peer that does not read.
     const COUNT: usize = 6_000;
     let writer = alice.writer();
     thread::scope(|scope| {
         scope.spawn(|| pour(writer, "bob", COUNT, 4_000));
         scope.spawn(|| (0..COUNT).for_each(|n| alice.hears(&format!("@{n} OK {n} delivered"))));
-        until("the sender waits", || stands_still(|| a.handle.holdings().in_flight) > 0);
-        let in_flight = a.handle.holdings().in_flight;
+        until("the sender waits", || stands_still(|| a.holdings().in_flight) > 0);
+        let in_flight = a.holdings().in_flight;
         assert!(in_flight <= 64 * 1024 / 4_000 + 1, "{in_flight} messages are more than 64 KiB");
         carol.sends("dave", "1", "on the same way");
         dave.hears("MSG carol 1 on the same way");

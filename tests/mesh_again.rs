@@ -1,20 +1,24 @@
 //! Messages that are routed again: their recipient moved, their node died, or
 //! presence was wrong. They find their way, or their senders are told the truth.
 
-mod mesh_support;
+mod rig;
 
 use std::thread;
 
-use mesh_support::{Ghost, Node, Person, nodes, pour, stands_still, until};
 use pinpost::cluster::Mesh;
 use pinpost::proto::{CloseReason, Fate};
+
+use rig::ghost::Ghost;
+use rig::node::{Node, nodes};
+use rig::peer::{Peer, pour};
+use rig::{stands_still, until};
 
 #[test]
 fn a_message_finds_a_user_who_moved() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let bob = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let bob = Peer::login(b.tcp, "bob");
     // The lookup is made now, and says b; the message leaves later.
     mesh.hold(&a.id);
     for n in 0..20 {
@@ -22,7 +26,7 @@ fn a_message_finds_a_user_who_moved() {
     }
     alice.heard_all();
     bob.quits();
-    let mut bob = Person::login(&c, "bob");
+    let mut bob = Peer::login(c.tcp, "bob");
     mesh.release(&a.id);
     for n in 0..20 {
         alice.hears(&format!("@{n} OK {n} delivered"));
@@ -47,7 +51,7 @@ fn a_message_finds_a_user_who_moved() {
 fn presence_that_keeps_lying_is_believed_three_times_more() {
     let mesh = Mesh::default();
     let [a] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
+    let mut alice = Peer::login(a.tcp, "alice");
     let ghost = Ghost::join(&mesh, "g");
     ghost.claims("bob");
     alice.say("@1 SEND bob hi");
@@ -67,15 +71,15 @@ fn presence_that_keeps_lying_is_believed_three_times_more() {
     ghost.answers(&last, Fate::Delivered);
     ghost.answers(&last, Fate::NotHere);
     alice.heard_all();
-    assert_eq!(a.handle.holdings().in_flight, 0);
+    assert_eq!(a.holdings().in_flight, 0);
 }
 
 #[test]
 fn only_who_has_a_message_is_believed_about_it() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
     let (ghost, liar) = (Ghost::join(&mesh, "g"), Ghost::join(&mesh, "l"));
     ghost.claims("bob");
     alice.say("@1 SEND bob hi");
@@ -98,14 +102,14 @@ fn only_who_has_a_message_is_believed_about_it() {
 fn what_a_dead_node_had_goes_where_its_recipient_is_now() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut before = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut before = Peer::login(b.tcp, "bob");
     mesh.hold(&b.id);
     for n in 0..100 {
         alice.say(&format!("@{n} SEND bob {n}"));
     }
     (0..100).for_each(|n| before.hears(&format!("MSG alice {n} {n}")));
-    let mut now = Person::login(&c, "bob");
+    let mut now = Peer::login(c.tcp, "bob");
     alice.heard_all();
     mesh.kill(&b.id);
     for n in 0..100 {
@@ -136,8 +140,8 @@ fn what_a_dead_node_had_goes_where_its_recipient_is_now() {
 fn a_dead_node_is_not_missed_while_another_has_the_message() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bobs = [&b, &c].map(|node| Person::login(node, "bob"));
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bobs = [&b, &c].map(|node| Peer::login(node.tcp, "bob"));
     mesh.hold(&b.id);
     mesh.hold(&c.id);
     alice.say("@1 SEND bob hi");
@@ -154,8 +158,8 @@ fn a_dead_node_is_not_missed_while_another_has_the_message() {
 fn a_message_sent_again_over_another_node_is_shown_once() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bobs = [&c, &c, &b].map(|node| Person::login(node, "bob"));
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bobs = [&c, &c, &b].map(|node| Peer::login(node.tcp, "bob"));
     mesh.hold(&b.id);
     mesh.hold(&c.id);
     alice.say("@1 SEND bob hi");
@@ -164,14 +168,14 @@ fn a_message_sent_again_over_another_node_is_shown_once() {
     alice.say("@1 SEND bob hi");
     until("the copies are seen", || c.metrics().duplicates.count() + b.metrics().duplicates.count() == 3);
     mesh.kill(&a.id);
-    let mut alice = Person::connect(&b);
+    let mut alice = Peer::connect(b.tcp);
     alice.say("LOGIN alice");
     alice.say("@1 SEND bob hi");
     mesh.release(&b.id);
     mesh.release(&c.id);
     alice.hears_start("OK alice ");
     alice.hears("@1 OK 1 delivered");
-    bobs.iter_mut().for_each(Person::heard_all);
+    bobs.iter_mut().for_each(Peer::heard_all);
     until("the copies are seen", || c.metrics().duplicates.count() == 4);
     // Another text under the same tag is another message.
     alice.sends("bob", "1", "something else");
@@ -183,8 +187,8 @@ fn unwritten_messages_follow_the_user_to_another_node() {
     const COUNT: usize = 6_000;
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let stuck = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let stuck = Peer::login(b.tcp, "bob");
     let writer = alice.writer();
     thread::scope(|scope| {
         scope.spawn(|| pour(writer, "bob", COUNT, 4_000));
@@ -195,9 +199,9 @@ fn unwritten_messages_follow_the_user_to_another_node() {
                 assert_eq!(*fate, format!("@{n} OK {n} delivered"));
             }
         });
-        until("the outbox is stuck", || stands_still(|| b.handle.holdings().in_flight) > 0);
-        let mut bob = Person::login(&c, "bob");
-        let on_their_way = b.handle.holdings().in_flight;
+        until("the outbox is stuck", || stands_still(|| b.holdings().in_flight) > 0);
+        let mut bob = Peer::login(c.tcp, "bob");
+        let on_their_way = b.holdings().in_flight;
         drop(stuck);
         let first = bob.hears_start("MSG alice ");
         let first: usize = first.split(' ').nth(2).and_then(|n| n.parse().ok()).expect("a number");

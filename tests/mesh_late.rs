@@ -1,22 +1,28 @@
 //! Nodes that are late or cut off: who waits, who does not, and what senders are told.
 
-mod mesh_support;
+mod rig;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use mesh_support::{Node, Person, nodes, pour, until};
 use pinpost::cluster::Mesh;
+
+use rig::node::{Node, nodes};
+use rig::peer::{Peer, pour};
+use rig::until;
+
+/// How long anything may take that waits until a node gives up an answer, after 10 seconds.
+const RECEIPT_TIME_MAX: Duration = Duration::from_secs(14);
 
 #[test]
 fn a_late_receipt_holds_up_its_sender_only() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut carol = Person::login(&a, "carol");
-    let mut bob = Person::login(&b, "bob");
-    let mut dave = Person::login(&c, "dave");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut carol = Peer::login(a.tcp, "carol");
+    let mut bob = Peer::login(b.tcp, "bob");
+    let mut dave = Peer::login(c.tcp, "dave");
     mesh.hold(&b.id);
     alice.say("SEND bob one");
     let shown = bob.hears_start("MSG alice ");
@@ -40,7 +46,7 @@ fn a_late_receipt_holds_up_its_sender_only() {
     alice.hears_start("ERR offline ");
     carol.hears("@3 OK 3 delivered");
     for node in [&a, &b, &c] {
-        until("nothing is in flight", || node.handle.holdings().in_flight == 0);
+        until("nothing is in flight", || node.holdings().in_flight == 0);
         assert_eq!(node.metrics().not_here.count(), 0);
     }
 }
@@ -49,9 +55,9 @@ fn a_late_receipt_holds_up_its_sender_only() {
 fn while_presence_is_late_all_questions_wait_in_order() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
-    let mut late = Person::connect(&a);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
+    let mut late = Peer::connect(a.tcp);
     mesh.hold(&a.id);
     late.say("LOGIN carol");
     late.say("WHO bob");
@@ -102,7 +108,7 @@ fn while_presence_is_late_all_questions_wait_in_order() {
         }
     }
     assert_eq!(next, 100);
-    until("nothing is in flight", || a.handle.holdings().in_flight == 0);
+    until("nothing is in flight", || a.holdings().in_flight == 0);
 }
 
 #[test]
@@ -110,8 +116,8 @@ fn nothing_overtakes_what_waits_for_presence() {
     const COUNT: usize = 5_000;
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
     let writer = alice.writer();
     let answered = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -140,9 +146,9 @@ fn nothing_overtakes_what_waits_for_presence() {
 fn a_node_that_is_cut_off_serves_its_own_users() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut carol = Person::login(&a, "carol");
-    let mut bob = Person::login(&b, "bob");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut carol = Peer::login(a.tcp, "carol");
+    let mut bob = Peer::login(b.tcp, "bob");
     mesh.cut(&a.id);
     alice.say("@1 SEND bob hi");
     alice.hears_start("@1 ERR unavailable ");
@@ -150,7 +156,7 @@ fn a_node_that_is_cut_off_serves_its_own_users() {
     carol.hears("MSG alice 2 we are here");
     alice.say("WHO carol");
     alice.hears_start("ERR unavailable ");
-    let mut late = Person::connect(&a);
+    let mut late = Peer::connect(a.tcp);
     late.say("LOGIN dave");
     late.hears_start("ERR unavailable ");
     bob.heard_all();
@@ -168,11 +174,11 @@ fn a_node_that_is_cut_off_serves_its_own_users() {
 fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
     let mesh = Mesh::default();
     let [a, b, c] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut bob = Person::login(&b, "bob");
-    let mut carol = Person::login(&c, "carol");
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
+    let mut carol = Peer::login(c.tcp, "carol");
     for person in [&mut alice, &mut bob, &mut carol] {
-        person.patient(Duration::from_secs(14));
+        person.patient(RECEIPT_TIME_MAX);
     }
     // Three ways to get no answer: the message is lost, its receipt is late, presence says nothing.
     mesh.cut(&a.id);
@@ -184,8 +190,8 @@ fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
     carol.hears("MSG bob late late");
     carol.say("@asked SEND bob asked");
     carol.say("@who WHO bob");
-    let mut dave = Person::connect(&c);
-    dave.patient(Duration::from_secs(14));
+    let mut dave = Peer::connect(c.tcp);
+    dave.patient(RECEIPT_TIME_MAX);
     dave.say("LOGIN dave");
     bob.hears_start("@lost ERR timeout ");
     bob.hears_start("@late ERR timeout ");
@@ -216,10 +222,10 @@ fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
 fn a_question_whose_answer_was_lost_is_asked_again() {
     let mesh = Mesh::default();
     let [a, b] = nodes(&mesh);
-    let mut alice = Person::login(&a, "alice");
-    let mut carol = Person::login(&a, "carol");
-    let mut bob = Person::login(&b, "bob");
-    alice.patient(Duration::from_secs(14));
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut carol = Peer::login(a.tcp, "carol");
+    let mut bob = Peer::login(b.tcp, "bob");
+    alice.patient(RECEIPT_TIME_MAX);
     mesh.hold(&a.id);
     alice.say("@1 SEND bob one");
     alice.heard_all();
@@ -228,7 +234,7 @@ fn a_question_whose_answer_was_lost_is_asked_again() {
     mesh.heal(&a.id);
     // This one waits behind the question that nobody answers, and is due two sweeps later.
     thread::sleep(Duration::from_secs(2));
-    carol.patient(Duration::from_secs(14));
+    carol.patient(RECEIPT_TIME_MAX);
     carol.say("@2 SEND bob two");
     alice.hears_start("@1 ERR unavailable ");
     carol.hears("@2 OK 2 delivered");

@@ -6,18 +6,21 @@
 //! that schedule again. The schedule follows from the seed alone; what the
 //! threads make of it does not.
 
-mod mesh_support;
+mod rig;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mesh_support::{Node, nodes, until};
 use pinpost::cluster::Mesh;
 use pinpost::proto::NodeId;
+
+use rig::node::{Node, nodes};
+use rig::peer::{Heard, Peer};
+use rig::random::{Random, seeds};
+use rig::until;
 
 /// Users 0 and 1 stay where they are, on nodes that are never killed. 2 and 3
 /// hop and always say goodbye, the others also just hang up.
@@ -32,12 +35,9 @@ const MORTAL: usize = 2;
 
 #[test]
 fn every_message_has_one_fate_and_it_is_true() {
-    let seeds = match std::env::var("PINPOST_SEED") {
-        Ok(seed) => vec![seed.parse().expect("PINPOST_SEED is a number")],
-        Err(_) => (0..3).map(|n| RandomState::new().hash_one(n) >> 40).collect(),
-    };
     // At once: most of a schedule's time is a deadline that nothing happens before.
-    let playing: Vec<_> = seeds.into_iter().map(|seed| (seed, thread::spawn(move || play(seed)))).collect();
+    let playing: Vec<_> =
+        seeds(3).into_iter().map(|seed| (seed, thread::spawn(move || play(seed)))).collect();
     for (seed, playing) in playing {
         match playing.join() {
             Ok(books) => println!("seed {seed}: {books:?}"),
@@ -111,12 +111,12 @@ impl World {
     }
 
     fn connect(&mut self, user: usize, slot: usize) {
-        let mut socket = TcpStream::connect(self.nodes[slot].addr).expect("the node listens");
-        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
-        socket.set_write_timeout(Some(Duration::from_secs(20))).expect("not zero");
-        let heard = BufReader::new(socket.try_clone().expect("a file to spare"));
-        let reader = thread::spawn(move || hear_all(heard));
-        writeln!(socket, "LOGIN user{user}").expect("a fresh socket");
+        let mut peer = Peer::silent(self.nodes[slot].tcp);
+        // Answers that were cut off are given up after 10 seconds.
+        peer.patient(Duration::from_secs(20));
+        peer.say(&format!("LOGIN user{user}"));
+        let socket = peer.writer();
+        let reader = thread::spawn(move || hear_all(peer));
         let node = self.nodes[slot].id.clone();
         self.at[user] = self.links.len();
         self.links.push(Link { user, node, socket, reader, is_answered: true });
@@ -177,7 +177,8 @@ impl World {
     fn kill(&mut self, random: &mut Random) {
         self.mesh.kill(&self.nodes[MORTAL].id);
         self.held[MORTAL] = false;
-        let node = std::mem::replace(&mut self.nodes[MORTAL], Node::start(&self.mesh, "m"));
+        let new = Node::start_in(&self.mesh, &[("node", "m")]);
+        let mut node = std::mem::replace(&mut self.nodes[MORTAL], new);
         for link in self.links.iter_mut().filter(|link| link.node == node.id) {
             link.is_answered = false;
         }
@@ -187,10 +188,8 @@ impl World {
             }
         }
         self.dead.push(thread::spawn(move || {
-            let handle = node.handle.clone();
-            drop(node);
             // What it had in flight went down with it.
-            let held = handle.holdings();
+            let held = node.stop();
             assert_eq!((held.connections, held.users), (0, 0), "a dead node lets go of everybody");
         }));
     }
@@ -216,16 +215,16 @@ impl World {
     }
 }
 
-/// Reads to the end of a connection. One that its node cut short has no end that matters.
-fn hear_all(mut reader: BufReader<TcpStream>) -> Vec<String> {
+/// Hears all up to the end of a connection. One that its node cut short has no end that matters.
+fn hear_all(mut peer: Peer) -> Vec<String> {
     let mut heard = vec![];
     loop {
-        let mut line = String::new();
-        match reader.read_line(&mut line) {
-            Ok(0) => return heard,
-            Ok(_) if line.ends_with('\n') => heard.push(line.trim_end().to_owned()),
-            Ok(_) => return heard,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return heard,
+        match peer.try_hear() {
+            Ok(Heard::Line(line)) => heard.push(line),
+            Ok(Heard::End(_)) => return heard,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                return heard;
+            }
             Err(error) => panic!("the node said nothing more: {error}; before that {:?}", heard.last()),
         }
     }
@@ -279,17 +278,4 @@ fn check(messages: &[(usize, usize)], links: &[(usize, bool, Vec<String>)]) -> B
     }
     assert!(books["OK"] > messages.len() / 20, "too little went well to prove anything: {books:?}");
     books
-}
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, count: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((bits ^ (bits >> 31)) % count as u64) as usize
-    }
 }

@@ -1,29 +1,25 @@
 //! How many sessions a user may have, wherever they are.
 
-mod mesh_support;
+mod rig;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use mesh_support::{Node, Person, SOON, until};
 use pinpost::cluster::Mesh;
 
-fn nodes_with_sessions<const COUNT: usize>(mesh: &Mesh, sessions_max: usize) -> [Node; COUNT] {
-    std::array::from_fn(|n| {
-        let name = char::from(b'a' + n as u8).to_string();
-        Node::start_with(mesh, &name, |config| config.sessions_max = sessions_max)
-    })
-}
+use rig::node::{Node, nodes_with};
+use rig::peer::Peer;
+use rig::until;
 
 #[test]
 fn sessions_are_counted_across_nodes() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes_with_sessions(&mesh, 3);
-    let first = Person::login(&a, "bob");
-    let mut others = [&b, &c].map(|node| Person::login(node, "bob"));
+    let [a, b, c] = nodes_with(&mesh, &[("sessions", "3")]);
+    let first = Peer::login(a.tcp, "bob");
+    let mut others = [&b, &c].map(|node| Peer::login(node.tcp, "bob"));
     for node in [&a, &b, &c] {
-        let mut fourth = Person::connect(node);
+        let mut fourth = Peer::connect(node.tcp);
         fourth.say("LOGIN bob");
         fourth.hears_start("ERR too-many ");
         fourth.heard_all();
@@ -32,23 +28,23 @@ fn sessions_are_counted_across_nodes() {
     others[0].finds("bob", "online 3");
     first.quits();
     others[0].finds("bob", "online 2");
-    let _again = Person::login(&c, "bob");
+    let _again = Peer::login(c.tcp, "bob");
     others[1].finds("bob", "online 3");
 }
 
 #[test]
 fn a_login_replaces_the_session_on_another_node() {
     let mesh = Mesh::default();
-    let [a, b] = nodes_with_sessions(&mesh, 1);
-    let mut alice = Person::login(&a, "alice");
-    let mut first = Person::login(&a, "bob");
-    let mut second = Person::login(&b, "bob");
+    let [a, b] = nodes_with(&mesh, &[("sessions", "1")]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut first = Peer::login(a.tcp, "bob");
+    let mut second = Peer::login(b.tcp, "bob");
     first.hears_start("BYE replaced ");
-    assert_eq!(first.try_hear(), None);
+    assert_eq!(first.next(), None);
     alice.finds("bob", "online 1");
     alice.sends("bob", "1", "hi");
     second.hears("MSG alice 1 hi");
-    let mut third = Person::login(&a, "bob");
+    let mut third = Peer::login(a.tcp, "bob");
     second.hears_start("BYE replaced ");
     alice.sends("bob", "2", "hi");
     third.hears("MSG alice 2 hi");
@@ -58,17 +54,17 @@ fn a_login_replaces_the_session_on_another_node() {
 #[test]
 fn a_session_replaced_before_it_entered_ends_too() {
     let mesh = Mesh::default();
-    let [a, b] = nodes_with_sessions(&mesh, 1);
-    let mut early = Person::connect(&a);
+    let [a, b] = nodes_with(&mesh, &[("sessions", "1")]);
+    let mut early = Peer::connect(a.tcp);
     mesh.hold(&a.id);
     early.say("LOGIN bob");
     until("presence has it", || mesh.users() == 1);
-    let mut late = Person::login(&b, "bob");
+    let mut late = Peer::login(b.tcp, "bob");
     mesh.release(&a.id);
     early.hears_start("OK bob ");
     early.hears_start("BYE replaced ");
-    assert_eq!(early.try_hear(), None);
-    let mut alice = Person::login(&a, "alice");
+    assert_eq!(early.next(), None);
+    let mut alice = Peer::login(a.tcp, "alice");
     alice.sends("bob", "1", "hi");
     late.hears("MSG alice 1 hi");
     late.heard_all();
@@ -81,17 +77,17 @@ fn a_session_replaced_before_it_entered_ends_too() {
 /// Many logins of one user race over two nodes; when all is quiet, one session is left.
 fn race(presence_is_late: bool) {
     let mesh = Mesh::default();
-    let [a, b] = nodes_with_sessions(&mesh, 1);
+    let [a, b] = nodes_with(&mesh, &[("sessions", "1")]);
     let over = AtomicBool::new(false);
-    let racers: Vec<Person> = thread::scope(|scope| {
+    let racers: Vec<Peer> = thread::scope(|scope| {
         let racing = [&a, &b].map(|node| {
-            scope.spawn(|| -> Vec<Person> {
+            scope.spawn(|| -> Vec<Peer> {
                 let race = |_| {
-                    let mut person = Person::connect(node);
+                    let mut person = Peer::connect(node.tcp);
                     person.say("LOGIN bob");
                     person
                 };
-                let mut people: Vec<Person> = (0..200).map(race).collect();
+                let mut people: Vec<Peer> = (0..200).map(race).collect();
                 people.iter_mut().for_each(|person| drop(person.hears_start("OK bob ")));
                 people
             })
@@ -112,15 +108,14 @@ fn race(presence_is_late: bool) {
         racers.into_iter().flat_map(|racers| racers.expect("no login fails")).collect()
     });
     until("one is left", || {
-        let open = [&a, &b].map(|node| node.handle.holdings().users);
+        let open = [&a, &b].map(|node| node.holdings().users);
         mesh.users() == 1 && open.iter().sum::<usize>() == 1
     });
-    let mut alice = Person::login(&a, "alice");
+    let mut alice = Peer::login(a.tcp, "alice");
     alice.finds("bob", "online 1");
     alice.sends("bob", "1", "who is left?");
     let mut left = 0;
     for mut racer in racers {
-        racer.patient(SOON);
         let line = racer.hear();
         if line == "MSG alice 1 who is left?" {
             left += 1;

@@ -4,16 +4,17 @@
 //! `<!-- settings -->`. The conversation runs against a real node. The Rust
 //! code of the page is tested elsewhere: `src/lib.rs` makes a doctest of it.
 
+mod rig;
+
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
-use pinpost::config::{Config, SETTINGS};
+use pinpost::config::SETTINGS;
 use pinpost::proto::{CloseReason, ErrorCode, Verb};
-use pinpost::server::Server;
+
+use rig::node::Node;
+use rig::peer::{Heard, Peer};
 
 #[test]
 fn the_settings_are_those_of_the_code() {
@@ -123,33 +124,23 @@ fn every_example_and_every_test_is_named() {
 
 #[test]
 fn the_conversation_goes_as_shown() {
-    let server = Server::bind(&Config::ephemeral()).expect("loopback has free ports");
-    let addr = server.tcp_addrs()[0];
-    let handle = server.handle();
-    let node = std::thread::spawn(|| smol::block_on(server.run()));
-    let mut people: HashMap<String, BufReader<TcpStream>> = HashMap::new();
+    let node = Node::start(&[]);
+    // Behind the node, so that they are gone before it ends: one who stays would be waited for.
+    let mut people: HashMap<String, Peer> = HashMap::new();
     let text = section("conversation: tests/readme.rs runs it");
     let block = text.split("```").nth(1).expect("a block behind the marker");
     for line in block.lines().skip(1) {
         let (name, said) = line.split_once(' ').expect("NAME> or NAME<, and a line");
         let (name, way) = name.split_at(name.len() - 1);
-        let person = people.entry(name.to_owned()).or_insert_with(|| {
-            let socket = TcpStream::connect(addr).expect("the node listens");
-            socket.set_read_timeout(Some(Duration::from_secs(10))).expect("not zero");
-            BufReader::new(socket)
-        });
+        let person = people.entry(name.to_owned()).or_insert_with(|| Peer::silent(node.tcp));
         if way == ">" {
-            writeln!(person.get_mut(), "{said}").expect("the node reads");
+            person.say(said);
             continue;
         }
-        let mut heard = String::new();
-        person.read_line(&mut heard).unwrap_or_else(|error| panic!("{line}: {error}"));
-        assert!(is_like(heard.trim_end_matches('\n'), said), "expected {line}, heard {heard}");
+        let heard = person.try_hear().unwrap_or_else(|error| panic!("{line}: {error}"));
+        let Heard::Line(heard) = heard else { panic!("{line}: the connection ended") };
+        assert!(is_like(&heard, said), "expected {line}, heard {heard}");
     }
-    // A person who stays would be waited for.
-    drop(people);
-    handle.drain();
-    node.join().expect("the node does not panic");
 }
 
 /// Compares word by word; `<anything>` stands for one word. What people read behind a `BYE` is left out.

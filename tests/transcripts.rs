@@ -9,14 +9,17 @@ mod rig;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Shutdown;
 use std::path::Path;
 
+use pinpost::cluster::Mesh;
 use pinpost::config::Config;
 use pinpost::proto::{CloseReason, ErrorCode, Verb};
 use pinpost::server::Holdings;
 
+use rig::node::Node;
+use rig::peer::{Heard, Peer, Wire};
 use rig::script::{Bound, NodeStep, Script, What};
-use rig::{Heard, Nodes, Peer, Wire};
 
 /// Where and over what a file runs.
 #[derive(Clone, Copy)]
@@ -155,8 +158,9 @@ fn run(script: &Script, variant: Variant) -> Result<(), String> {
     for (name, value) in &script.settings {
         config.set(name, value).map_err(|error| format!("{}: {error}", script.name))?;
     }
-    let nodes = Nodes::start(&config, variant.nodes);
-    let mut run = Run { script, variant, nodes, connections: vec![], bound: Bound::default() };
+    let mesh = (variant.nodes > 1).then(Mesh::default);
+    let nodes = (0..variant.nodes).map(|_| Node::run(&config, mesh.as_ref())).collect();
+    let mut run = Run { script, variant, connections: vec![], nodes, mesh, bound: Bound::default() };
     let mut last = 0;
     let place = |number: usize| format!("{}:{number}, {}", script.name, variant.name);
     for step in &script.steps {
@@ -173,7 +177,9 @@ struct Run<'a> {
     variant: Variant,
     /// Before the nodes, so that these are gone when the nodes are stopped.
     connections: Vec<Connection>,
-    nodes: Nodes,
+    nodes: Vec<Node>,
+    /// What several nodes talk over.
+    mesh: Option<Mesh>,
     bound: Bound,
 }
 
@@ -191,24 +197,24 @@ impl Run<'_> {
         match what {
             What::Say(who, line) => {
                 let line = self.bound.fill(line);
-                self.open_connection(who)?.peer.say(&line).map_err(|error| error.to_string())
+                self.open_connection(who)?.peer.try_say(&line).map_err(|error| error.to_string())
             }
             What::SayRaw(who, bytes) => {
                 let bytes = self.bound.fill(bytes);
-                self.open_connection(who)?.peer.say_raw(&bytes).map_err(|error| error.to_string())
+                self.open_connection(who)?.peer.try_raw(&bytes).map_err(|error| error.to_string())
             }
             What::SayBinary(who, bytes) => {
-                self.open_connection(who)?.peer.say_binary(bytes).map_err(|error| error.to_string())
+                self.open_connection(who)?.peer.try_binary(bytes).map_err(|error| error.to_string())
             }
             What::HalfClose(who) => {
                 let connection = self.open_connection(who)?;
                 connection.is_half_closed = true;
-                connection.peer.half_close().map_err(|error| error.to_string())
+                connection.peer.stream().shutdown(Shutdown::Write).map_err(|error| error.to_string())
             }
             What::Hear(who, pattern) => {
-                let heard = self.open_connection(who)?.peer.hear();
+                let heard = self.open_connection(who)?.peer.try_hear();
                 match &heard {
-                    Ok(Heard::Line(line)) if pattern.matches(line, &mut self.bound) => Ok(()),
+                    Ok(Heard::Line(line)) if pattern.matches(line.as_bytes(), &mut self.bound) => Ok(()),
                     _ => Err(format!("  expected: the line above, got: {}", told(&heard))),
                 }
             }
@@ -216,13 +222,13 @@ impl Run<'_> {
                 let code = *code;
                 let connection = self.open_connection(who)?;
                 connection.has_ended = true;
-                match connection.peer.hear() {
+                match connection.peer.try_hear() {
                     Ok(Heard::End(got)) if code.is_none() || got.is_none() || got == code => Ok(()),
                     heard => Err(format!("  expected: the end, got: {}", told(&heard))),
                 }
             }
             What::Drain => {
-                self.nodes.drain();
+                self.nodes.iter().for_each(Node::drain);
                 Ok(())
             }
             What::Node(who, step) => self.node_step(who, *step),
@@ -231,8 +237,8 @@ impl Run<'_> {
 
     fn node_step(&mut self, who: &str, step: NodeStep) -> Result<(), String> {
         let at = self.connections.iter().position(|connection| connection.name == who);
-        let id = self.nodes.nth(at.ok_or("no such connection")?).id();
-        let mesh = self.nodes.mesh.as_ref().ok_or("this takes a mesh: only=mesh")?;
+        let id = &self.node(at.ok_or("no such connection")?).id;
+        let mesh = self.mesh.as_ref().ok_or("this takes a mesh: only=mesh")?;
         match step {
             NodeStep::Cut => mesh.cut(id),
             NodeStep::Heal => mesh.heal(id),
@@ -243,18 +249,24 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The node of the connection number `n`: round robin.
+    fn node(&self, n: usize) -> &Node {
+        &self.nodes[n % self.nodes.len()]
+    }
+
     /// The connection of this name, opened at its first mention.
     fn open_connection(&mut self, name: &str) -> Result<&mut Connection, String> {
         let count = self.connections.len();
         let at = self.connections.iter().position(|connection| connection.name == name).unwrap_or(count);
         if at == count {
-            let node = self.nodes.nth(count);
+            let node = self.node(count);
             let wire = self.variant.wires[count % self.variant.wires.len()];
-            let mut peer = Peer::open(node, wire).map_err(|error| format!("  connecting: {error}"))?;
+            let addr = if wire == Wire::Tcp { node.tcp } else { node.http };
+            let mut peer = Peer::try_open(addr, wire).map_err(|error| format!("  connecting: {error}"))?;
             if !self.script.has_hello {
-                let hello = format!("HELLO pinpost 1 {}", node.id().as_str());
-                let heard = peer.hear();
-                if !matches!(&heard, Ok(Heard::Line(line)) if line == hello.as_bytes()) {
+                let hello = format!("HELLO pinpost 1 {}", node.id.as_str());
+                let heard = peer.try_hear();
+                if !matches!(&heard, Ok(Heard::Line(line)) if *line == hello) {
                     return Err(format!("  expected: {hello}, got: {}", told(&heard)));
                 }
             }
@@ -275,17 +287,19 @@ impl Run<'_> {
                 return Err(format!("  {name} was half closed, and its end is not expected"));
             }
             let ping = format!("PING is anything left for {name}");
-            let said = connection.peer.say(ping.as_bytes());
+            let said = connection.peer.try_say(ping.as_bytes());
             said.map_err(|error| format!("  {name} came to its end: {error}"))?;
-            let heard = connection.peer.hear();
+            let heard = connection.peer.try_hear();
             let pong = ping.replacen('I', "O", 1);
-            if !matches!(&heard, Ok(Heard::Line(line)) if line == pong.as_bytes()) {
+            if !matches!(&heard, Ok(Heard::Line(line)) if *line == pong) {
                 return Err(format!("  left for {name}, which nothing expects: {}", told(&heard)));
             }
         }
         // Otherwise the nodes would wait for them.
         self.connections.clear();
-        match self.nodes.stop().iter().find(|holdings| **holdings != Holdings::default()) {
+        self.nodes.iter().for_each(Node::drain);
+        let left: Vec<Holdings> = self.nodes.iter_mut().map(Node::stop).collect();
+        match left.iter().find(|holdings| **holdings != Holdings::default()) {
             Some(holdings) => Err(format!("  left in a node: {holdings:?}")),
             None => Ok(()),
         }
@@ -294,7 +308,7 @@ impl Run<'_> {
 
 fn told(heard: &std::io::Result<Heard>) -> String {
     match heard {
-        Ok(Heard::Line(line)) => shown(line),
+        Ok(Heard::Line(line)) => shown(line.as_bytes()),
         Ok(Heard::End(None)) => "the end".to_owned(),
         Ok(Heard::End(Some(code))) => format!("the end, with the code {code}"),
         Err(error) => error.to_string(),

@@ -4,10 +4,16 @@
 //! other, and ends with a look at what the server is left with. Crowds are in
 //! `tests/crowd.rs`, random lines in `tests/garbage.rs`.
 
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../rig/mod.rs"]
+mod rig;
 
 mod flow;
 mod slow;
 mod tcp;
 mod web;
+
+use std::time::Duration;
+
+/// How long anything may take that waits until a node cuts a peer off: that is 5 seconds
+/// after the last thing that it read, and the kernels have much to move before.
+const CUT_TIME_MAX: Duration = Duration::from_secs(20);

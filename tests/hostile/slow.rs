@@ -8,10 +8,13 @@ use std::thread;
 
 use pinpost::proto::CloseReason;
 
-use crate::support::bystanders::Bystanders;
-use crate::support::node::{Child, Node};
-use crate::support::web::{CLOSE, PING, PONG, TEXT, Web, frame};
-use crate::support::{Client, DEADLINE, delivered, message, until};
+use crate::CUT_TIME_MAX;
+use crate::rig::bystanders::Bystanders;
+use crate::rig::node::Node;
+use crate::rig::peer::{Peer, delivered, message};
+use crate::rig::program::{Growth, Program};
+use crate::rig::web::{CLOSE, PING, PONG, TEXT, Web, frame};
+use crate::rig::{until, until_in};
 
 /// The length of a message of a flood.
 const TEXT_BYTES: usize = 1_000;
@@ -26,7 +29,8 @@ fn flood(
     window: usize,
     told: &mpsc::Sender<()>,
 ) -> (Vec<String>, Vec<String>) {
-    let mut client = Client::login(addr, user);
+    let mut client = Peer::login(addr, user);
+    client.patient(CUT_TIME_MAX);
     let text = "x".repeat(TEXT_BYTES);
     let (mut sent, mut good, mut bad) = (0, vec![], vec![]);
     loop {
@@ -61,12 +65,21 @@ fn ids_by_sender(lines: &[String]) -> HashMap<String, Vec<String>> {
     ids
 }
 
+/// Waits until the user `mute` is offline, and looks at the memory on the way.
+fn until_mute_is_cut_off(watcher: &mut Peer, growth: &mut Growth<'_>) {
+    until_in(CUT_TIME_MAX, "mute is cut off", || {
+        growth.look();
+        watcher.say("WHO mute");
+        watcher.hears_start("OK mute ") == "OK mute offline"
+    });
+}
+
 #[test]
 fn one_that_never_reads_while_ten_send_to_it() {
     const SENDERS: usize = 10;
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut stuck = Client::login(node.tcp, "stuck");
+    let mut stuck = Peer::login(node.tcp, "stuck");
     let (told, is_told) = mpsc::channel();
     let addr = node.tcp;
     let senders: Vec<_> = (0..SENDERS)
@@ -74,9 +87,9 @@ fn one_that_never_reads_while_ten_send_to_it() {
         .map(|(user, told)| thread::spawn(move || (flood(addr, &user, "stuck", 200, &told), user)))
         .collect();
     for _ in 0..SENDERS {
-        is_told.recv_timeout(DEADLINE).expect("every sender is told that it was cut off");
+        is_told.recv_timeout(CUT_TIME_MAX).expect("every sender is told that it was cut off");
     }
-    assert_eq!(node.handle.metrics().closes(CloseReason::Slow), 1);
+    assert_eq!(node.metrics().closes(CloseReason::Slow), 1);
     // Only now does it look: what the kernel had, one line that was begun, and why.
     let lines = stuck.rest();
     assert!(lines.last().is_some_and(|line| line.starts_with("BYE slow ")), "{:?}", lines.last());
@@ -98,7 +111,7 @@ fn a_websocket_that_never_reads() {
     let (told, is_told) = mpsc::channel();
     let addr = node.tcp;
     let sender = thread::spawn(move || flood(addr, "sender", "stuck", 1_000, &told));
-    is_told.recv_timeout(DEADLINE).expect("the sender is told that it was cut off");
+    is_told.recv_timeout(CUT_TIME_MAX).expect("the sender is told that it was cut off");
     let frames: Vec<_> = std::iter::from_fn(|| stuck.next()).collect();
     let (last, lines) = frames.split_last().expect("there was something to read");
     assert_eq!(*last, (CLOSE, 1008_u16.to_be_bytes().to_vec()));
@@ -116,27 +129,23 @@ fn a_websocket_that_never_reads() {
 
 #[test]
 fn a_websocket_that_pings_and_never_reads() {
-    let server = Child::start(&[]);
-    let bystanders = Bystanders::start(server.tcp);
-    let mut watcher = Client::login(server.tcp, "watcher");
-    let mut mute = Web::login(server.http.expect("it serves HTTP"), "mute");
-    let before = server.memory();
+    let server = Program::serve(&[]);
+    let bystanders = Bystanders::start(server.tcp());
+    let mut watcher = Peer::login(server.tcp(), "watcher");
+    let mut mute = Web::login(server.http(), "mute");
+    mute.patient(CUT_TIME_MAX);
+    let mut growth = server.growth();
     let pings: Vec<u8> = (0..100).flat_map(|n| frame(PING, &[b'x'; 125][n..])).collect();
-    let mut socket = mute.socket.try_clone().expect("a socket can be cloned");
+    let mut socket = mute.writer();
     let pinging = thread::spawn(move || while socket.write_all(&pings).is_ok() {});
-    let mut most = before;
-    until("the server has cut it", || {
-        most = most.max(server.memory());
-        watcher.say("WHO mute");
-        watcher.hears("OK mute ") == "OK mute offline"
-    });
+    until_mute_is_cut_off(&mut watcher, &mut growth);
     let frames: Vec<_> = std::iter::from_fn(|| mute.next()).collect();
     let [pongs @ .., (TEXT, bye), (CLOSE, code)] = &frames[..] else { panic!("no last words") };
     assert!(bye.starts_with(b"BYE slow ") && *code == 1008_u16.to_be_bytes());
     for (n, pong) in pongs.iter().enumerate() {
         assert_eq!((pong.0, pong.1.len()), (PONG, 125 - n % 100));
     }
-    assert!(most - before < 2 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    growth.is_below(2 << 20);
     drop(mute);
     pinging.join().expect("no panic");
     bystanders.noticed_nothing();
@@ -147,21 +156,22 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
     const MESSAGES: usize = 3_000;
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut stuck = Client::login(node.tcp, "both");
-    let mut sender = Client::login(node.tcp, "sender");
+    let mut stuck = Peer::login(node.tcp, "both");
+    let mut sender = Peer::login(node.tcp, "sender");
+    sender.patient(CUT_TIME_MAX);
     let text = "x".repeat(3_000);
     // More than the kernel and the outbox hold together, so that some of it waits in its sender's socket.
     let lines: String = (0..MESSAGES).map(|n| format!("SEND both {n} {text}\n")).collect();
-    let mut writer = sender.socket.try_clone().expect("a socket can be cloned");
+    let mut writer = sender.writer();
     let writer = thread::spawn(move || writer.write_all(lines.as_bytes()));
     let outbox_bytes = 256 * 1024;
     // For more than a moment: the kernels may still move what they hold from one end to the other.
     let mut looks = 0;
     until("the first session's outbox is full", || {
-        looks = if node.handle.holdings().in_flight >= outbox_bytes / 3_100 { looks + 1 } else { 0 };
+        looks = if node.holdings().in_flight >= outbox_bytes / 3_100 { looks + 1 } else { 0 };
         looks == 50
     });
-    let mut second = Client::login(node.tcp, "both");
+    let mut second = Peer::login(node.tcp, "both");
     let number = |line: &str| -> Option<usize> { message(line)?.2.split_once(' ')?.0.parse().ok() };
     let reader = thread::spawn(move || {
         let mut numbers = vec![];
@@ -170,7 +180,7 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
         }
         (numbers, second)
     });
-    until("the first session is cut off", || node.handle.metrics().closes(CloseReason::Slow) == 1);
+    until_in(CUT_TIME_MAX, "the first session is cut off", || node.metrics().closes(CloseReason::Slow) == 1);
     let lines = stuck.rest();
     assert!(lines.last().is_some_and(|line| line.starts_with("BYE slow ")), "{:?}", lines.last());
     let first: Vec<usize> = lines.iter().filter_map(|line| number(line)).collect();
@@ -184,7 +194,7 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
     let begin = second_had[0];
     assert!(begin <= first.len(), "nothing between {} and {begin} is lost", first.len());
     assert_eq!(second_had, (begin..MESSAGES).collect::<Vec<_>>());
-    assert!(node.handle.metrics().rerouted.count() > 0, "the outbox of the first was handed on");
+    assert!(node.metrics().rerouted.count() > 0, "the outbox of the first was handed on");
     bystanders.noticed_nothing();
     drop((sender, second));
     node.settles();
@@ -194,43 +204,39 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
 fn senders_learn_that_a_session_died_with_their_messages() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let stuck = Client::login(node.tcp, "stuck");
+    let stuck = Peer::login(node.tcp, "stuck");
     let (told, is_told) = mpsc::channel();
     let addr = node.tcp;
     let sender = thread::spawn(move || flood(addr, "sender", "stuck", 100, &told));
-    until("messages wait in the outbox", || node.handle.holdings().in_flight >= 100);
+    until("messages wait in the outbox", || node.holdings().in_flight >= 100);
     // Unread input: the kernel resets the connection.
     drop(stuck);
-    is_told.recv_timeout(DEADLINE).expect("the sender is told");
+    is_told.recv_timeout(CUT_TIME_MAX).expect("the sender is told");
     let (_, bad) = sender.join().expect("a sender is told the fate of every message");
     assert!(bad.len() <= 100);
-    assert_eq!(node.handle.metrics().closes(CloseReason::Slow), 0);
+    assert_eq!(node.metrics().closes(CloseReason::Slow), 0);
     bystanders.noticed_nothing();
     node.settles();
 }
 
 #[test]
 fn one_that_asks_and_never_reads_the_answers_is_stopped_and_cut() {
-    let server = Child::start(&[]);
-    let bystanders = Bystanders::start(server.tcp);
-    let mut watcher = Client::login(server.tcp, "watcher");
-    let mut mute = Client::login(server.tcp, "mute");
-    let before = server.memory();
+    let server = Program::serve(&[]);
+    let bystanders = Bystanders::start(server.tcp());
+    let mut watcher = Peer::login(server.tcp(), "watcher");
+    let mut mute = Peer::login(server.tcp(), "mute");
+    mute.patient(CUT_TIME_MAX);
+    let mut growth = server.growth();
     // Answers of many lengths, so that the socket blocks within a line.
     let questions: String = (0..200).map(|n| format!("PING {}\n", "x".repeat(n * 19))).collect();
-    let mut socket = mute.socket.try_clone().expect("a socket can be cloned");
+    let mut socket = mute.writer();
     let asking = thread::spawn(move || {
         // Ends when the server does not take more for good.
         while socket.write_all(questions.as_bytes()).is_ok() {}
     });
-    let mut most = before;
     // It reads a little, so that the outbox fills, moves and fills again.
     let mut lines: Vec<String> = (0..2_000).map(|_| mute.hear()).collect();
-    until("the server has cut it", || {
-        most = most.max(server.memory());
-        watcher.say("WHO mute");
-        watcher.hears("OK mute ") == "OK mute offline"
-    });
+    until_mute_is_cut_off(&mut watcher, &mut growth);
     lines.append(&mut mute.rest());
     let (last, answers) = lines.split_last().expect("there was something to read");
     assert!(last.starts_with("BYE slow "), "{last:?}");
@@ -238,7 +244,7 @@ fn one_that_asks_and_never_reads_the_answers_is_stopped_and_cut() {
         let expected = "x".repeat(n % 200 * 19);
         assert_eq!(line.strip_prefix("PONG").map(str::trim_start), Some(&expected[..]), "answer {n}");
     }
-    assert!(most - before < 2 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    growth.is_below(2 << 20);
     drop(mute);
     asking.join().expect("no panic");
     bystanders.noticed_nothing();

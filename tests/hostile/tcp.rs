@@ -4,34 +4,35 @@ use std::collections::HashSet;
 
 use pinpost::proto::CloseReason;
 
-use crate::support::bystanders::Bystanders;
-use crate::support::node::{Child, Node};
-use crate::support::{Client, delivered, message, until};
+use crate::rig::bystanders::Bystanders;
+use crate::rig::node::Node;
+use crate::rig::peer::{Peer, delivered, message};
+use crate::rig::program::Program;
+use crate::rig::until;
 
 const IAC: u8 = 255;
 
 #[test]
 fn a_line_of_100_mb_costs_no_memory() {
-    let server = Child::start(&[]);
-    let bystanders = Bystanders::start(server.tcp);
+    let server = Program::serve(&[]);
+    let bystanders = Bystanders::start(server.tcp());
     // The second is a telnet command that does not end, and swallows whatever comes.
     for start in [&b"@t SEND bob "[..], &[b'@', b't', b' ', IAC, 250]] {
-        let mut client = Client::connect(server.tcp);
-        let before = server.memory();
-        let mut most = before;
+        let mut client = Peer::connect(server.tcp());
+        let mut growth = server.growth();
         let piece = vec![b'x'; 1 << 20];
         client.raw(start);
         for n in 0..100 {
             client.raw(&piece);
             if n % 5 == 0 {
-                most = most.max(server.memory());
+                growth.look();
             }
         }
         client.raw(b"\nPING still here\n");
-        client.hears("@t ERR too-long ");
-        client.hears("PONG still here");
-        most = most.max(server.memory());
-        assert!(most - before < 1 << 20, "memory grew by {} KiB", (most - before) / 1024);
+        client.hears_start("@t ERR too-long ");
+        client.hears_start("PONG still here");
+        growth.look();
+        growth.is_below(1 << 20);
     }
     bystanders.noticed_nothing();
 }
@@ -40,10 +41,10 @@ fn a_line_of_100_mb_costs_no_memory() {
 fn a_half_closed_socket_gets_its_answers() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut bob = Client::login(node.tcp, "bob");
-    let mut alice = Client::connect(node.tcp);
+    let mut bob = Peer::login(node.tcp, "bob");
+    let mut alice = Peer::connect(node.tcp);
     alice.raw(b"LOGIN alice\nSEND bob one\nSEND nobody two\nSEND bob three\nPING four\nPING without an end");
-    alice.hush();
+    alice.half_close();
     let lines = alice.rest();
     let starts = ["OK alice ", "OK ", "ERR offline ", "OK ", "PONG four"];
     assert_eq!(lines.len(), starts.len(), "{lines:?}");
@@ -54,14 +55,14 @@ fn a_half_closed_socket_gets_its_answers() {
         assert_eq!(message(&bob.hear()).expect("a message").2, text);
     }
     // One that closes its half without a word, and one that goes on being written to.
-    let mut nobody = Client::connect(node.tcp);
-    nobody.hush();
+    let mut nobody = Peer::connect(node.tcp);
+    nobody.half_close();
     assert_eq!(nobody.next(), None);
-    bob.hush();
+    bob.half_close();
     assert_eq!(bob.next(), None);
-    let mut carol = Client::login(node.tcp, "carol");
+    let mut carol = Peer::login(node.tcp, "carol");
     carol.say("SEND bob too late");
-    carol.hears("ERR offline ");
+    carol.hears_start("ERR offline ");
     drop(carol);
     bystanders.noticed_nothing();
     node.settles();
@@ -71,8 +72,8 @@ fn a_half_closed_socket_gets_its_answers() {
 fn bytes_that_are_not_text_reach_nobody() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut victim = Client::login(node.tcp, "victim");
-    let mut client = Client::login(node.tcp, "client");
+    let mut victim = Peer::login(node.tcp, "victim");
+    let mut client = Peer::login(node.tcp, "client");
     let texts: &[&[u8]] = &[
         b"\x80",
         b"\xc3(",
@@ -96,13 +97,13 @@ fn bytes_that_are_not_text_reach_nobody() {
     ];
     for text in texts {
         client.raw(&[b"@t SEND victim ", *text, b" end\n"].concat());
-        client.hears("@t ERR bad-text ");
+        client.hears_start("@t ERR bad-text ");
         client.raw(&[b"CAST victim ", *text, b" end\n"].concat());
-        client.hears("ERR bad-text ");
+        client.hears_start("ERR bad-text ");
         // Nor can anybody be called so.
-        let mut named = Client::connect(node.tcp);
+        let mut named = Peer::connect(node.tcp);
         named.raw(&[b"LOGIN a", *text, b"b\n"].concat());
-        named.hears("ERR bad-text ");
+        named.hears_start("ERR bad-text ");
     }
     // What is text is carried byte for byte: tabs, spaces, all scripts, right to left, joined.
     let fine = "  a\tb  \u{5c0f}\u{660e} \u{1f468}\u{200d}\u{1f469} \u{627}\u{644} e\u{301} ";
@@ -118,8 +119,8 @@ fn bytes_that_are_not_text_reach_nobody() {
 fn telnet_negotiation_is_not_part_of_lines() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut victim = Client::login(node.tcp, "victim");
-    let mut telnet = Client::connect(node.tcp);
+    let mut victim = Peer::login(node.tcp, "victim");
+    let mut telnet = Peer::connect(node.tcp);
     // What a telnet client says first, a window size that holds an LF, and commands within words.
     let mut input = vec![];
     for option in [1, 3, 24, 31, 39] {
@@ -134,13 +135,13 @@ fn telnet_negotiation_is_not_part_of_lines() {
     for byte in input {
         telnet.raw(&[byte]);
     }
-    telnet.hears("OK telnet ");
+    telnet.hears_start("OK telnet ");
     assert!(delivered(&telnet.hear()).is_some());
     assert_eq!(message(&victim.hear()).expect("a message").2, "hello");
     // The byte 255 itself, and a command that is none.
     for command in [&[IAC, IAC][..], &[IAC, b'A']] {
         telnet.raw(&[b"SEND victim ", command, b"\n"].concat());
-        telnet.hears("ERR bad-text ");
+        telnet.hears_start("ERR bad-text ");
     }
     drop((victim, telnet));
     bystanders.noticed_nothing();
@@ -151,20 +152,20 @@ fn telnet_negotiation_is_not_part_of_lines() {
 fn a_full_node_turns_others_away_until_one_leaves() {
     let node = Node::start(&[("connections", "10")]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut inside: Vec<Client> = (0..8).map(|_| Client::connect(node.tcp)).collect();
-    let mut eleventh = Client::connect(node.tcp);
-    eleventh.hears("ERR too-many ");
+    let mut inside: Vec<Peer> = (0..8).map(|_| Peer::connect(node.tcp)).collect();
+    let mut eleventh = Peer::connect(node.tcp);
+    eleventh.hears_start("ERR too-many ");
     assert_eq!(eleventh.next(), None);
-    assert_eq!(node.handle.metrics().turned_away.count(), 1);
+    assert_eq!(node.metrics().turned_away.count(), 1);
     let mut leaving = inside.pop().expect("eight are inside");
     leaving.say("QUIT");
-    leaving.hears("BYE quit");
+    leaving.hears_start("BYE quit");
     assert_eq!(leaving.next(), None);
     drop(leaving);
-    until("the one has left", || node.handle.holdings().connections == 9);
-    inside.push(Client::login(node.tcp, "late"));
-    let mut another = Client::connect(node.tcp);
-    another.hears("ERR too-many ");
+    until("the one has left", || node.holdings().connections == 9);
+    inside.push(Peer::login(node.tcp, "late"));
+    let mut another = Peer::connect(node.tcp);
+    another.hears_start("ERR too-many ");
     drop(inside);
     bystanders.noticed_nothing();
     node.settles();
@@ -174,18 +175,18 @@ fn a_full_node_turns_others_away_until_one_leaves() {
 fn those_who_do_not_log_in_are_sent_away() {
     let node = Node::start(&[("login-timeout", "300ms")]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut silent: Vec<Client> = (0..200).map(|_| Client::connect(node.tcp)).collect();
+    let mut silent: Vec<Peer> = (0..200).map(|_| Peer::connect(node.tcp)).collect();
     // Talking is not logging in.
     for client in &mut silent[..50] {
         client.say("PING");
-        client.hears("PONG");
+        client.hears_start("PONG");
         client.raw(b"LOGIN half a li");
     }
     for client in &mut silent {
-        client.hears("BYE idle ");
+        client.hears_start("BYE idle ");
         assert_eq!(client.next(), None);
     }
-    assert_eq!(node.handle.metrics().closes(CloseReason::Idle), 200);
+    assert_eq!(node.metrics().closes(CloseReason::Idle), 200);
     drop(silent);
     bystanders.noticed_nothing();
     node.settles();
@@ -195,14 +196,14 @@ fn those_who_do_not_log_in_are_sent_away() {
 fn one_user_with_too_many_sessions_keeps_those_it_has() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut sessions: Vec<Client> = (0..8).map(|_| Client::login(node.tcp, "many")).collect();
-    let mut ninth = Client::connect(node.tcp);
+    let mut sessions: Vec<Peer> = (0..8).map(|_| Peer::login(node.tcp, "many")).collect();
+    let mut ninth = Peer::connect(node.tcp);
     for _ in 0..100 {
         ninth.say("LOGIN many");
-        ninth.hears("ERR too-many ");
+        ninth.hears_start("ERR too-many ");
     }
     ninth.say("LOGIN other");
-    ninth.hears("OK other ");
+    ninth.hears_start("OK other ");
     ninth.say("SEND many hello");
     let ids: HashSet<String> = sessions
         .iter_mut()

@@ -1,25 +1,26 @@
 //! WebSocket peers that do what browsers do not.
 
-use std::io::Write;
+use std::io::Read;
 
-use crate::support::bystanders::Bystanders;
-use crate::support::node::{Child, Node};
-use crate::support::web::*;
-use crate::support::{Client, delivered, message};
+use crate::rig::bystanders::Bystanders;
+use crate::rig::node::Node;
+use crate::rig::peer::{Peer, delivered, message};
+use crate::rig::program::Program;
+use crate::rig::web::*;
 
 #[test]
 fn fragments_pings_and_single_bytes() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut victim = Client::login(node.tcp, "victim");
+    let mut victim = Peer::login(node.tcp, "victim");
     // The handshake by bytes, and the first frame right behind it.
-    let mut socket = Client::silent(node.http).socket;
+    let mut web = Web::silent(node.http);
     let input = [UPGRADE.as_bytes(), &frame(TEXT, b"LOGIN web")].concat();
     for byte in input {
-        socket.write_all(&[byte]).expect("the server reads");
+        web.raw(&[byte]);
     }
-    let mut web = Web::upgraded(socket);
-    web.hears("OK web ");
+    web.hears_upgrade();
+    web.hears_start("OK web ");
     // A character split over frames, a ping between them, an empty frame, two lines in one message.
     web.frame(TEXT_BEGINS, b"SEND victim \xe5\xb0");
     web.frame(PING, b"now");
@@ -29,7 +30,7 @@ fn fragments_pings_and_single_bytes() {
     web.frame(ENDS, b"\x98\x8e\nPING behind it");
     assert_eq!(web.next(), Some((PONG, b"now".to_vec())));
     assert!(delivered(&web.hear()).is_some());
-    web.hears("PONG behind it");
+    web.hears_start("PONG behind it");
     assert_eq!(message(&victim.hear()).expect("a message").2, "\u{5c0f}\u{660e}");
     // A message in frames of one byte, each sent a byte at a time.
     let text = b"SEND victim bytes";
@@ -65,7 +66,7 @@ fn fragments_pings_and_single_bytes() {
 fn what_breaks_the_rules_ends_only_its_own_connection() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
-    let mut victim = Client::login(node.tcp, "victim");
+    let mut victim = Peer::login(node.tcp, "victim");
     let unmasked = [TEXT, 5, b'P', b'I', b'N', b'G', b'\n'];
     let within = [frame(TEXT_BEGINS, b"PING"), frame(TEXT, b"PING")].concat();
     let cases: [(&[u8], u16); 9] = [
@@ -90,7 +91,7 @@ fn what_breaks_the_rules_ends_only_its_own_connection() {
     let mut web = Web::login(node.http, "web");
     for bad in [&b"SEND victim \xff"[..], b"SEND victim \x1b[2J", b"SEND victim \xc3"] {
         web.frame(TEXT, bad);
-        web.hears("ERR bad-text ");
+        web.hears_start("ERR bad-text ");
     }
     web.say("SEND victim last");
     assert!(delivered(&web.hear()).is_some());
@@ -104,11 +105,10 @@ fn what_breaks_the_rules_ends_only_its_own_connection() {
 
 #[test]
 fn an_oversized_message_costs_no_memory() {
-    let server = Child::start(&[]);
-    let bystanders = Bystanders::start(server.tcp);
-    let mut web = Web::connect(server.http.expect("it serves HTTP"));
-    let before = server.memory();
-    let mut most = before;
+    let server = Program::serve(&[]);
+    let bystanders = Bystanders::start(server.tcp());
+    let mut web = Web::connect(server.http());
+    let mut growth = server.growth();
     // One frame of 60 MB, its mask 0, then 40 frames of 1 MB that are one message.
     let piece = vec![b'x'; 1 << 20];
     web.raw(&[&frame_header(TEXT, 60 << 20)[..], &[0; 4]].concat());
@@ -119,17 +119,17 @@ fn an_oversized_message_costs_no_memory() {
         }
         web.raw(&piece);
         if n % 10 == 0 {
-            most = most.max(server.memory());
+            growth.look();
         }
     }
     web.frame(ENDS, b"\nPING still here");
-    web.hears("ERR too-long ");
-    web.hears("ERR too-long ");
-    web.hears("PONG still here");
+    web.hears_start("ERR too-long ");
+    web.hears_start("ERR too-long ");
+    web.hears_start("PONG still here");
     // The longest length that a header can name, and then nothing of it.
     web.raw(&[&frame_header(TEXT, u64::MAX >> 1)[..], &[0; 4], b"PING"].concat());
-    most = most.max(server.memory());
-    assert!(most - before < 1 << 20, "memory grew by {} KiB", (most - before) / 1024);
+    growth.look();
+    growth.is_below(1 << 20);
     bystanders.noticed_nothing();
 }
 
@@ -146,14 +146,14 @@ fn what_is_no_handshake_is_refused() {
         (long.as_bytes(), "HTTP/1.1 431 "),
     ];
     for (request, status) in cases {
-        let mut client = Client::silent(node.http);
+        let mut client = Peer::silent(node.http);
         client.raw(request);
         let mut response = String::new();
-        std::io::Read::read_to_string(&mut client.socket, &mut response).expect("an answer and the end");
+        client.stream().read_to_string(&mut response).expect("an answer and the end");
         assert!(response.starts_with(status), "{response}");
     }
     // Heads that never end, and one whose peer goes away in the middle.
-    let mut slow: Vec<Client> = (0..100).map(|_| Client::silent(node.http)).collect();
+    let mut slow: Vec<Peer> = (0..100).map(|_| Peer::silent(node.http)).collect();
     slow.iter_mut().for_each(|client| client.raw(b"GET /ws HTTP/1.1\r\nHost: "));
     drop(slow);
     bystanders.noticed_nothing();

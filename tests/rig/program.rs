@@ -2,7 +2,7 @@
 //!
 //! A child never sees the `PINPOST_*` variables of whoever runs the test, and never
 //! outlives its [`Program`]. Two threads a child read its outputs, so that waiting
-//! for a line has a deadline.
+//! for a line has a deadline. Of a node, `/proc` tells the memory and the files.
 
 use std::env;
 use std::fs;
@@ -17,17 +17,24 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Peer, WAIT_TIME_MAX, Wire};
+use super::WAIT_TIME_MAX;
 
-/// A child that runs; it is killed when this is dropped.
+/// A child that runs. When this is dropped, a node is drained, which must go well, and
+/// whatever still runs is killed.
 pub struct Program {
-    child: Child,
+    child: Killed,
     input: Option<ChildStdin>,
     out: Receiver<String>,
     err: Receiver<String>,
-    /// Where a node serves lines and HTTP.
-    addrs: Vec<SocketAddr>,
+    /// Where a node speaks lines.
+    tcp: Option<SocketAddr>,
+    /// Where a node speaks WebSocket.
+    http: Option<SocketAddr>,
+    has_ended: bool,
 }
+
+/// A child that does not outlive this.
+struct Killed(Child);
 
 impl Program {
     pub fn start(command: &mut Command) -> Self {
@@ -36,31 +43,49 @@ impl Program {
         let input = child.stdin.take();
         let out = lines_of(child.stdout.take().unwrap());
         let err = lines_of(child.stderr.take().unwrap());
-        Program { child, input, out, err, addrs: vec![] }
+        Program { child: Killed(child), input, out, err, tcp: None, http: None, has_ended: false }
     }
 
     /// Starts a node on free ports, and waits until it is ready.
     pub fn serve(args: &[&str]) -> Self {
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "error"], args];
+        let args = [&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "warn"], args];
         // A flag that is given twice counts as it was given last.
         let mut node = Program::start(&mut command(&args.concat()));
         let ready = node.line();
-        let addrs = ready.split(' ').filter_map(|word| word.split_once('=')?.1.parse().ok());
-        node.addrs = addrs.collect();
-        assert_eq!(node.addrs.len(), 2, "{ready}");
+        let addr = |key: &str| ready.split(' ').find_map(|word| word.strip_prefix(key)?.parse().ok());
+        (node.tcp, node.http) = (addr("tcp="), addr("http="));
+        assert!(node.tcp.is_some(), "{ready}");
         node
     }
 
     pub fn tcp(&self) -> SocketAddr {
-        self.addrs[0]
+        self.tcp.expect("a node serves lines")
     }
 
-    /// Connects, and hears `HELLO`.
-    pub fn peer(&self, wire: Wire) -> Peer {
-        let addr = self.addrs[usize::from(wire == Wire::WebSocket)];
-        let mut peer = Peer::connect(addr, wire).unwrap();
-        assert!(peer.hear_line().starts_with("HELLO pinpost 1 "));
-        peer
+    pub fn http(&self) -> SocketAddr {
+        self.http.expect("it serves HTTP")
+    }
+
+    /// Memory that it allocated and touched, in bytes.
+    pub fn memory(&self) -> usize {
+        let rollup = fs::read_to_string(self.proc("smaps_rollup")).expect("it runs");
+        let kib = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")?.strip_suffix("kB"));
+        kib.expect("the kernel tells it").trim().parse::<usize>().expect("a number") * 1024
+    }
+
+    /// Measures from now on how its memory grows.
+    pub fn growth(&self) -> Growth<'_> {
+        let before = self.memory();
+        Growth { program: self, before, most: before }
+    }
+
+    /// How many files it has open.
+    pub fn files(&self) -> usize {
+        fs::read_dir(self.proc("fd")).expect("it runs").count()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.child.0.id())
     }
 
     /// The next line of standard output.
@@ -82,10 +107,10 @@ impl Program {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(Pid::from_child(&self.child.0), signal).unwrap();
     }
 
-    /// Waits for the end, and gives what was not read yet.
+    /// Waits for the end, and gives what was not read yet. Nothing in it may have panicked.
     pub fn end(&mut self) -> Ran {
         let by = Instant::now() + WAIT_TIME_MAX;
         let rest = |lines: &Receiver<String>| {
@@ -100,16 +125,48 @@ impl Program {
         };
         let (out, err) = (rest(&self.out), rest(&self.err));
         // Who has closed both its outputs is ending.
-        let status: ExitStatus = self.child.wait().unwrap();
+        let status: ExitStatus = self.child.0.wait().unwrap();
+        self.has_ended = true;
+        assert!(!err.contains("panicked"), "{err}");
         Ran { code: status.code().expect("no signal ended it"), out, err }
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if self.tcp.is_some() && !self.has_ended && !thread::panicking() {
+            self.signal(Signal::TERM);
+            let ran = self.end();
+            assert_eq!(ran.code, 0, "the node did not end well: {}", ran.err);
+        }
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
         // Fails only for a child that has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How a program's memory grows, looked at again and again.
+pub struct Growth<'a> {
+    program: &'a Program,
+    before: usize,
+    most: usize,
+}
+
+impl Growth<'_> {
+    pub fn look(&mut self) {
+        self.most = self.most.max(self.program.memory());
+    }
+
+    /// It was less than this at every look.
+    #[track_caller]
+    pub fn is_below(&self, bytes: usize) {
+        let grown = self.most - self.before;
+        assert!(grown < bytes, "memory grew by {} KiB", grown / 1024);
     }
 }
 

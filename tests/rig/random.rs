@@ -1,5 +1,8 @@
 //! Random numbers from a seed, the same on every machine: SplitMix64.
 
+use std::env;
+use std::hash::{BuildHasher, RandomState};
+
 /// A source of random numbers.
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
@@ -30,11 +33,14 @@ impl Random {
     }
 }
 
-/// The seed of this run: a fresh one, or that of `PINPOST_SEED`.
-pub fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    let given = std::env::var("PINPOST_SEED").ok();
-    let seed = given.map_or_else(|| RandomState::new().hash_one(0), |text| text.parse().expect("a number"));
-    println!("PINPOST_SEED={seed} makes this run again");
-    seed
+/// The seeds of this run: that of `PINPOST_SEED` alone, or so many fresh ones.
+pub fn seeds(count: usize) -> Vec<u64> {
+    let seeds = match env::var("PINPOST_SEED") {
+        Ok(seed) => vec![seed.parse().expect("PINPOST_SEED is a number")],
+        Err(_) => (0..count).map(|n| RandomState::new().hash_one(n)).collect(),
+    };
+    for seed in &seeds {
+        println!("PINPOST_SEED={seed} makes this run again");
+    }
+    seeds
 }

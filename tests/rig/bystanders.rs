@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, delivered, message};
+use super::peer::{Peer, delivered, message};
 
 /// Two users who talk to each other all the time. Every message must arrive, in
 /// order, with its `OK`, and each round of messages within [`ROUND_TIME_MAX`].
@@ -36,7 +36,7 @@ impl Bystanders {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Relaxed);
         let names = [format!("near-{n}"), format!("far-{n}")];
-        let mut clients = [Client::login(addr, &names[0]), Client::login(addr, &names[1])];
+        let mut peers = [Peer::login(addr, &names[0]), Peer::login(addr, &names[1])];
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
@@ -45,7 +45,7 @@ impl Bystanders {
                 // Read first: the last round begins after the attack has ended.
                 let is_last = stopped.load(Relaxed);
                 let start = Instant::now();
-                round(&mut clients, &names, &mut talked.messages);
+                round(&mut peers, &names, &mut talked.messages);
                 talked.slowest = talked.slowest.max(start.elapsed());
                 if is_last {
                     return talked;
@@ -73,17 +73,17 @@ impl Drop for Bystanders {
     }
 }
 
-fn round(clients: &mut [Client; 2], names: &[String; 2], count: &mut usize) {
+fn round(peers: &mut [Peer; 2], names: &[String; 2], count: &mut usize) {
     for (from, to) in [(0, 1), (1, 0)] {
         let lines: String =
             (0..ROUND).map(|n| format!("SEND {} message {}\n", names[to], *count + n)).collect();
-        clients[from].raw(lines.as_bytes());
+        peers[from].raw(lines.as_bytes());
         for n in 0..ROUND {
-            let line = clients[to].hear();
+            let line = peers[to].hear();
             let expected = format!("message {}", *count + n);
             let (who, id, text) = message(&line).expect("a bystander hears only messages");
             assert_eq!((who, text), (&names[from][..], &expected[..]));
-            let reply = clients[from].hear();
+            let reply = peers[from].hear();
             assert_eq!(delivered(&reply), Some(id), "{reply:?}");
         }
         *count += ROUND;

@@ -1,19 +1,15 @@
-//! WebSocket by hand: a client that can do what no library would.
+//! WebSocket by hand: a peer that can do what no library would.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-use pinpost::proto::ServerLine;
-
-use crate::support::{Client, DEADLINE};
+use super::peer::server_line;
+use super::socket::Socket;
 
 /// One WebSocket connection.
 pub struct Web {
-    /// The socket, for whatever a decent client would not do.
-    pub socket: TcpStream,
-    unread: Vec<u8>,
-    /// Bytes of `unread` that were heard already.
-    heard: usize,
+    socket: Socket,
 }
 
 /// The first byte of a whole text message.
@@ -38,34 +34,44 @@ pub const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 impl Web {
+    /// Connects, and says nothing yet.
+    pub fn silent(addr: SocketAddr) -> Self {
+        Web { socket: Socket::open(addr).expect("the node accepts") }
+    }
+
     /// Connects, and hears `HELLO`.
     pub fn connect(addr: SocketAddr) -> Self {
-        let mut socket = Client::silent(addr).socket;
-        socket.write_all(UPGRADE.as_bytes()).expect("the server reads");
-        Web::upgraded(socket)
+        let mut web = Web::silent(addr);
+        web.raw(UPGRADE.as_bytes());
+        web.hears_upgrade();
+        web
     }
 
     /// Hears the answer to an upgrade, and `HELLO`.
-    pub fn upgraded(socket: TcpStream) -> Self {
-        let mut web = Web { socket, unread: vec![], heard: 0 };
+    pub fn hears_upgrade(&mut self) {
+        self.socket.begin();
         let end = loop {
-            if let Some(end) = memchr::memmem::find(&web.unread, b"\r\n\r\n") {
+            if let Some(end) = memchr::memmem::find(self.socket.unread(), b"\r\n\r\n") {
                 break end;
             }
-            assert!(web.fill(), "no answer to the upgrade");
+            assert!(self.fill(), "no answer to the upgrade");
         };
-        let head = String::from_utf8(web.unread.drain(..end + 4).collect()).expect("text");
+        let head = String::from_utf8(self.socket.take(end + 4)).expect("text");
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        web.hears("HELLO pinpost 1 ");
-        web
+        self.hears_start("HELLO pinpost 1 ");
     }
 
     /// Connects, and logs in as `user`.
     pub fn login(addr: SocketAddr, user: &str) -> Self {
         let mut web = Web::connect(addr);
         web.say(&format!("LOGIN {user}"));
-        web.hears(&format!("OK {user} "));
+        web.hears_start(&format!("OK {user} "));
         web
+    }
+
+    /// From now on waits so long.
+    pub fn patient(&mut self, time_max: Duration) {
+        self.socket.patient(time_max);
     }
 
     /// Says one line, or several with LF between them, as one message.
@@ -80,27 +86,27 @@ impl Web {
 
     /// Sends bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).expect("the server reads");
+        self.socket.write_all(bytes).expect("the node reads");
     }
 
-    /// The first byte and the payload of the next frame; `None` when the server has closed.
+    /// The first byte and the payload of the next frame; `None` at the end of the connection.
     pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        self.socket.begin();
         loop {
-            let unread = &self.unread[self.heard..];
+            let unread = self.socket.unread();
             if let Some((header, length)) = header(unread)
                 && unread.len() >= header + length
             {
-                let (first, payload) = (unread[0], unread[header..header + length].to_vec());
-                self.heard += header + length;
+                let first = unread[0];
+                let mut payload = self.socket.take(header + length).split_off(header);
                 if first == TEXT {
-                    let line = std::str::from_utf8(&payload).expect("the server says UTF-8");
-                    assert!(ServerLine::parse(line).is_some(), "not a line of the protocol: {line:?}");
+                    payload = server_line(payload).expect("a line of the protocol").into_bytes();
                 }
                 return Some((first, payload));
             }
-            self.unread.drain(..std::mem::take(&mut self.heard));
             if !self.fill() {
-                assert!(self.unread.is_empty(), "the connection ended within a frame: {:?}", self.unread);
+                let rest = self.socket.unread();
+                assert!(rest.is_empty(), "the connection ended within a frame: {rest:?}");
                 return None;
             }
         }
@@ -108,13 +114,13 @@ impl Web {
 
     /// The next line, which must come.
     pub fn hear(&mut self) -> String {
-        let (first, payload) = self.next().expect("the server goes on talking");
+        let (first, payload) = self.next().expect("the node goes on talking");
         assert_eq!(first, TEXT, "a frame that is no text: {payload:?}");
         String::from_utf8(payload).expect("checked before")
     }
 
     /// Hears one line, which must begin so.
-    pub fn hears(&mut self, start: &str) -> String {
+    pub fn hears_start(&mut self, start: &str) -> String {
         let line = self.hear();
         assert!(line.starts_with(start), "{line:?} instead of {start:?}");
         line
@@ -126,15 +132,22 @@ impl Web {
         assert_eq!(self.next(), None);
     }
 
+    /// The system's socket, for whatever a decent peer would not do.
+    pub fn stream(&self) -> &TcpStream {
+        self.socket.stream()
+    }
+
+    /// A second handle of the socket, for a thread that writes.
+    pub fn writer(&self) -> TcpStream {
+        self.stream().try_clone().expect("a file to spare")
+    }
+
+    /// Waits for more; `false` at the end of the connection, be it a reset.
     fn fill(&mut self) -> bool {
-        let mut bytes = [0; 64 * 1024];
-        match self.socket.read(&mut bytes) {
-            Ok(count) => {
-                self.unread.extend_from_slice(&bytes[..count]);
-                count > 0
-            }
+        match self.socket.fill() {
+            Ok(goes_on) => goes_on,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("the server said nothing for {DEADLINE:?}: {error}"),
+            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -1,0 +1,45 @@
+//! A node of a mesh made by hand: it is in the mesh, says where users are, and answers
+//! envelopes as the test likes, truly or not. It serves nobody.
+
+use pinpost::cluster::{Cluster, Event, Mesh};
+use pinpost::proto::{Envelope, Fate, NodeId, SessionId, UserName};
+
+use super::until;
+
+/// A node of a mesh, made by hand.
+pub struct Ghost {
+    cluster: Cluster,
+}
+
+impl Ghost {
+    pub fn join(mesh: &Mesh, name: &str) -> Ghost {
+        let id = NodeId::new(name, "ghost").expect("valid");
+        Ghost { cluster: Cluster::Local(mesh.join(id)) }
+    }
+
+    /// Claims to have a session of a user.
+    pub fn claims(&self, user: &str) {
+        let user = UserName::parse(user).expect("valid");
+        let session = SessionId::parse("gh0stgh0").expect("valid");
+        let _ = self.cluster.register(&user, session, 0);
+    }
+
+    /// The next envelope, and its origin.
+    pub fn takes(&self) -> (NodeId, Envelope) {
+        let events = self.cluster.events();
+        let mut event = None;
+        until("an envelope comes", || {
+            event = events.try_recv().ok();
+            event.is_some()
+        });
+        match event {
+            Some(Event::Envelope { origin, envelope }) => (origin, envelope),
+            other => panic!("{other:?} is no envelope"),
+        }
+    }
+
+    /// Answers an envelope.
+    pub fn answers(&self, (origin, envelope): &(NodeId, Envelope), fate: Fate) {
+        self.cluster.receipt(origin, envelope.number.expect("no cast"), fate);
+    }
+}
