@@ -79,7 +79,8 @@ impl Talk {
             Heard::Close(code) => ControlFlow::Break(Stop::End(End::WebSocket(code.unwrap_or(1000)))),
             Heard::Broken(code) => ControlFlow::Break(Stop::End(End::WebSocket(code))),
         };
-        if flow.is_continue() && !self.outbox.takes_requests() {
+        // While the node drains, what was said already is refused at once and waits for nothing.
+        if flow.is_continue() && !self.outbox.takes_requests() && !self.router().is_draining() {
             return ControlFlow::Break(Stop::Full);
         }
         flow
