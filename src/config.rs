@@ -97,7 +97,7 @@ pub const SETTINGS: &[Setting] = &[
         form: "BYTES",
         default: "4096",
         about: "the longest request line, its line feed included",
-        allowed: "a number from 256 to 65536",
+        allowed: "a number from 64 to 65536",
     },
     Setting {
         name: "outbox",
@@ -191,7 +191,7 @@ impl Config {
             "node" => self.node = NodeId::is_name(value).then(|| value.to_owned())?,
             "sessions" => self.sessions_max = number(value, 1, 1000)?,
             "login-timeout" => self.login_time_max = time(value)?,
-            "max-line" => self.line_bytes_max = number(value, 256, LINE_BYTES_LIMIT)?,
+            "max-line" => self.line_bytes_max = number(value, 64, LINE_BYTES_LIMIT)?,
             "outbox" => self.outbox_bytes_max = number(value, 4096, 1 << 30)?,
             "connections" => {
                 self.connections_max = Some(number(value, 0, 1 << 24)?).filter(|count| *count > 0);
@@ -377,7 +377,7 @@ mod tests {
             ("login-timeout", "2d"),
             ("login-timeout", "1w"),
             ("login-timeout", "99999999999999999999s"),
-            ("max-line", "255"),
+            ("max-line", "63"),
             ("max-line", "65537"),
             ("outbox", "4095"),
             ("outbox", "1e6"),

@@ -124,7 +124,7 @@ fn wrong_environment() {
     check("PINPOST_SESSIONS", "many", &["PINPOST_SESSIONS \"many\"", "from 1 to 1000"]);
     check("PINPOST_LISTEN", "", &["PINPOST_LISTEN \"\"", "an IP address"]);
     check("PINPOST_LOGIN_TIMEOUT", "1w", &["PINPOST_LOGIN_TIMEOUT \"1w\"", "100ms"]);
-    check("PINPOST_MAX_LINE", "1", &["PINPOST_MAX_LINE \"1\"", "256"]);
+    check("PINPOST_MAX_LINE", "1", &["PINPOST_MAX_LINE \"1\"", "64 to"]);
     check("PINPOST_OPEN", "yes", &["PINPOST_OPEN \"yes\"", "true or false"]);
     check("PINPOST_HTTP", "0.0.0.0:1", &["0.0.0.0:1", "--open"]);
 }

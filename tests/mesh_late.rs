@@ -4,7 +4,7 @@ mod rig;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinpost::cluster::Mesh;
 
@@ -232,8 +232,11 @@ fn a_question_whose_answer_was_lost_is_asked_again() {
     mesh.cut(&a.id);
     mesh.release(&a.id);
     mesh.heal(&a.id);
-    // This one waits behind the question that nobody answers, and is due two sweeps later.
-    thread::sleep(Duration::from_secs(2));
+    // The next one waits behind the question that nobody answers, and is due two sweeps later.
+    let later = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < later {
+        alice.heard_all();
+    }
     carol.patient(RECEIPT_TIME_MAX);
     carol.say("@2 SEND bob two");
     alice.hears_start("@1 ERR unavailable ");
