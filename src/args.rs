@@ -194,7 +194,9 @@ fn one_line(text: String) -> Result<String, Usage> {
     if !text.is_empty() && !text.chars().any(|c| c.is_control() && c != '\t') {
         return Ok(text);
     }
-    Err(Usage(format!("TEXT {text:?} is not allowed: it takes one line without control characters")))
+    Err(Usage(format!(
+        "TEXT {text:?} is not allowed: it takes one line, not empty, without control characters"
+    )))
 }
 
 fn server(value: String) -> Result<String, Usage> {

@@ -261,6 +261,8 @@ impl Config {
             let value = match setting.name {
                 "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
                 "open" => value,
+                // A name of digits alone is no number: 007 would not even be TOML.
+                "node" => quoted(&value),
                 _ if value.bytes().all(|b| b.is_ascii_digit()) => value,
                 _ => quoted(&value),
             };

@@ -32,11 +32,11 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            eprintln!("pinpost: {}", printable(&text));
+            complain(&text);
             ExitCode::from(2)
         }
         Err(Failure::AtRunTime(text)) => {
-            eprintln!("pinpost: {}", printable(&text));
+            complain(&text);
             ExitCode::from(1)
         }
     }
@@ -66,6 +66,12 @@ fn serve(config: &Config) -> Result<(), Failure> {
     });
     smol::block_on(server.run());
     Ok(())
+}
+
+/// Tells standard error what went wrong.
+fn complain(text: &str) {
+    // Not `eprintln`, which panics when nobody can read it: the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "pinpost: {}", printable(text));
 }
 
 /// Prints to standard output, flushed.

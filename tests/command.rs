@@ -109,9 +109,17 @@ fn wrong_arguments() {
     check(&["send", "", "hello", "--from", "alice"], &["TO \"\"", "1 to 64 bytes"]);
     check(&["send", "b\nb", "hello", "--from", "alice"], &["TO \"b\\nb\"", "1 to 64 bytes"]);
     check(&["send", "bob", "hello", "--from", "alice", "--server", "x"], &["--server \"x\"", "HOST:PORT"]);
-    check(&["send", "bob", "", "--from", "alice"], &["TEXT \"\"", "control character"]);
+    check(&["send", "bob", "", "--from", "alice"], &["TEXT \"\"", "not empty", "control character"]);
     check(&["send", "bob", "two\nlines", "--from", "alice"], &["TEXT \"two\\nlines\"", "control character"]);
     check(&["send", "bob", "hello", "--from", "alice", "--token", "ack"], &["--token", "one word"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_standard_error_changes_no_exit_code() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has one");
+    let status = command(&["serve", "--nonsense"]).stderr(full).status().expect("it starts");
+    assert_eq!(status.code(), Some(2));
 }
 
 #[test]

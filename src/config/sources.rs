@@ -84,9 +84,13 @@ fn text_of(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// The line of a key, for messages: the file is flat, so the first line that begins with it.
+/// The line of a key, for messages: the file is flat, so the first line that begins with it,
+/// as a whole word: `log` is not `login_timeout`.
 fn line_of(text: &str, key: &str) -> usize {
-    let is_it = |line: &str| line.trim_start_matches([' ', '\t', '"', '[']).starts_with(key);
+    let is_it = |line: &str| {
+        let rest = line.trim_start_matches([' ', '\t', '"', '\'', '[']).strip_prefix(key);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '-'))
+    };
     text.lines().position(is_it).map_or(1, |at| at + 1)
 }
 
@@ -117,6 +121,7 @@ mod tests {
         let values = [
             ("listen", "127.0.0.1:1,[::1]:2"),
             ("http", "off"),
+            ("node", "007"),
             ("login-timeout", "500ms"),
             ("open", "true"),
         ];
@@ -139,6 +144,7 @@ mod tests {
             ),
             ("name", "listen = \"127.0.0.1:0\"\nsession = 1\n", "line 2: session is not a setting"),
             ("dash", "max-line = 4096\n", "line 1: max-line is not a setting"),
+            ("prefix", "login_timeout = \"60s\"\nlog = \"loud\"\n", "line 2: log \"loud\""),
             ("type", "log = 1.5\n", "line 1: log takes text"),
             ("table", "\n[http]\n", "line 2: http takes text"),
             ("toml", "sessions = 1\nlisten = \n", "line 2: "),
