@@ -42,7 +42,8 @@ pinpost chat USER [--to PEER]: talks as USER; lines typed go to PEER
   --server HOST:PORT     the node to talk to (default: 127.0.0.1:7700)
   --token TOKEN          what proves that you are USER, where the node asks
 
-/to PEER, /who [USER], /help and /quit are commands; Ctrl-D quits too.
+/to PEER, /who [USER], /help and /quit are commands; Ctrl-D and Ctrl-C quit too.
+Exit codes: 0 when you quit, 1 for a failure at run time, 2 for wrong arguments.
 ";
 
 const SEND_HELP: &str = "\

@@ -7,7 +7,8 @@
 //! standard input to the peer, messages to standard output, trouble (`! ...`) to
 //! standard error; at the end of the input it waits for the fates of what was sent.
 //!
-//! It logs in with `ack`: a message that was not taken to be shown is not lost.
+//! It logs in with `ack`, so that a message that was not taken to be shown is not lost
+//! once servers heed it; those of this version don't.
 
 mod console;
 

@@ -207,7 +207,8 @@ pub struct ClientConfig {
     pub token: Option<String>,
     /// Acknowledge each message when the program takes it from [`Incoming`]. Only
     /// then does its sender hear `delivered`, and one that was never taken is not
-    /// lost with the connection. Off by default: the server's write counts.
+    /// lost with the connection. Off by default: the server's write counts. The server
+    /// of this version takes the wish, but its write counts all the same.
     pub ack: bool,
     /// The longest request line, LF included; longer ones are `BadInput`. The
     /// server's `max-line`, 4,096 by default.

@@ -95,9 +95,10 @@
 //! 6. All lines of this read are carried out so. Then alice's turn ends: [`Router::end`](router::Router::end)
 //!    hands the noted outboxes to the flusher, a task of its own, and wakes it. (`router/flush.rs`)
 //! 7. Every connection that was ready has had its turn when the flusher runs
-//!    [`Router::poll_flush`](router::Router::poll_flush). [`Outbox::flush`](outbox::Outbox::flush) writes
-//!    all that bob's outbox holds with one system call, if the socket takes it, and returns the tickets
-//!    whose last byte the kernel took.
+//!    [`Router::poll_flush`](router::Router::poll_flush).
+//!    [`Outbox::flush_unless_blocked`](outbox::Outbox::flush_unless_blocked) writes all that bob's outbox
+//!    holds with one system call, if the socket takes it, and returns the tickets whose last byte the
+//!    kernel took.
 //! 8. `Router::written` removes the question of that ticket: the fate is known.
 //!    [`Outbox::answer`](outbox::Outbox::answer) puts `OK <id> delivered` into the reserved place of
 //!    alice's outbox, and the same round of the flusher writes it to alice.
