@@ -63,6 +63,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
     match parser.next().map_err(usage)? {
         None => Err(Usage("a command is missing: serve, chat or send (see pinpost --help)".to_owned())),
         Some(Long("help") | Short('h')) => Ok(Command::Print(HELP.to_owned())),
+        Some(Value(command)) if command == "help" => Ok(Command::Print(HELP.to_owned())),
         Some(Long("version") | Short('V')) => {
             Ok(Command::Print(format!("pinpost {}\n", env!("CARGO_PKG_VERSION"))))
         }

@@ -215,10 +215,14 @@ impl<S: ?Sized + Sink> Outbox<S> {
         let open = !state.closed && state.closing.is_none();
         if open && state.bytes.waiting() >= self.bytes_max {
             let waiting = &mut state.waiting.get_or_insert_default().0;
+            let is_first = waiting.is_empty();
             if !waiting.iter().any(|other| other.will_wake(waker)) {
                 waiting.push(waker.clone());
             }
-            return;
+            // That somebody waits shortens the owner's patience with a socket that blocks.
+            let owner = state.owner.clone().filter(|_| is_first && state.blocked_since.is_some());
+            drop(state);
+            return wake(owner);
         }
         drop(state);
         waker.wake_by_ref();

@@ -271,7 +271,7 @@ async fn sweep(shared: Arc<Shared>) {
 /// Ends every connection in order.
 async fn drain(shared: &Shared) {
     let open = shared.roll.len();
-    info!("draining {open} connections, for {} s at most", DRAIN_TIME_MAX.as_secs());
+    info!("draining; connections: {open}; for {} s at most", DRAIN_TIME_MAX.as_secs());
     shared.router.start_draining();
     shared.roll.close(CloseReason::Draining);
     let gone = async {

@@ -169,9 +169,11 @@ impl Talk {
             Err(code) => {
                 self.router().leave(&user, id);
                 self.router().metrics().error(code);
-                self.outbox.reply(tag, &mut turn.dirty, |out| {
-                    ServerLine::Err { code, text: code.text() }.print(out)
-                });
+                let text = match code {
+                    ErrorCode::TooMany => "the user has as many sessions as it may have",
+                    _ => code.text(),
+                };
+                self.outbox.reply(tag, &mut turn.dirty, |out| ServerLine::Err { code, text }.print(out));
                 ControlFlow::Continue(())
             }
         }

@@ -5,13 +5,14 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use pinpost::proto::CloseReason;
 
 use crate::CUT_TIME_MAX;
 use crate::rig::bystanders::Bystanders;
 use crate::rig::node::Node;
-use crate::rig::peer::{Peer, delivered, message};
+use crate::rig::peer::{Peer, delivered, message, pour};
 use crate::rig::program::{Growth, Program};
 use crate::rig::web::{CLOSE, PING, PONG, TEXT, Web, frame};
 use crate::rig::{until, until_in};
@@ -247,5 +248,31 @@ fn one_that_asks_and_never_reads_the_answers_is_stopped_and_cut() {
     growth.is_below(2 << 20);
     drop(mute);
     asking.join().expect("no panic");
+    bystanders.noticed_nothing();
+}
+
+#[test]
+fn a_full_outbox_whose_socket_stalls_is_cut_off_after_a_second() {
+    const SENDS: usize = 20_000;
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let _mute = Peer::login(node.tcp, "mute");
+    let mut alice = Peer::login(node.tcp, "alice");
+    alice.patient(CUT_TIME_MAX);
+    let writer = alice.writer();
+    let pouring = thread::spawn(move || pour(writer, "mute", SENDS, TEXT_BYTES));
+    let mut last_good = Instant::now();
+    let mut stalled = None;
+    for _ in 0..SENDS {
+        if alice.hear().contains(" ERR offline ") {
+            stalled.get_or_insert(last_good.elapsed());
+        } else {
+            last_good = Instant::now();
+        }
+    }
+    let stalled = stalled.expect("more than the kernels take");
+    // One second by the book; an outbox that is not full has five.
+    assert!(stalled < Duration::from_secs(4), "its sender waited {stalled:?}");
+    pouring.join().expect("the pouring thread");
     bystanders.noticed_nothing();
 }
