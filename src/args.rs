@@ -43,7 +43,8 @@ pinpost chat USER [--to PEER]: talks as USER; lines typed go to PEER
   --token TOKEN          what proves that you are USER, where the node asks
 
 /to PEER, /who [USER], /help and /quit are commands; Ctrl-D and Ctrl-C quit too.
-Exit codes: 0 when you quit, 1 for a failure at run time, 2 for wrong arguments.
+Exit codes: 0 when all is said, 1 for a failure at run time or lines without a fate,
+2 for wrong arguments.
 ";
 
 const SEND_HELP: &str = "\

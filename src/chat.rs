@@ -54,7 +54,7 @@ pub fn run(options: ChatOptions) -> Result<(), ChatError> {
         let _ = console.shown.try_send(Shown::Line(printable(&greeting).into_owned()));
     }
     let talk = Talk { client, peer, shown: console.shown.clone() };
-    let result = smol::block_on(talk.run(incoming, console.typed.clone(), console.leave_time_max()));
+    let result = smol::block_on(talk.run(incoming, console.typed.clone(), console.patience()));
     console.close(result.is_err());
     result
 }
@@ -99,6 +99,9 @@ pub enum ChatError {
     Closed(Refusal),
     /// The terminal or a thread can't be had.
     Console(io::Error),
+    /// The input of a pipe ended, or could not be sent, and nobody knows what became
+    /// of so many of its lines or more.
+    Unanswered(usize),
 }
 
 impl fmt::Display for ChatError {
@@ -107,6 +110,7 @@ impl fmt::Display for ChatError {
             ChatError::Client(error) => error.to_string(),
             ChatError::Closed(refusal) => refusal.to_string(),
             ChatError::Console(error) => format!("the terminal: {error}"),
+            ChatError::Unanswered(lines) => format!("left without the fate of {lines} or more lines"),
         };
         f.write_str(&printable(&text))
     }
@@ -128,25 +132,24 @@ struct Talk {
 }
 
 impl Talk {
-    /// Ends with the input, once every line has its fate or `leave_time_max` is over;
-    /// with the connection; or when nothing can be shown any more.
+    /// Ends with the input, once every line has its fate or patience is over; with the
+    /// connection; or when nothing can be shown any more.
     async fn run(
         self,
         incoming: Incoming,
         typed: Receiver<Typed>,
-        leave_time_max: Duration,
+        patience: Patience,
     ) -> Result<(), ChatError> {
         let Talk { client, peer, shown } = self;
         let (asked_tx, asked_rx) = bounded(ASKED_MAX);
         let input_end = typed.clone();
+        let ended = Cell::new(Ok(()));
         let say = async {
-            say(&client, peer, typed, asked_tx, &shown).await;
-            smol::Timer::after(leave_time_max).await;
-            let trouble = format!("! left without the fate of {} or more lines", asked_rx.len() + 1);
-            let _ = shown.send(Shown::Trouble(trouble)).await;
+            say(&client, peer, typed, asked_tx, &shown, patience).await;
+            smol::Timer::after(patience.time_max).await;
+            ended.set(Err(ChatError::Unanswered(asked_rx.len() + 1)));
         };
         // An end from outside closes the input: what was sent still gets its fate told.
-        let ended = Cell::new(Ok(()));
         let hear = async {
             ended.set(hear(incoming, &shown).await);
             input_end.close();
@@ -159,6 +162,24 @@ impl Talk {
         };
         future::or(client.close(), enough).await;
         ended.into_inner()
+    }
+}
+
+/// How long a chat waits for what the connection does not do.
+#[derive(Clone, Copy)]
+struct Patience {
+    time_max: Duration,
+    is_pipe: bool,
+}
+
+impl Patience {
+    /// What `work` gives, or `None` when it takes too long.
+    async fn with<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        let late = async {
+            smol::Timer::after(self.time_max).await;
+            None
+        };
+        future::or(async { Some(work.await) }, late).await
     }
 }
 
@@ -191,15 +212,19 @@ async fn say(
     typed: Receiver<Typed>,
     asked: Sender<Asked>,
     shown: &Sender<Shown>,
+    patience: Patience,
 ) {
     while let Ok(typed) = typed.recv().await {
         let line = match (typed, &peer) {
-            (Typed::Text(text), Some(to)) => match client.submit(to.as_str(), &text).await {
-                Ok(sending) => {
+            // Without a connection, lines wait in the client up to its bound, and then here.
+            (Typed::Text(text), Some(to)) => match patience.with(client.submit(to.as_str(), &text)).await {
+                Some(Ok(sending)) => {
                     let _ = asked.send(Asked::Fate { to: to.clone(), sending }).await;
                     continue;
                 }
-                Err(error) => Shown::trouble(&trouble(to.as_str(), &error)),
+                Some(Err(error)) => Shown::trouble(&trouble(to.as_str(), &error)),
+                None if patience.is_pipe => return,
+                None => Shown::trouble("not sent: too many lines wait for the connection"),
             },
             (Typed::Who(user), _) => match user.or_else(|| peer.clone()) {
                 Some(user) => {
@@ -328,7 +353,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::chat::console::{PIPE_LEAVE_TIME_MAX, SHOWN_MAX, TYPED_MAX, read};
+    use crate::chat::console::{SHOWN_MAX, TYPED_MAX, read};
     use crate::client::SendError;
     use crate::client::fake::{self, Peer, Server};
     use crate::proto::CloseReason;
@@ -348,7 +373,7 @@ mod tests {
         let result = fake::run(async {
             let (client, incoming) = Client::connect(server.config()).await.unwrap();
             let talk = Talk { client, peer: UserName::parse("bob"), shown: shown_tx };
-            talk.run(incoming, typed_rx, PIPE_LEAVE_TIME_MAX).await
+            talk.run(incoming, typed_rx, Patience { time_max: Duration::from_secs(1), is_pipe: true }).await
         });
         drop(kept_open);
         reader.join().unwrap();
@@ -392,6 +417,14 @@ mod tests {
         };
         let expected = ["* bob is online", "* carol is offline", "* bob is online, 3 sessions"];
         check("/who\n/who carol\n/who bob\n/quit\nnot sent\n", script, &expected);
+    }
+
+    #[test]
+    fn a_pipe_into_a_lost_connection_ends() {
+        let lines: &'static str = Box::leak("line\n".repeat(2000).into_boxed_str());
+        let (result, _) = chat(lines, false, drop);
+        let Err(ChatError::Unanswered(lines)) = result else { panic!("{result:?}") };
+        assert!(lines > 1, "{lines}");
     }
 
     #[test]

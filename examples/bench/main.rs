@@ -82,7 +82,8 @@ impl Options {
                 },
                 "--window" => {
                     let window = arguments.next().and_then(|window| window.parse().ok());
-                    options.window = Some(window.ok_or("--window needs a number")?);
+                    options.window =
+                        Some(window.filter(|w| [1, 16].contains(w)).ok_or("--window needs 1 or 16")?);
                 }
                 _ => return Err(format!("unknown argument: {argument}")),
             }

@@ -63,9 +63,12 @@ pub fn run(ack: bool) -> io::Result<()> {
                 relay.read(index, &mut scratch);
             }
         }
-        for index in std::mem::take(&mut relay.dirty) {
+        let mut dirty = std::mem::take(&mut relay.dirty);
+        for index in dirty.drain(..) {
             relay.write(index);
         }
+        // Its room is kept for the next round.
+        relay.dirty = dirty;
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustyline::{DefaultEditor, ExternalPrinter};
 use smol::channel::{Receiver, Sender, bounded};
 
-use crate::chat::{Shown, Typed};
+use crate::chat::{Patience, Shown, Typed};
 use crate::proto::{LINE_BYTES_LIMIT, Line, LineDecoder, UserName};
 use crate::terminal::KeptModes;
 
@@ -59,10 +59,10 @@ impl Console {
     }
 
     /// How long to wait for fates: a person who leaves has seen what there was to see.
-    pub(super) fn leave_time_max(&self) -> Duration {
+    pub(super) fn patience(&self) -> Patience {
         match self.is_terminal() {
-            true => LEAVE_TIME_MAX,
-            false => PIPE_LEAVE_TIME_MAX,
+            true => Patience { time_max: LEAVE_TIME_MAX, is_pipe: false },
+            false => Patience { time_max: PIPE_LEAVE_TIME_MAX, is_pipe: true },
         }
     }
 
@@ -172,7 +172,7 @@ pub(super) const TYPED_MAX: usize = 64;
 pub(super) const SHOWN_MAX: usize = 64;
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longer than a server takes to answer `ERR timeout`.
-pub(super) const PIPE_LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
+const PIPE_LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

@@ -33,7 +33,9 @@ impl Layers {
             if key.contains('-') || !SETTINGS.iter().any(|setting| setting.name == name) {
                 return Err(ConfigError(format!("{at}: {key} is not a setting")));
             }
+            let is_list = value.is_array();
             let value = text_of(value)
+                .filter(|_| !is_list || name == "listen")
                 .ok_or_else(|| ConfigError(format!("{at}: {key} takes text, a number, true or false")))?;
             self.config.set(&name, &value).map_err(|error| {
                 ConfigError(format!("{at}: {}", error.0.replacen(&format!("--{name}"), key, 1)))
