@@ -10,6 +10,7 @@
 
 mod http;
 mod phase;
+mod roll;
 mod talk;
 mod ws;
 
@@ -19,7 +20,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ use crate::conn::ws::FrameDecoder;
 use crate::outbox::{Await, Framing, Outbox, Sink};
 use crate::proto::{CloseReason, Line, LineDecoder};
 use crate::router::{Router, Turn};
+
+pub use roll::Roll;
 
 /// What all connections of a node share.
 pub struct Shared {
@@ -385,80 +388,6 @@ impl Drop for Connection {
 impl Sink for Socket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.get_ref().write(bytes)
-    }
-}
-
-/// Every connection of a node, to reach all of them at once.
-#[derive(Default)]
-pub struct Roll {
-    state: Mutex<RollState>,
-}
-
-#[derive(Default)]
-struct RollState {
-    outboxes: Vec<Option<Arc<Outbox>>>,
-    free: Vec<usize>,
-    /// Waits until all have left.
-    waiting: Option<Waker>,
-}
-
-impl Roll {
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        let state = self.lock();
-        state.outboxes.len() - state.free.len()
-    }
-
-    /// Tells whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Asks every connection to end.
-    pub fn close(&self, reason: CloseReason) {
-        let outboxes: Vec<_> = self.lock().outboxes.iter().flatten().cloned().collect();
-        outboxes.iter().for_each(|outbox| outbox.close(reason));
-    }
-
-    /// Waits until every connection has ended.
-    pub async fn all_gone(&self) {
-        std::future::poll_fn(|context| {
-            let mut state = self.lock();
-            state.waiting = Some(context.waker().clone());
-            if state.outboxes.len() == state.free.len() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-
-    fn enter(&self, outbox: Arc<Outbox>) -> usize {
-        let mut state = self.lock();
-        let place = state.free.pop().unwrap_or(state.outboxes.len());
-        if place == state.outboxes.len() {
-            state.outboxes.push(None);
-        }
-        state.outboxes[place] = Some(outbox);
-        place
-    }
-
-    fn leave(&self, place: usize) {
-        let mut state = self.lock();
-        let outbox = state.outboxes[place].take();
-        state.free.push(place);
-        let waker = (state.outboxes.len() == state.free.len()).then(|| {
-            // A crowd has left: its memory goes back.
-            state.outboxes = Vec::new();
-            state.free = Vec::new();
-            state.waiting.take()
-        });
-        drop(state);
-        drop(outbox);
-        if let Some(waker) = waker.flatten() {
-            waker.wake();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, RollState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -31,7 +31,12 @@ const ROWS: &[Row] = &[
     row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs"]),
     row("lib", 8, &[], &["lib.rs"]),
     row("server", 7, &[], &["server.rs", "server/listen.rs"]),
-    row("conn", 6, &[], &["conn.rs", "conn/http.rs", "conn/phase.rs", "conn/talk.rs", "conn/ws.rs"]),
+    row(
+        "conn",
+        6,
+        &[],
+        &["conn.rs", "conn/http.rs", "conn/phase.rs", "conn/roll.rs", "conn/talk.rs", "conn/ws.rs"],
+    ),
     row(
         "router",
         5,
