@@ -18,7 +18,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::outbox::state::{Locked, OPEN, ROOM, State, TAKES_REQUESTS, Waiting};
+use crate::outbox::state::{CALM, Locked, OPEN, ROOM, State, TAKES_REQUESTS, Waiting};
 use crate::proto::CloseReason;
 use crate::proto::reply::print_msg;
 use crate::proto::{MessageId, UserName};
@@ -66,17 +66,6 @@ pub enum Await {
     Room,
     /// The last reply that is due.
     Replies,
-}
-
-/// What a flush left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flushed {
-    /// Nothing waits any more.
-    Empty,
-    /// The socket would block.
-    Blocked,
-    /// The socket is broken.
-    Broken,
 }
 
 /// One connection's outbox. `Arc<Outbox>` is how the rest of the node knows a connection.
@@ -240,25 +229,23 @@ impl<S: ?Sized + Sink> Outbox<S> {
     }
 
     /// Writes what waits, and appends the tickets of the messages that are now written.
-    pub fn flush(&self, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
-        self.write(self.lock(), now, written)
+    pub fn flush(&self, now: Instant, written: &mut Vec<Ticket>) {
+        self.write(self.lock(), now, written);
     }
 
     /// The same, but leaves a socket that blocks to its owner.
     pub fn flush_unless_blocked(&self, now: Instant, written: &mut Vec<Ticket>) {
         let mut state = self.lock();
         match state.blocked_since {
-            None => {
-                self.write(state, now, written);
-            }
+            None => self.write(state, now, written),
             Some(_) => state.dirty = false,
         }
     }
 
-    fn write(&self, mut state: Locked<'_>, now: Instant, written: &mut Vec<Ticket>) -> Flushed {
+    fn write(&self, mut state: Locked<'_>, now: Instant, written: &mut Vec<Ticket>) {
         state.dirty = false;
         if state.broken {
-            return Flushed::Broken;
+            return;
         }
         let result = state.bytes.write(|bytes| self.sink.try_write(bytes), written);
         let progress = match result {
@@ -276,27 +263,24 @@ impl<S: ?Sized + Sink> Outbox<S> {
         } else if progress || state.blocked_since.is_none() {
             state.blocked_since = Some(now);
         }
-        let outcome = match (state.broken, is_empty) {
-            (true, _) => Flushed::Broken,
-            (false, true) => Flushed::Empty,
-            (false, false) => Flushed::Blocked,
-        };
-        // A blocked or broken socket is the owner's business.
-        let owner = match outcome {
-            Flushed::Empty => state.due_owner(self.bytes_max),
-            Flushed::Blocked if was_blocked => None,
-            Flushed::Blocked | Flushed::Broken => state.owner.clone(),
+        // A blocked or broken socket is the owner's business; that it still blocks is no news.
+        let owner = match (state.broken, is_empty) {
+            (false, true) => state.due_owner(self.bytes_max),
+            (false, false) if was_blocked => None,
+            _ => state.owner.clone(),
         };
         let room = state.bytes.waiting() <= self.bytes_max / 2 || state.broken;
         let waiting = if room { state.waiting.take() } else { None };
         drop(state);
         wake(owner);
         wake_all(waiting);
-        outcome
     }
 
     /// Since when the socket has taken nothing, if it blocks, and whether the outbox is full.
     pub fn blocked(&self) -> Option<(Instant, bool)> {
+        if self.is_calm() {
+            return None;
+        }
         let state = self.lock();
         state.blocked_since.map(|since| (since, state.bytes.waiting() >= self.bytes_max))
     }
@@ -308,7 +292,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
 
     /// Tells whether the socket broke.
     pub fn is_broken(&self) -> bool {
-        self.lock().broken
+        !self.is_calm() && self.lock().broken
     }
 
     /// Asks the connection to end for `reason`. Only the first reason counts.
@@ -319,45 +303,50 @@ impl<S: ?Sized + Sink> Outbox<S> {
 
     /// Why the connection is asked to end, if it is.
     pub fn closing(&self) -> Option<CloseReason> {
-        self.lock().closing
+        if self.is_calm() { None } else { self.lock().closing }
+    }
+
+    /// Tells whether the socket neither blocks nor is broken, and nobody asked
+    /// the connection to end: what its task asks at every turn.
+    fn is_calm(&self) -> bool {
+        self.signs.load(Relaxed) & CALM != 0
     }
 
     /// Takes no push any more, and gives back the messages of which no byte was
     /// written. What remains is the rest of a line that was partly written, and
     /// what `last` adds.
     pub fn cut_short(&self, last: impl FnOnce(&mut Bytes)) -> Vec<Unwritten> {
-        let mut state = self.lock();
-        let unwritten = state.bytes.cut();
-        state.replies.forget();
-        state.closed = true;
-        last(&mut state.bytes);
-        let waiting = state.waiting.take();
-        drop(state);
-        wake_all(waiting);
-        unwritten
+        self.shut(|state| {
+            let unwritten = state.bytes.cut();
+            state.replies.forget();
+            last(&mut state.bytes);
+            unwritten
+        })
     }
 
     /// Takes no push any more, but keeps what waits, and adds what `last` adds.
     pub fn finish(&self, last: impl FnOnce(&mut Bytes)) {
-        let mut state = self.lock();
-        state.closed = true;
-        last(&mut state.bytes);
-        let waiting = state.waiting.take();
-        drop(state);
-        wake_all(waiting);
+        self.shut(|state| last(&mut state.bytes));
     }
 
     /// Ends the outbox: gives back every message that was not written whole.
     pub fn abandon(&self) -> Vec<Unwritten> {
+        self.shut(|state| {
+            state.owner = None;
+            state.replies.forget();
+            state.bytes.take_all()
+        })
+    }
+
+    /// Takes no push any more: whoever waits for room is told.
+    fn shut<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         state.closed = true;
-        state.owner = None;
-        state.replies.forget();
-        let unwritten = state.bytes.take_all();
+        let result = change(&mut state);
         let waiting = state.waiting.take();
         drop(state);
         wake_all(waiting);
-        unwritten
+        result
     }
 
     /// Names the task that owns this outbox: it is woken when the socket blocks

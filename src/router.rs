@@ -142,7 +142,7 @@ impl Router {
         }
         let id = from.next_id(tag);
         let reply = from.outbox.expect(tag.map(Tag::as_str));
-        let envelope = from.envelope(None, to, id.clone(), text);
+        let envelope = from.envelope(to, id.clone(), text);
         let mut sent = Sent::new(from.outbox, reply, id, 0);
         sent.remote = Some(Box::new(Remote { envelope, nodes: vec![] }));
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
@@ -162,7 +162,7 @@ impl Router {
         let mut forwarded = false;
         if let Answer::Now(Ok(places)) = self.ask_for(to) {
             for place in places {
-                let envelope = from.envelope(None, to, id.clone(), text);
+                let envelope = from.envelope(to, id.clone(), text);
                 forwarded |= self.cluster.forward(&place.node, envelope).is_ok();
             }
         }
@@ -428,8 +428,9 @@ impl Sender<'_> {
         }
     }
 
-    fn envelope(&self, number: Option<u64>, to: UserRef<'_>, id: MessageId, text: &str) -> Envelope {
-        Envelope { number, from: self.user.clone(), to: to.into(), id, text: text.into() }
+    /// The message for other nodes, without a number: a receipt is asked for where it is placed.
+    fn envelope(&self, to: UserRef<'_>, id: MessageId, text: &str) -> Envelope {
+        Envelope { number: None, from: self.user.clone(), to: to.into(), id, text: text.into() }
     }
 }
 

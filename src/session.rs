@@ -92,7 +92,7 @@ impl Session {
     }
 }
 
-/// Appends the lines that answer `HELP` for these verbs, LF between them.
+/// Gives the lines that answer `HELP` for these verbs, one after the other.
 pub fn print_help(verbs: &[Verb], mut line: impl FnMut(ServerLine<'_>)) {
     for verb in verbs {
         line(ServerLine::Info(&format!("{} - {}", verb.usage(), verb.about())));

@@ -1,7 +1,7 @@
 //! The state of an outbox, and the lock that it is under.
 //!
-//! Before every message everybody asks the same three things of an outbox. They
-//! stand beside the lock as bits, put up to date whenever it is unlocked, so
+//! Before every message, and at every turn of a connection, the same few things
+//! are asked of an outbox. They stand beside the lock as bits, put up to date whenever it is unlocked, so
 //! that asking takes no lock. An answer may be a moment old; whoever acts on it
 //! finds the truth under the lock.
 
@@ -55,6 +55,8 @@ pub const OPEN: u8 = 1;
 pub const ROOM: u8 = 2;
 /// The connection may be read.
 pub const TAKES_REQUESTS: u8 = 4;
+/// The socket neither blocks nor is broken, and nobody asked the connection to end.
+pub const CALM: u8 = 8;
 
 impl Deref for Locked<'_> {
     type Target = State;
@@ -101,6 +103,7 @@ impl State {
         sign(!self.closed && self.closing.is_none(), OPEN)
             | sign(self.bytes.waiting() < bytes_max, ROOM)
             | sign(takes_requests, TAKES_REQUESTS)
+            | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)
     }
 
     /// Begins to close; returns who must know: the owner, and senders that wait for room.

@@ -67,8 +67,7 @@ impl Router {
         let others = others.map_err(|Unavailable| ErrorCode::Unavailable)?;
         let seat = Seat { session, outbox: outbox.clone() };
         if self.sessions_max > 1 {
-            let elsewhere: usize = others.iter().map(|place| place.sessions.len()).sum();
-            let here_max = self.sessions_max.saturating_sub(elsewhere);
+            let here_max = self.sessions_max.saturating_sub(sessions_in(&others));
             return self.table.insert(user, seat, here_max).map_err(|_| ErrorCode::TooMany);
         }
         for before in self.table.replace(user, seat) {
@@ -116,8 +115,7 @@ impl Router {
 
     /// How many sessions a user has, here and in `places`.
     pub(super) fn sessions(&self, user: UserRef<'_>, places: &[Place]) -> u32 {
-        let elsewhere: usize = places.iter().map(|place| place.sessions.len()).sum();
-        self.table.sessions_of(user) + elsewhere as u32
+        self.table.sessions_of(user) + sessions_in(places) as u32
     }
 
     /// Answers a `WHO` that waited for presence.
@@ -132,4 +130,8 @@ impl Router {
         let sessions = self.sessions(user.borrowed(), places);
         asker.answer(reply, &mut turn.dirty, |out| print_presence(user.borrowed(), sessions, out));
     }
+}
+
+fn sessions_in(places: &[Place]) -> usize {
+    places.iter().map(|place| place.sessions.len()).sum()
 }
