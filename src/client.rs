@@ -20,7 +20,6 @@ mod connection;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
-mod pause;
 mod task;
 #[cfg(test)]
 mod tests;

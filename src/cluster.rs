@@ -1,21 +1,37 @@
 //! The one seam to other nodes: calls go down, events come up as values.
 //!
 //! An enum, not a trait: [`Cluster::Local`] is nodes of one process talking in
-//! memory, one of them in production and several in tests. Whatever is above
-//! this file does not know which it has. A question may be answered at once or
-//! by an event later; both are part of every call's type, so that callers
-//! handle both.
+//! memory, one of them in production and several in tests; [`Cluster::Remote`]
+//! is nodes on several machines. Whatever is above this file does not know which
+//! it has. A question may be answered at once or by an event later; both are
+//! part of every call's type, so that callers handle both.
 //!
 //! What a cluster promises: envelopes from one node to another arrive in order
-//! and at most once, or not at all; a node that is gone is told to everyone,
-//! once. What it does not: that anything arrives. The origin keeps each message
-//! until it has a receipt.
+//! and at most once, or not at all; a node that is gone is told to everyone who
+//! had to do with it, once. What it does not: that anything arrives. The origin
+//! keeps each message until it has a receipt.
+//!
+//! Reading order: `local.rs` shows what the calls mean, in memory. Of the remote
+//! cluster, `remote.rs` joins the parts; `presence.rs`, `sessions.rs`,
+//! `lease.rs`, `remembered.rs` and `store.rs` are who is where; `bus.rs`,
+//! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there.
 
+mod bus;
+mod lease;
+mod link;
+mod links;
 pub mod local;
+mod presence;
+mod remembered;
+pub mod remote;
+mod sessions;
+mod store;
+mod watchdog;
 
 use smol::channel::Receiver;
 
 use crate::cluster::local::Local;
+use crate::cluster::remote::Remote;
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 pub use local::Mesh;
@@ -24,6 +40,8 @@ pub use local::Mesh;
 pub enum Cluster {
     /// Nodes of one process.
     Local(Local),
+    /// Nodes on several machines.
+    Remote(Remote),
 }
 
 /// A node that holds sessions of a user.
@@ -44,7 +62,7 @@ pub struct Unavailable;
 pub enum Answer<T> {
     /// The answer.
     Now(Result<T, Unavailable>),
-    /// The event that the call names will follow, unless this node is cut off.
+    /// The event that the call names will follow.
     Later,
 }
 
@@ -83,6 +101,20 @@ pub enum Event {
     },
     /// A node is dead: nothing will come from it any more.
     Gone(NodeId),
+    /// Messages could not be carried to a node, which may live all the same.
+    Returned {
+        /// The node.
+        node: NodeId,
+        /// The numbers of the envelopes.
+        numbers: Vec<u64>,
+        /// An earlier attempt may have carried them.
+        maybe_seen: bool,
+    },
+    /// The recipient of a message is on further nodes: ask again, and send it there too.
+    Changed {
+        /// The number of the envelope.
+        number: u64,
+    },
     /// A session of this node was replaced by a login elsewhere.
     Replaced {
         /// The user.
@@ -92,16 +124,26 @@ pub enum Event {
     },
 }
 
+/// What comes up from a cluster; [`Cluster::unpack`] makes events of it.
+#[derive(Debug)]
+pub enum Incoming {
+    /// An event.
+    Event(Event),
+    /// What another node says, as it came.
+    Batch(Vec<u8>),
+}
+
 impl Cluster {
     /// A node by itself: it needs no other service, and there is nobody to ask.
     pub fn alone(node: NodeId) -> Self {
         Cluster::Local(Local::alone(node))
     }
 
-    /// This node's id.
-    pub fn node(&self) -> &NodeId {
+    /// This node's id: what others reach it by. It may change when they took it for dead.
+    pub fn node(&self) -> NodeId {
         match self {
             Cluster::Local(local) => local.node(),
+            Cluster::Remote(remote) => remote.node(),
         }
     }
 
@@ -109,13 +151,24 @@ impl Cluster {
     pub fn is_alone(&self) -> bool {
         match self {
             Cluster::Local(local) => local.is_alone(),
+            Cluster::Remote(_) => false,
         }
     }
 
-    /// Where events come up.
-    pub fn events(&self) -> Receiver<Event> {
+    /// Where everything comes up.
+    pub fn incoming(&self) -> Receiver<Incoming> {
         match self {
-            Cluster::Local(local) => local.events(),
+            Cluster::Local(local) => local.incoming(),
+            Cluster::Remote(remote) => remote.incoming(),
+        }
+    }
+
+    /// Gives the events of what came up to `take`, in order.
+    pub fn unpack(&self, incoming: Incoming, take: &mut dyn FnMut(Event)) {
+        match (self, incoming) {
+            (_, Incoming::Event(event)) => take(event),
+            (Cluster::Remote(remote), Incoming::Batch(batch)) => remote.unpack(&batch, take),
+            (Cluster::Local(_), Incoming::Batch(_)) => unreachable!("a mesh carries events"),
         }
     }
 
@@ -124,6 +177,7 @@ impl Cluster {
     pub fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
         match self {
             Cluster::Local(local) => local.register(user, session, number),
+            Cluster::Remote(remote) => remote.register(user, session, number),
         }
     }
 
@@ -131,23 +185,44 @@ impl Cluster {
     pub fn unregister(&self, user: &UserName, session: SessionId) {
         match self {
             Cluster::Local(local) => local.unregister(user, session),
+            Cluster::Remote(remote) => remote.unregister(user, session),
         }
     }
 
-    /// Asks on which other nodes a user has sessions; or [`Event::Located`] follows.
-    pub fn locate(&self, user: UserRef<'_>) -> Answer<Vec<Place>> {
+    /// Asks on which other nodes a user has sessions; or [`Event::Located`]
+    /// follows. The answer may be remembered, and wrong by now: a node that does
+    /// not have the user says so. `is_here`: the user has a session on this node.
+    pub fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
         match self {
             Cluster::Local(local) => local.locate(user),
+            Cluster::Remote(remote) => remote.locate(user, is_here),
+        }
+    }
+
+    /// As [`Cluster::locate`], but nothing that is remembered counts.
+    pub fn locate_now(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+        match self {
+            Cluster::Local(local) => local.locate(user),
+            Cluster::Remote(remote) => remote.ask(user, is_here),
+        }
+    }
+
+    /// What was said of a user's places has turned out to be wrong.
+    pub fn forget(&self, user: UserRef<'_>) {
+        match self {
+            Cluster::Local(_) => {}
+            Cluster::Remote(remote) => remote.forget(user),
         }
     }
 
     /// Hands a message to another node.
     ///
     /// # Errors
-    /// [`Unavailable`] when the node is not there; the message was not sent.
+    /// [`Unavailable`] when the node can't be reached; the message was not sent.
     pub fn forward(&self, node: &NodeId, envelope: Envelope) -> Result<(), Unavailable> {
         match self {
             Cluster::Local(local) => local.forward(node, envelope),
+            Cluster::Remote(remote) => remote.forward(node, &envelope),
         }
     }
 
@@ -155,6 +230,7 @@ impl Cluster {
     pub fn receipt(&self, origin: &NodeId, number: u64, fate: Fate) {
         match self {
             Cluster::Local(local) => local.receipt(origin, number, fate),
+            Cluster::Remote(remote) => remote.receipt(origin, number, fate),
         }
     }
 
@@ -162,13 +238,23 @@ impl Cluster {
     pub fn replace(&self, node: &NodeId, user: &UserName, session: SessionId) {
         match self {
             Cluster::Local(local) => local.replace(node, user, session),
+            Cluster::Remote(remote) => remote.replace(node, user, session),
         }
     }
 
-    /// Leaves in order: everyone is told that this node is gone.
+    /// Sends off what was handed over since the last time: called when a turn ends.
+    pub fn flush(&self) {
+        match self {
+            Cluster::Local(_) => {}
+            Cluster::Remote(remote) => remote.flush(),
+        }
+    }
+
+    /// Leaves in order: everyone is told that this node is gone. May take a few seconds.
     pub fn leave(&self) {
         match self {
             Cluster::Local(local) => local.leave(),
+            Cluster::Remote(remote) => remote.leave(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! all follow from it, so that none of them can lie. A value is text until
 //! [`Config::set`] understands it, wherever it came from.
 
+mod services;
 mod sources;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use crate::proto::{LINE_BYTES_LIMIT, LINE_BYTES_MAX, NodeId};
 
+pub use services::{Amqp, Redis};
 pub use sources::Layers;
 
 /// The settings of a node.
@@ -24,6 +26,10 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// The readable part of the node id.
     pub node: String,
+    /// Where Redis is, for a node of a cluster.
+    pub redis: Option<Redis>,
+    /// Where RabbitMQ is, for a node of a cluster.
+    pub amqp: Option<Amqp>,
     /// Sessions a user may hold; with 1 a new login replaces the old.
     pub sessions_max: usize,
     /// How long a connection may take to log in.
@@ -77,6 +83,20 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         about: "the readable part of the node id (default: the host name)",
         allowed: "1 to 32 of A-Z a-z 0-9 . _ -",
+    },
+    Setting {
+        name: "redis",
+        form: "URL",
+        default: "",
+        about: "a cluster's Redis, which knows who is where; with --amqp",
+        allowed: "redis://[[user]:password@]host[:port][/database], without TLS",
+    },
+    Setting {
+        name: "amqp",
+        form: "URL",
+        default: "",
+        about: "a cluster's RabbitMQ, which carries lines from node to node; with --redis",
+        allowed: "amqp://[user:password@]host[:port][/vhost], without TLS",
     },
     Setting {
         name: "sessions",
@@ -151,6 +171,8 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 7700))],
             http: Some(SocketAddr::from(([127, 0, 0, 1], 7780))),
             node: host_name(),
+            redis: None,
+            amqp: None,
             sessions_max: 8,
             login_time_max: Duration::from_secs(60),
             line_bytes_max: LINE_BYTES_MAX,
@@ -189,6 +211,8 @@ impl Config {
             }
             "http" => self.http = if value == "off" { None } else { Some(address(value)?) },
             "node" => self.node = NodeId::is_name(value).then(|| value.to_owned())?,
+            "redis" => self.redis = optional(value, Redis::parse)?,
+            "amqp" => self.amqp = optional(value, Amqp::parse)?,
             "sessions" => self.sessions_max = number(value, 1, 1000)?,
             "login-timeout" => self.login_time_max = time(value)?,
             "max-line" => self.line_bytes_max = number(value, 64, LINE_BYTES_LIMIT)?,
@@ -212,6 +236,8 @@ impl Config {
             }
             "http" => self.http.map_or_else(|| "off".to_owned(), |addr| addr.to_string()),
             "node" => self.node.clone(),
+            "redis" => self.redis.as_ref().map_or("", Redis::url).to_owned(),
+            "amqp" => self.amqp.as_ref().map_or("", Amqp::url).to_owned(),
             "sessions" => self.sessions_max.to_string(),
             "login-timeout" => print_time(self.login_time_max),
             "max-line" => self.line_bytes_max.to_string(),
@@ -238,6 +264,16 @@ impl Config {
                 )));
             }
         }
+        let (one, other) = match (&self.redis, &self.amqp) {
+            (Some(_), None) => ("redis", "amqp"),
+            (None, Some(_)) => ("amqp", "redis"),
+            _ => ("", ""),
+        };
+        if !one.is_empty() {
+            return Err(ConfigError(format!(
+                "--{one} alone is not allowed: a cluster takes --{other} too, a single node neither"
+            )));
+        }
         let connections_max = files_max.saturating_sub(FILES_RESERVED);
         match self.connections_max {
             Some(count) if count > connections_max => Err(ConfigError(format!(
@@ -261,6 +297,11 @@ impl Config {
             let value = match setting.name {
                 "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
                 "open" => value,
+                // TOML has no word for nothing.
+                "redis" | "amqp" if value.is_empty() => {
+                    out.push_str(&format!("# {}\n# {key} =\n", setting.about));
+                    continue;
+                }
                 // A name of digits alone is no number: 007 would not even be TOML.
                 "node" => quoted(&value),
                 _ if value.bytes().all(|b| b.is_ascii_digit()) => value,
@@ -284,6 +325,11 @@ fn address(text: &str) -> Option<SocketAddr> {
         Err(_) if text.starts_with("localhost:") => text.to_socket_addrs().ok()?.next(),
         Err(_) => None,
     }
+}
+
+/// An empty value is none.
+fn optional<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.is_empty() { Some(None) } else { parse(text).map(Some) }
 }
 
 fn number(text: &str, least: usize, most: usize) -> Option<usize> {

@@ -142,6 +142,7 @@ pub mod config;
 pub mod conn;
 pub mod metrics;
 pub mod outbox;
+mod pause;
 pub mod proto;
 pub mod router;
 pub mod send;

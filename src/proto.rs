@@ -6,8 +6,9 @@
 //!
 //! Reading order: [`name`] (who and what), [`mod@line`] (bytes to lines),
 //! [`request`] (what a client says), [`reply`] (what the server says),
-//! [`envelope`] (what one node tells another).
+//! [`envelope`] and [`batch`] (what one node tells another).
 
+pub mod batch;
 pub mod envelope;
 pub mod line;
 pub mod name;

@@ -117,7 +117,7 @@ impl Router {
             return Taken::Wait;
         }
         let is_here = !turn.seats.is_empty();
-        let places = match self.ask_for(to) {
+        let places = match self.ask_for(to, is_here) {
             Answer::Now(Ok(places)) if places.is_empty() && is_here => {
                 self.send_here(from, tag, to, text, turn);
                 return Taken::Yes;
@@ -160,7 +160,7 @@ impl Router {
         let id = from.next_id(None);
         // Where presence has to be asked first, a cast does not wait for the answer.
         let mut forwarded = false;
-        if let Answer::Now(Ok(places)) = self.ask_for(to) {
+        if let Answer::Now(Ok(places)) = self.ask_for(to, !turn.seats.is_empty()) {
             for place in places {
                 let envelope = from.envelope(to, id.clone(), text);
                 forwarded |= self.cluster.forward(&place.node, envelope).is_ok();
@@ -174,7 +174,10 @@ impl Router {
 
     /// Answers a `WHO`.
     pub fn who(&self, asker: &Arc<Outbox>, tag: Option<Tag<'_>>, user: UserRef<'_>, turn: &mut Turn) {
-        match self.ask_for(user) {
+        // What is remembered may be wrong, and here nobody would notice.
+        let is_here = self.table.sessions_of(user) > 0;
+        let answer = self.unless_asked(user, || self.cluster.locate_now(user, is_here));
+        match answer {
             Answer::Now(Ok(places)) => {
                 let sessions = self.sessions(user, &places);
                 asker.reply(tag.map(Tag::as_str), &mut turn.dirty, |out| print_presence(user, sessions, out));
@@ -226,7 +229,7 @@ impl Router {
                     // Fails only if the connection is gone.
                     let _ = tx.try_send(Err(Unavailable));
                 }
-                Some(Question::Received(_)) | None => {}
+                Some(Question::Received(_) | Question::Further { .. }) | None => {}
             }
         }
         if !expired.is_empty() {
@@ -242,6 +245,8 @@ impl Router {
             Event::Envelope { origin, envelope } => self.receive(origin, envelope, turn),
             Event::Receipt { node, number, fate } => self.receipt(&node, Ticket(number), fate, turn),
             Event::Gone(node) => self.gone(&node, turn),
+            Event::Returned { node, numbers, maybe_seen } => self.returned(&node, &numbers, maybe_seen, turn),
+            Event::Changed { number } => self.look_again(Ticket(number), turn),
             Event::Replaced { user, session } => self.replaced(&user, session),
         }
     }
@@ -278,11 +283,19 @@ impl Router {
 
     /// Asks where else a user is. While an earlier question about the user is
     /// open, later messages queue behind it: one sender's messages stay in order.
-    fn ask_for(&self, user: UserRef<'_>) -> Answer<Vec<Place>> {
+    fn ask_for(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+        self.unless_asked(user, || self.cluster.locate(user, is_here))
+    }
+
+    fn unless_asked(
+        &self,
+        user: UserRef<'_>,
+        ask: impl FnOnce() -> Answer<Vec<Place>>,
+    ) -> Answer<Vec<Place>> {
         if !self.cluster.is_alone() && self.asked().contains_key(user.as_str()) {
             return Answer::Later;
         }
-        self.cluster.locate(user)
+        ask()
     }
 
     /// The whole way of a message whose recipient is only here: no copy is kept

@@ -18,6 +18,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 use smol::{Executor, Task, Timer};
 
+use crate::cluster::remote::Remote;
 use crate::cluster::{Cluster, Mesh};
 use crate::config::{Config, ConfigError};
 use crate::conn::{Roll, Shared};
@@ -65,22 +66,36 @@ pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// How much of that is for replies that are still due; then they are `ERR timeout`.
 const DRAIN_REPLIES_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// How long a starting node waits for Redis and RabbitMQ.
+const JOIN_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// How often deadlines are looked at.
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 
-/// Events that one turn takes in before it ends and others have theirs.
+/// Events after which a turn takes in nothing more, so that others have theirs.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
 /// Tasks that run between two looks of the reactor for events: some 50 us of work.
 const STEP_TASKS: usize = 24;
 
 impl Server {
-    /// Opens the listeners of a node that needs no other.
+    /// Opens the listeners of a node: of a cluster if the settings name Redis
+    /// and RabbitMQ, or else of one that needs no other. A node of a cluster
+    /// waits up to 3 s until it can be reached by others, and goes on without.
     ///
     /// # Errors
     /// When a setting is not allowed, or an address can't be listened on.
     pub fn bind(config: &Config) -> Result<Self, ConfigError> {
-        Self::bind_with(config, Cluster::alone)
+        let (Some(redis), Some(amqp)) = (&config.redis, &config.amqp) else {
+            return Self::bind_with(config, || Ok(Cluster::alone(fresh_id(&config.node)?)));
+        };
+        Self::bind_with(config, || {
+            let remote = Remote::start(&config.node, redis.clone(), amqp.clone(), config.sessions_max);
+            if !remote.wait_until_joined(JOIN_TIME_MAX) {
+                warn!("Redis or RabbitMQ can't be reached: other nodes are out of reach until both are");
+            }
+            Ok(Cluster::Remote(remote))
+        })
     }
 
     /// Opens the listeners of one node of a mesh.
@@ -88,10 +103,13 @@ impl Server {
     /// # Errors
     /// As [`Server::bind`].
     pub fn bind_in(config: &Config, mesh: &Mesh) -> Result<Self, ConfigError> {
-        Self::bind_with(config, |node| Cluster::Local(mesh.join(node)))
+        Self::bind_with(config, || Ok(Cluster::Local(mesh.join(fresh_id(&config.node)?))))
     }
 
-    fn bind_with(config: &Config, cluster: impl FnOnce(NodeId) -> Cluster) -> Result<Self, ConfigError> {
+    fn bind_with(
+        config: &Config,
+        cluster: impl FnOnce() -> Result<Cluster, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let files_max = files_max();
         config.check(files_max)?;
         let mut listeners = vec![];
@@ -102,10 +120,8 @@ impl Server {
         let http_addr = http.as_ref().map(Listener::addr);
         listeners.extend(http);
 
-        let node = NodeId::new(&config.node, &nanoid!(8))
-            .ok_or_else(|| ConfigError(format!("--node {:?} is not allowed", config.node)))?;
         let metrics = Arc::new(Metrics::default());
-        let router = Router::new(cluster(node), config.sessions_max, metrics);
+        let router = Router::new(cluster()?, config.sessions_max, metrics);
         let shared = Arc::new(Shared {
             router: Arc::new(router),
             line_bytes_max: config.line_bytes_max,
@@ -139,7 +155,7 @@ impl Server {
 
     /// This node's id.
     pub fn node(&self) -> NodeId {
-        self.shared.router.cluster().node().clone()
+        self.shared.router.cluster().node()
     }
 
     /// The line that says that connections are accepted.
@@ -215,6 +231,11 @@ impl Handle {
     }
 }
 
+/// An id that no node ever had.
+fn fresh_id(name: &str) -> Result<NodeId, ConfigError> {
+    NodeId::new(name, &nanoid!(8)).ok_or_else(|| ConfigError(format!("--node {name:?} is not allowed")))
+}
+
 /// Runs tasks, and lets the reactor look for events every few of them. Left to
 /// itself (`Executor::run`) it would look after 200, and meanwhile the reactor's
 /// helper thread, which wakes when nobody has looked for 50 us, would do it
@@ -242,14 +263,22 @@ async fn flush(shared: Arc<Shared>) {
 
 /// Takes in what the cluster tells.
 async fn take_events(shared: Arc<Shared>) {
-    let events = shared.router.cluster().events();
+    let cluster = shared.router.cluster();
+    let incoming = cluster.incoming();
     let mut turn = Turn::default();
-    while let Ok(event) = events.recv().await {
+    while let Ok(mut next) = incoming.recv().await {
         turn.now = Instant::now();
-        shared.router.on_event(event, &mut turn);
-        for _ in 1..EVENTS_PER_TURN_MAX {
-            let Ok(event) = events.try_recv() else { break };
-            shared.router.on_event(event, &mut turn);
+        let mut count = 0;
+        loop {
+            cluster.unpack(next, &mut |event| {
+                shared.router.on_event(event, &mut turn);
+                count += 1;
+            });
+            if count >= EVENTS_PER_TURN_MAX {
+                break;
+            }
+            let Ok(more) = incoming.try_recv() else { break };
+            next = more;
         }
         shared.router.end(&mut turn);
         smol::future::yield_now().await;

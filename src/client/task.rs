@@ -19,8 +19,8 @@ use smol::io::AsyncWriteExt;
 use crate::client::command::{Command, Pending};
 use crate::client::connection::{Connection, Lines, Target};
 use crate::client::error::{ClientError, Refusal, SendError};
-use crate::client::pause::{Pauses, random};
 use crate::client::{Event, OPEN_TIME_MAX, Place};
+use crate::pause::{Pauses, random};
 use crate::proto::{CloseReason, MessageId, ServerLine, Tag, UserName};
 
 /// The state of one client, whatever the connection.
@@ -79,7 +79,7 @@ impl Task {
         mut connection: Connection,
         untold: &mut VecDeque<Event>,
     ) -> Option<Refusal> {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::new(PAUSE_TIME_MAX);
         loop {
             let connected = Instant::now();
             let ending = self.serve(connection, untold).await;
@@ -315,6 +315,8 @@ enum Ending {
 
 /// What is gathered for one write, at most, and one line more.
 const WRITE_BYTES: usize = 64 * 1024;
+/// The longest pause between attempts to connect.
+const PAUSE_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the queued lines, the `QUIT` and its `BYE` may take.
 const BYE_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the reader may go on after a write failed.

@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol::channel::{Receiver, Sender, unbounded};
 
-use crate::cluster::{Answer, Event, Place, Unavailable};
+use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// One node's end: alone, or in a mesh.
 pub struct Local {
     node: NodeId,
     mesh: Option<Mesh>,
-    events: Receiver<Event>,
+    incoming: Receiver<Incoming>,
 }
 
 /// Several nodes in one process. Cheap to clone; all clones are the same mesh.
@@ -38,7 +38,7 @@ struct State {
 }
 
 struct Node {
-    tx: Sender<Event>,
+    tx: Sender<Incoming>,
     /// Reaches nobody, and nobody reaches it: what is said is lost.
     is_cut: bool,
     /// What it said while it was held back.
@@ -51,20 +51,20 @@ const EVENTS_BEFORE_CASTS_MAX: usize = 1_024;
 impl Local {
     /// A node without others.
     pub fn alone(node: NodeId) -> Self {
-        let (_, events) = unbounded();
-        Local { node, mesh: None, events }
+        let (_, incoming) = unbounded();
+        Local { node, mesh: None, incoming }
     }
 
-    pub(super) fn node(&self) -> &NodeId {
-        &self.node
+    pub(super) fn node(&self) -> NodeId {
+        self.node.clone()
     }
 
     pub(super) fn is_alone(&self) -> bool {
         self.mesh.is_none()
     }
 
-    pub(super) fn events(&self) -> Receiver<Event> {
-        self.events.clone()
+    pub(super) fn incoming(&self) -> Receiver<Incoming> {
+        self.incoming.clone()
     }
 
     pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
@@ -139,11 +139,11 @@ impl Mesh {
     /// # Panics
     /// When a node of this id is or was in the mesh: ids are never used twice.
     pub fn join(&self, node: NodeId) -> Local {
-        let (tx, events) = unbounded();
+        let (tx, incoming) = unbounded();
         let entry = Node { tx, is_cut: false, held: None };
         let before = self.lock().nodes.insert(node.clone(), entry);
         assert!(before.is_none(), "a node id is never used twice");
-        Local { node, mesh: Some(self.clone()), events }
+        Local { node, mesh: Some(self.clone()), incoming }
     }
 
     /// Cuts a node off: presence is unavailable to it, and what it says or is
@@ -192,7 +192,7 @@ impl Mesh {
         });
         for entry in state.nodes.values() {
             // Fails only for a node whose receiver is dropped already.
-            let _ = entry.tx.try_send(Event::Gone(node.clone()));
+            let _ = entry.tx.try_send(Incoming::Event(Event::Gone(node.clone())));
         }
     }
 
@@ -231,7 +231,7 @@ impl State {
             held.push((to.clone(), event));
         } else if self.reaches(to) {
             // Fails only for a node whose receiver is dropped already: it is as good as gone.
-            let _ = self.nodes[to].tx.try_send(event);
+            let _ = self.nodes[to].tx.try_send(Incoming::Event(event));
         }
     }
 

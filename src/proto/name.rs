@@ -189,10 +189,20 @@ impl NodeId {
     pub const NAME_BYTES_MAX: usize = 32;
 
     /// Joins a readable name with a random suffix. `None` when the name is not
-    /// 1 to 32 of `A-Z a-z 0-9 . _ -` or the suffix is empty or holds a space.
+    /// 1 to 32 of `A-Z a-z 0-9 . _ -` or the suffix is not 1 to 31 of the same.
     pub fn new(name: &str, suffix: &str) -> Option<Self> {
-        let suffix_is_clean = !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_graphic());
-        (Self::is_name(name) && suffix_is_clean).then(|| NodeId(format!("{name}-{suffix}").into()))
+        let is_valid = Self::is_name(name) && !suffix.is_empty();
+        is_valid.then(|| Self::parse(&format!("{name}-{suffix}"))).flatten()
+    }
+
+    /// The most bytes of an id.
+    pub const BYTES_MAX: usize = 64;
+
+    /// Reads an id back: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=Self::BYTES_MAX).contains(&text.len());
+        let clean = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        (fits && clean).then(|| NodeId(text.into()))
     }
 
     /// Tells whether `name` can be the readable part of a node id.
@@ -239,6 +249,10 @@ mod tests {
         assert_eq!(NodeId::new("pi", "V1StGXR8").expect("valid").as_str(), "pi-V1StGXR8");
         for bad in ["", "a b", "a/b", &"n".repeat(33)] {
             assert!(NodeId::new(bad, "x").is_none(), "{bad}");
+        }
+        assert!(NodeId::parse("pi-V1StGXR8").is_some());
+        for bad in ["", "a b", "a/b", "é", &"n".repeat(65)] {
+            assert!(NodeId::parse(bad).is_none(), "{bad}");
         }
     }
 

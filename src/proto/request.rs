@@ -247,7 +247,7 @@ fn split(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The line as text, if it is UTF-8 and its only control characters are TABs.
-fn clean_text(bytes: &[u8]) -> Option<&str> {
+pub(super) fn clean_text(bytes: &[u8]) -> Option<&str> {
     let is_control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
     let (words, rest) = bytes.as_chunks::<8>();
     let suspicious =

@@ -14,7 +14,7 @@ use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
 use crate::router::in_flight::{Question, Sent};
-use crate::router::{RETRIES_MAX, Router, Turn};
+use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
 impl Router {
     /// A session of `user` ended with these messages unwritten.
@@ -59,14 +59,19 @@ impl Router {
                 remote.nodes.clone_from(&nodes);
             }
         }
-        let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
+        let (mut lost, mut is_cut_off) = (0, false);
+        lost += self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
         for node in nodes {
             let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
             if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
                 lost += 1;
+                is_cut_off = true;
             }
         }
-        if lost > 0 {
+        if is_cut_off && lost == parties {
+            // Asking again would give the same answer.
+            self.give_up(ticket, ErrorCode::Unavailable, turn);
+        } else if lost > 0 {
             self.lost(ticket, lost, None, turn);
         }
     }
@@ -116,11 +121,17 @@ impl Router {
             None => self.give_up(ticket, ErrorCode::Timeout, turn),
             Some(_) if is_last => self.give_up(ticket, ErrorCode::Offline, turn),
             Some(to) => {
-                self.metrics.rerouted.add();
-                let places = self.ask_for(to.borrowed());
-                self.place_or_wait(ticket, to, places, turn);
+                self.route_again(ticket, to, turn);
             }
         }
+    }
+
+    fn route_again(&self, ticket: Ticket, to: UserName, turn: &mut Turn) {
+        self.metrics.rerouted.add();
+        self.cluster.forget(to.borrowed());
+        let is_here = self.table.sessions_of(to.borrowed()) > 0;
+        let places = self.ask_for(to.borrowed(), is_here);
+        self.place_or_wait(ticket, to, places, turn);
     }
 
     /// Tells the sender that its message was not delivered; or, when a node that
@@ -166,6 +177,54 @@ impl Router {
         }
     }
 
+    /// Messages came back: they are routed again, and that does not count as a
+    /// retry, because the cluster itself takes its time between attempts.
+    pub(super) fn returned(&self, node: &NodeId, numbers: &[u64], maybe_seen: bool, turn: &mut Turn) {
+        for ticket in numbers.iter().map(|number| Ticket(*number)) {
+            if !self.take_node(ticket, node, maybe_seen) {
+                continue;
+            }
+            let mut in_flight = self.in_flight();
+            let Some(Question::Sent(sent)) = in_flight.question(ticket) else { continue };
+            sent.parties -= 1;
+            let to = sent.remote.as_ref().filter(|_| sent.parties == 0);
+            let to = to.map(|remote| remote.envelope.to.clone());
+            drop(in_flight);
+            if let Some(to) = to {
+                self.route_again(ticket, to, turn);
+            }
+        }
+    }
+
+    /// The recipient of a message is on further nodes: they get it too.
+    pub(super) fn look_again(&self, ticket: Ticket, turn: &mut Turn) {
+        let mut in_flight = self.in_flight();
+        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(ticket) else {
+            return;
+        };
+        let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
+        let to = envelope.to.clone();
+        let question = Question::Further { envelope, nodes };
+        let further = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+        drop(in_flight);
+        let is_here = self.table.sessions_of(to.borrowed()) > 0;
+        match self.ask_for(to.borrowed(), is_here) {
+            Answer::Now(places) => self.send_further(further, places),
+            Answer::Later => self.asked().entry(to).or_default().push(further),
+        }
+    }
+
+    fn send_further(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>) {
+        let question = self.in_flight().remove(ticket);
+        let Some(Question::Further { envelope, nodes }) = question else { return };
+        for place in places.unwrap_or_default().into_iter().filter(|place| !nodes.contains(&place.node)) {
+            // The ticket is spent: nobody waits for this receipt. Where the node can't be reached,
+            // the recipient has the message elsewhere.
+            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
+            let _ = self.cluster.forward(&place.node, numbered);
+        }
+    }
+
     /// Presence has answered where a user is: what waited for it goes on, in order.
     pub(super) fn located(&self, user: &UserName, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
         let Some(tickets) = self.asked().remove(user) else { return };
@@ -175,6 +234,10 @@ impl Router {
                 Some(Question::Sent(_)) => {
                     drop(in_flight);
                     self.place(ticket, places.clone(), turn);
+                }
+                Some(Question::Further { .. }) => {
+                    drop(in_flight);
+                    self.send_further(ticket, places.clone());
                 }
                 Some(Question::Who { .. }) => {
                     let question = in_flight.remove(ticket);
@@ -200,7 +263,8 @@ impl Router {
             if tickets.is_empty() {
                 continue;
             }
-            let answer = self.cluster.locate(user.borrowed());
+            let is_here = self.table.sessions_of(user.borrowed()) > 0;
+            let answer = self.cluster.locate(user.borrowed(), is_here);
             self.asked().insert(user.clone(), tickets);
             if let Answer::Now(places) = answer {
                 self.located(&user, places, turn);

@@ -45,7 +45,7 @@ impl Router {
     pub fn end(&self, turn: &mut Turn) {
         turn.seats.clear();
         if turn.dirty.0.is_empty() {
-            return;
+            return self.cluster.flush();
         }
         let mut unflushed = self.unflushed();
         unflushed.outboxes.extend(turn.dirty.0.drain(..));
@@ -66,7 +66,9 @@ impl Router {
             unflushed.outboxes.extend(turn.dirty.0.drain(..));
             let Some(outbox) = unflushed.outboxes.pop_front() else {
                 unflushed.flusher = Some(context.waker().clone());
-                return;
+                drop(unflushed);
+                // After everybody's turn: what goes to other nodes goes in few batches.
+                return self.cluster.flush();
             };
             drop(unflushed);
             // What blocks is its owner's business: the flush that met it has woken the owner.

@@ -73,6 +73,13 @@ pub enum Question {
         /// Where the answer goes.
         reply: ReplyTo,
     },
+    /// A message that has its fate, or soon will, and goes to further nodes of its recipient.
+    Further {
+        /// The message.
+        envelope: Envelope,
+        /// The nodes that have it.
+        nodes: Vec<NodeId>,
+    },
     /// A `LOGIN` that waits for presence.
     Login(Sender<Result<Vec<Place>, Unavailable>>),
 }

@@ -112,7 +112,7 @@ impl Listener {
                             warn!("full: --connections {connections_max}; further ones are turned away");
                         }
                         shared.router.metrics().turned_away.add();
-                        turn_away(socket.get_ref(), self.is_http, shared.router.cluster().node());
+                        turn_away(socket.get_ref(), self.is_http, &shared.router.cluster().node());
                     }
                     Ok((socket, _)) => {
                         (was_full, was_failing) = (false, false);

@@ -1,0 +1,379 @@
+//! The bus: the thread that talks to RabbitMQ.
+//!
+//! The AMQP library is synchronous, so it has a thread of its own, and all of
+//! its connections, channels and consumers live on that thread's stack: one
+//! connection to publish, one to consume, because a broker that is short of
+//! memory stops reading from those who publish. What is to be published waits in
+//! the links; what comes goes up as it is; a bell wakes this thread.
+//!
+//! One topic exchange for all; one queue a node, exclusive, gone with its
+//! connection, under a new name each time, bound to the node's id. Publishes are
+//! mandatory: what no queue takes comes back. A delivery is acknowledged after
+//! the node has taken it over, and at most 300 wait for that.
+//!
+//! When anything goes wrong the sockets are shut first, because the library's
+//! calls and destructors wait for the broker otherwise; then everything is
+//! dropped, and begins again after a pause. Messages are not lost by that: the
+//! links publish again what the other end does not have.
+
+use std::collections::VecDeque;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+use std::time::{Duration, Instant};
+
+use amiquip::{
+    Auth, Channel, Connection, ConnectionBlockedNotification, ConnectionOptions, ConnectionTuning, Consumer,
+    ConsumerMessage, ConsumerOptions, Delivery, ExchangeDeclareOptions, ExchangeType, Publish,
+    QueueDeclareOptions, Return,
+};
+use crossbeam_channel::{Receiver, RecvTimeoutError, select};
+use log::{info, warn};
+
+use crate::cluster::{Event, Incoming};
+use crate::cluster::remote::Shared;
+use crate::cluster::watchdog::Watchdog;
+use crate::config::Amqp;
+use crate::pause::{Pauses, random};
+use crate::proto::NodeId;
+
+/// The exchange of all nodes.
+const EXCHANGE: &str = "pinpost";
+
+/// Deliveries that the broker may hand over before it waits for acknowledgements.
+pub const PREFETCH_MAX: u16 = 300;
+
+/// Deliveries that are acknowledged together, while more keep coming.
+const ACKS_MIN: usize = 32;
+
+/// How long one address may take to connect to.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long setting everything up may take; a wrong password alone takes the broker 3 seconds.
+const SETUP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long handing one batch to the library may take: it waits only if the broker does not read.
+const PUBLISH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long the last words, and taking everything down, may take.
+const TEARDOWN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A broker that was silent for twice this, in seconds, is gone.
+const HEARTBEAT_S: u16 = 4;
+
+/// How often time passes for links with something under way.
+const TICK_TIME: Duration = Duration::from_millis(50);
+
+/// How often it does for a bus with nothing to do.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// The longest pause between attempts to connect, and when the broker refused us.
+const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The bus, before and between its sessions with the broker.
+pub struct Bus {
+    shared: Arc<Shared>,
+    amqp: Amqp,
+    bell: Receiver<()>,
+    watchdog: Watchdog,
+}
+
+/// Why a session ended.
+enum End {
+    /// The node goes.
+    Stop,
+    /// The node has a new id.
+    Restart,
+    /// The world failed.
+    Lost(String),
+}
+
+impl Bus {
+    /// Makes a bus that is woken by `bell`.
+    pub fn new(shared: Arc<Shared>, amqp: Amqp, bell: Receiver<()>) -> Self {
+        Bus { shared, amqp, bell, watchdog: Watchdog::start() }
+    }
+
+    /// Runs until the node goes.
+    pub fn run(self) {
+        let mut pauses = Pauses::new(PAUSE_TIME_MAX);
+        let mut is_lost = false;
+        while !self.shared.is_stopping() {
+            let start = Instant::now();
+            let end = catch_unwind(AssertUnwindSafe(|| self.session(&mut is_lost)));
+            self.shared.set_bus_up(false);
+            match end {
+                Ok(Ok(End::Stop)) => return,
+                Ok(Ok(End::Restart)) => continue,
+                Ok(Ok(End::Lost(why)) | Err(why)) => self.told(&mut is_lost, &why),
+                Err(_) => self.told(&mut is_lost, "the AMQP library panicked"),
+            }
+            pauses.held(start.elapsed());
+            self.rest(pauses.next(random()));
+        }
+    }
+
+    /// Says once that the broker is away.
+    fn told(&self, is_lost: &mut bool, why: &str) {
+        if !std::mem::replace(is_lost, true) {
+            warn!("RabbitMQ at {} is away: {why}; trying again", self.amqp);
+        }
+    }
+
+    /// Waits, unless the node goes.
+    fn rest(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.shared.is_stopping() {
+            if let Err(RecvTimeoutError::Timeout) = self.bell.recv_deadline(until) {
+                return;
+            }
+        }
+    }
+
+    /// One life of both connections.
+    fn session(&self, is_lost: &mut bool) -> Result<End, String> {
+        let epoch = self.shared.epoch.load(Acquire);
+        let node = self.shared.node();
+        let result = self.watchdog.limit(SETUP_TIME_MAX, || -> amiquip::Result<_> {
+            let (mut publisher, mut consumer) = match self.connect() {
+                Ok(connections) => connections,
+                Err(why) => return Ok(Err(why)),
+            };
+            let blocked = publisher.listen_for_connection_blocked()?;
+            let to = publisher.open_channel(None)?;
+            let returned = to.listen_for_returns()?;
+            let from = consumer.open_channel(None)?;
+            let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+            to.exchange_declare(ExchangeType::Topic, EXCHANGE, durable)?;
+            let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+            let name = format!("{EXCHANGE}.{}.{:08x}", node.as_str(), random() as u32);
+            from.qos(0, PREFETCH_MAX, false)?;
+            from.queue_declare(&name[..], exclusive)?;
+            from.queue_bind(&name[..], EXCHANGE, node.as_str(), Default::default())?;
+            Ok(Ok((publisher, consumer, to, from, returned, blocked, name)))
+        });
+        let (publisher, consumer, to, from, returned, blocked, name) =
+            result.map_err(|error| error.to_string())??;
+        let consume = || from.basic_consume(&name[..], ConsumerOptions::default());
+        let consuming = self.watchdog.limit(SETUP_TIME_MAX, consume).map_err(|error| {
+            self.watchdog.shut();
+            error.to_string()
+        })?;
+        // Dropped before all of the above, also by a panic.
+        let shut = Shut(&self.watchdog);
+        if std::mem::take(is_lost) {
+            info!("RabbitMQ at {} is back", self.amqp);
+        }
+        self.shared.set_bus_up(true);
+        self.shared.has_queue(&node);
+        let wires = Wires { to: &to, from: &from, consuming: &consuming, returned, blocked };
+        let end = self.serve(&wires, epoch);
+        if let Ok(End::Stop) = end {
+            self.watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&wires));
+        }
+        self.shared.set_bus_up(false);
+        // Now nothing that follows waits for the broker. The receiver outlives its consumer, or the
+        // library would drop the whole connection in a worse way.
+        drop(shut);
+        let _receiver = consuming.receiver().clone();
+        drop(wires);
+        drop(consuming);
+        drop((to, from));
+        // Only this tells why a connection died.
+        let reasons = self.watchdog.limit(TEARDOWN_TIME_MAX, || [publisher.close(), consumer.close()]);
+        let reason = reasons.into_iter().find_map(Result::err);
+        match (end, reason) {
+            (Err(why), None) => Ok(End::Lost(why)),
+            (Err(why), Some(reason)) => Ok(End::Lost(format!("{why}: {reason}"))),
+            (Ok(end), _) => Ok(end),
+        }
+    }
+
+    /// Opens both connections, on sockets that the watchdog can shut.
+    fn connect(&self) -> Result<(Connection, Connection), String> {
+        let host = (&self.amqp.host[..], self.amqp.port);
+        let addrs = host.to_socket_addrs().map_err(|error| format!("its name is not known: {error}"))?;
+        let mut failure = "its name has no address".to_owned();
+        for addr in addrs {
+            let pair = || -> std::io::Result<_> {
+                let sockets = [0, 1].map(|_| TcpStream::connect_timeout(&addr, CONNECT_TIME_MAX));
+                let [a, b] = sockets;
+                Ok((a?, b?))
+            };
+            match pair() {
+                Ok((publisher, consumer)) => return self.open(publisher, consumer),
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(failure)
+    }
+
+    fn open(&self, publisher: TcpStream, consumer: TcpStream) -> Result<(Connection, Connection), String> {
+        let clones = [&publisher, &consumer].map(TcpStream::try_clone);
+        let clones: Result<Vec<_>, _> = clones.into_iter().collect();
+        self.watchdog.sockets(clones.map_err(|error| error.to_string())?);
+        let open = |socket: TcpStream| {
+            socket.set_nodelay(true).map_err(|error| error.to_string())?;
+            let socket = mio::net::TcpStream::from_stream(socket).map_err(|error| error.to_string())?;
+            let auth = Auth::Plain { username: self.amqp.user.clone(), password: self.amqp.password.clone() };
+            let options = ConnectionOptions::default()
+                .auth(auth)
+                .virtual_host(&self.amqp.vhost[..])
+                .heartbeat(HEARTBEAT_S)
+                .connection_timeout(Some(SETUP_TIME_MAX / 2));
+            let tuning = ConnectionTuning::default()
+                .mem_channel_bound(1024)
+                .buffered_writes_high_water(1024 * 1024)
+                .buffered_writes_low_water(256 * 1024);
+            Connection::insecure_open_stream(socket, options, tuning).map_err(|error| error.to_string())
+        };
+        Ok((open(publisher)?, open(consumer)?))
+    }
+
+    /// Carries batches until something ends it; the error tells what failed.
+    fn serve(&self, wires: &Wires<'_>, epoch: u64) -> Result<End, String> {
+        let mut deliveries = Deliveries { waiting: VecDeque::new(), taken: self.shared.taken.load(Acquire) };
+        let mut is_active = true;
+        let mut ticked = Instant::now();
+        loop {
+            if self.shared.is_stopping() {
+                return Ok(End::Stop);
+            }
+            if self.shared.epoch.load(Acquire) != epoch {
+                return Ok(End::Restart);
+            }
+            is_active |= self.publish(wires.to)?;
+            let now = Instant::now();
+            let is_time = now.duration_since(ticked) >= TICK_TIME;
+            if is_time {
+                ticked = now;
+                is_active = self.shared.links().tick(now);
+            }
+            deliveries.acknowledge(&self.shared, wires.from, is_time)?;
+            is_active |= !deliveries.waiting.is_empty();
+            let time_max = if is_active { TICK_TIME } else { IDLE_TIME };
+            select! {
+                recv(self.bell) -> _ => is_active = true,
+                recv(wires.consuming.receiver()) -> message => {
+                    deliveries.take(&self.shared, message.map_err(|_| "the connection broke")?)?;
+                    for message in wires.consuming.receiver().try_iter().take(ACKS_MIN) {
+                        deliveries.take(&self.shared, message)?;
+                    }
+                    is_active = true;
+                }
+                recv(wires.returned) -> returned => {
+                    self.returned(&returned.map_err(|_| "the connection broke")?);
+                    wires.returned.try_iter().for_each(|returned| self.returned(&returned));
+                }
+                recv(wires.blocked) -> notice => self.blocked(&notice.map_err(|_| "the connection broke")?),
+                default(time_max) => {}
+            }
+        }
+    }
+
+    /// Publishes all that is due; tells whether there was any.
+    fn publish(&self, channel: &Channel) -> Result<bool, String> {
+        let mut any = false;
+        loop {
+            let batch = self.shared.links().next(Instant::now());
+            let Some((node, batch)) = batch else { return Ok(any) };
+            any = true;
+            let mut publish = Publish::new(&batch, node.as_str());
+            publish.mandatory = true;
+            let result = self.watchdog.limit(PUBLISH_TIME_MAX, || channel.basic_publish(EXCHANGE, publish));
+            result.map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// A batch came back: nobody has that queue now.
+    fn returned(&self, returned: &Return) {
+        let Some(node) = NodeId::parse(&returned.routing_key) else { return };
+        let back = self.shared.links().returned(&node, &returned.content, Instant::now());
+        if let Some(back) = back {
+            let (tickets, maybe_seen) = (back.tickets, back.maybe_seen);
+            self.shared.tell(Event::Returned { node, numbers: tickets, maybe_seen });
+        }
+    }
+
+    /// The broker is short of memory or disk, or no longer.
+    fn blocked(&self, notice: &ConnectionBlockedNotification) {
+        let is_up = match notice {
+            ConnectionBlockedNotification::Blocked(why) => {
+                warn!("RabbitMQ at {} takes no messages now: {why}", self.amqp);
+                false
+            }
+            ConnectionBlockedNotification::Unblocked => {
+                info!("RabbitMQ at {} takes messages again", self.amqp);
+                true
+            }
+        };
+        self.shared.set_bus_up(is_up);
+    }
+
+    /// Publishes what is still to be said, and waits until the broker has it.
+    fn say_last_words(&self, wires: &Wires<'_>) {
+        let result = self.publish(wires.to);
+        // Answered only after all that was published before on this channel.
+        let result = result.and_then(|_| wires.to.qos(0, PREFETCH_MAX, false).map_err(|error| error.to_string()));
+        if let Err(error) = result {
+            warn!("RabbitMQ at {}: the last words were lost: {error}", self.amqp);
+        }
+    }
+}
+
+/// What a session works with.
+struct Wires<'a> {
+    to: &'a Channel,
+    from: &'a Channel,
+    consuming: &'a Consumer<'a>,
+    returned: Receiver<Return>,
+    blocked: Receiver<ConnectionBlockedNotification>,
+}
+
+/// Deliveries that are not acknowledged yet.
+struct Deliveries {
+    waiting: VecDeque<Delivery>,
+    /// How many batches the node had taken over when the first of these is counted.
+    taken: u64,
+}
+
+impl Deliveries {
+    /// Hands one up.
+    fn take(&mut self, shared: &Shared, message: ConsumerMessage) -> Result<(), String> {
+        match message {
+            ConsumerMessage::Delivery(mut delivery) => {
+                let batch = std::mem::take(&mut delivery.body);
+                self.waiting.push_back(delivery);
+                shared.hand_up(Incoming::Batch(batch));
+                Ok(())
+            }
+            ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {
+                Err(error.to_string())
+            }
+            ConsumerMessage::ServerCancelled => Err("the queue was deleted".to_owned()),
+            _ => Err("the connection was closed".to_owned()),
+        }
+    }
+
+    /// Acknowledges what the node has taken over: at once if there is much, else when it is time.
+    fn acknowledge(&mut self, shared: &Shared, channel: &Channel, is_time: bool) -> Result<(), String> {
+        let taken = shared.taken.load(Acquire) - self.taken;
+        let count = usize::try_from(taken).expect("less than the prefetch").min(self.waiting.len());
+        if count == 0 || (count < ACKS_MIN && !is_time) {
+            return Ok(());
+        }
+        self.taken += count as u64;
+        let last = self.waiting.drain(..count).next_back().expect("at least one");
+        last.ack_multiple(channel).map_err(|error| error.to_string())
+    }
+}
+
+/// Shuts the sockets when dropped, before anything declared earlier is.
+struct Shut<'a>(&'a Watchdog);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}

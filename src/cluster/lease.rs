@@ -1,0 +1,178 @@
+//! Leases: which nodes are alive.
+//!
+//! One sorted set in Redis holds all nodes and when their leases end, by Redis's
+//! own clock. Each node renews its lease once a second by one small script,
+//! which also removes nodes whose lease has run out, and hands out the table
+//! when it has changed since the caller last saw it. The cost is O(nodes).
+//!
+//! A node is dead when it was removed, not when a clock says so, and it never
+//! lives again: whoever is told that it is not in the table takes a new id. If
+//! even the freshest lease has run out, it was Redis that was away, and nobody
+//! is removed until everybody had the time of a lease to renew (the hold).
+//!
+//! Whoever came back under a new id is busy writing its sessions again. While
+//! anybody is, that presence knows nothing of a user proves nothing (the doubt).
+//!
+//! ```text
+//! {nodes}     sorted set   node id -> when its lease ends, in us
+//! {nodes}:m   hash         v -> version of the table, hold -> nobody is removed before, in us
+//! {nodes}:d   sorted set   node id -> until when it is in doubt what it has
+//! ```
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use redis::{Cmd, FromRedisValue, Value};
+
+use crate::proto::NodeId;
+
+/// How long a lease lasts.
+pub const LEASE_TIME: Duration = Duration::from_secs(6);
+
+/// How often it is renewed.
+pub const RENEW_TIME: Duration = Duration::from_secs(1);
+
+/// Dead nodes that are remembered as such; of others it has to be asked.
+const DEAD_MAX: usize = 4_096;
+
+/// Renews, joins or leaves; see the table above. ARGV: id, lease in us, the version that the
+/// caller knows, what to do, and whether the caller is busy.
+const SCRIPT: &str = r"
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local nodes, meta, doubt = KEYS[1], KEYS[2], KEYS[3]
+local me, lease, known, act, busy = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local function text(n) return string.format('%.0f', n) end
+local changed = act ~= 'renew'
+if act == 'leave' then
+  redis.call('ZREM', nodes, me)
+  redis.call('ZREM', doubt, me)
+else
+  if act == 'renew' and not redis.call('ZSCORE', nodes, me) then return {-1} end
+  local last = redis.call('ZREVRANGE', nodes, 0, 0, 'WITHSCORES')[2]
+  local hold = tonumber(redis.call('HGET', meta, 'hold') or 0)
+  if last and tonumber(last) < now then
+    hold = now + lease
+    redis.call('HSET', meta, 'hold', text(hold))
+  end
+  redis.call('ZADD', nodes, text(now + lease), me)
+  if now >= hold and redis.call('ZREMRANGEBYSCORE', nodes, '-inf', '(' .. text(now)) > 0 then changed = true end
+  if busy == '1' then redis.call('ZADD', doubt, text(now + lease), me) else redis.call('ZREM', doubt, me) end
+end
+local v = redis.call('HGET', meta, 'v') or '0'
+if changed then
+  v = text(math.max(now, tonumber(v) + 1))
+  redis.call('HSET', meta, 'v', v)
+end
+redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
+local in_doubt = redis.call('ZCARD', doubt)
+if v == known then return {now, v, in_doubt} end
+return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
+";
+
+/// What this node knows of the nodes.
+#[derive(Default)]
+pub struct Nodes {
+    version: String,
+    living: HashSet<NodeId>,
+    dead: VecDeque<NodeId>,
+    /// Redis's clock less ours, in us.
+    clock_offset_us: i64,
+    /// Some node is busy writing its sessions again.
+    pub in_doubt: bool,
+}
+
+/// What to ask the script for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Enter the table.
+    Join,
+    /// Stay in it.
+    Renew,
+    /// Leave it.
+    Leave,
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease holds; these nodes are dead since the last time.
+    Held(Vec<NodeId>),
+    /// This node is not in the table.
+    Lost,
+}
+
+impl Nodes {
+    /// The command to send.
+    pub fn command(&self, me: &NodeId, act: Act, is_busy: bool) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        let act = match act {
+            Act::Join => "join",
+            Act::Renew => "renew",
+            Act::Leave => "leave",
+        };
+        command.arg(SCRIPT).arg(3).arg("{nodes}").arg("{nodes}:m").arg("{nodes}:d");
+        command.arg(me.as_str()).arg(LEASE_TIME.as_micros() as u64).arg(&self.version[..]);
+        command.arg(act).arg(u8::from(is_busy));
+        command
+    }
+
+    /// Takes in the script's answer; `None` when it makes no sense.
+    pub fn renewed(&mut self, answer: Value) -> Option<Renewed> {
+        let Value::Array(answer) = answer else { return None };
+        let mut answer = answer.into_iter();
+        let now_us = i64::from_redis_value(answer.next()?).ok()?;
+        if now_us < 0 {
+            return Some(Renewed::Lost);
+        }
+        self.clock_offset_us = now_us - clock_us();
+        self.version = String::from_redis_value(answer.next()?).ok()?;
+        self.in_doubt = i64::from_redis_value(answer.next()?).ok()? > 0;
+        let Some(list) = answer.next() else { return Some(Renewed::Held(vec![])) };
+        let list = Vec::<String>::from_redis_value(list).ok()?;
+        let living: HashSet<NodeId> = list.iter().filter_map(|id| NodeId::parse(id)).collect();
+        let dead: Vec<NodeId> = self.living.difference(&living).cloned().collect();
+        self.living = living;
+        dead.iter().for_each(|node| self.bury(node));
+        Some(Renewed::Held(dead))
+    }
+
+    /// Tells whether a node is in the table.
+    pub fn is_living(&self, node: &NodeId) -> bool {
+        self.living.contains(node)
+    }
+
+    /// Tells whether a node is known to be dead. One that is neither living nor
+    /// dead may have joined since the table was seen: ask.
+    pub fn is_dead(&self, node: &NodeId) -> bool {
+        !self.living.contains(node) && self.dead.contains(node)
+    }
+
+    /// A node is not in the table, and has been.
+    pub fn bury(&mut self, node: &NodeId) {
+        if self.dead.len() == DEAD_MAX {
+            self.dead.pop_front();
+        }
+        self.dead.push_back(node.clone());
+    }
+
+    /// What was known is worth nothing: Redis lost it, or this node was away for long.
+    pub fn forget_table(&mut self) {
+        self.version.clear();
+    }
+
+    /// The time by Redis's clock, in us: later logins have later times on every node.
+    pub fn now_us(&self) -> i64 {
+        clock_us() + self.clock_offset_us
+    }
+}
+
+/// This machine's clock, in us, never set back while the process runs.
+fn clock_us() -> i64 {
+    use std::sync::LazyLock;
+    static START: LazyLock<(Instant, i64)> = LazyLock::new(|| {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (Instant::now(), since_epoch.as_micros() as i64)
+    });
+    START.1 + START.0.elapsed().as_micros() as i64
+}

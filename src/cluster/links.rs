@@ -1,0 +1,198 @@
+//! The links of one node to all others.
+//!
+//! What is said from above lands here, encoded, and waits for the bus; what the
+//! bus hears is checked here. Numbers that go up to the router carry the epoch,
+//! a count of this node's incarnations: a receipt for a message that came to an
+//! incarnation before is nobody's business any more.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::cluster::link::{Heard, Link, Returned};
+use crate::cluster::{Event, Unavailable};
+use crate::proto::batch::{Head, Item};
+use crate::proto::{Envelope, Fate, NodeId};
+
+/// Links of one node to others.
+pub const LINKS_MAX: usize = 16_384;
+
+/// How long a node may talk to us before it must be in the table of living nodes:
+/// it can be there before we have heard of it.
+const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Where a message's number on its link ends, and the epoch begins.
+const EPOCH_SHIFT: u32 = 48;
+
+/// All links of one node.
+pub struct Links {
+    me: NodeId,
+    epoch: u64,
+    peers: HashMap<NodeId, Link>,
+    /// Links with something to publish.
+    ready: Vec<NodeId>,
+    /// The bus can publish.
+    is_up: bool,
+}
+
+impl Links {
+    /// No links yet.
+    pub fn new(me: NodeId) -> Self {
+        Links { me, epoch: 0, peers: HashMap::new(), ready: vec![], is_up: false }
+    }
+
+    /// Tells whether the bus can publish.
+    pub fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// Adds a message for another node.
+    ///
+    /// # Errors
+    /// When the broker is away, or too much waits for that node already.
+    pub fn forward(&mut self, node: &NodeId, envelope: &Envelope, now: Instant) -> Result<(), Unavailable> {
+        if !self.is_up {
+            return Err(Unavailable);
+        }
+        let link = self.link(node, now).ok_or(Unavailable)?;
+        if envelope.number.is_none() && !link.takes_casts() {
+            return Err(Unavailable);
+        }
+        link.forward(envelope, now);
+        self.check(node, now);
+        Ok(())
+    }
+
+    /// Adds something else for another node.
+    pub fn say(&mut self, node: &NodeId, item: &Item<'_>, now: Instant) {
+        if let Some(link) = self.link(node, now) {
+            link.say(item, now);
+            self.check(node, now);
+        }
+    }
+
+    /// Adds the receipt of a message that came from another node.
+    pub fn receipt(&mut self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
+        let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
+        if let Some(link) = self.peers.get_mut(origin).filter(|_| is_current) {
+            link.receipt(fate, number & ((1 << EPOCH_SHIFT) - 1));
+            self.check(origin, now);
+        }
+    }
+
+    /// The number under which the router knows message `message` of a link.
+    pub fn number(&self, message: u64) -> u64 {
+        self.epoch << EPOCH_SHIFT | message
+    }
+
+    /// The next batch to publish, and for whom.
+    pub fn next(&mut self, now: Instant) -> Option<(NodeId, Vec<u8>)> {
+        while let Some(node) = self.ready.last().filter(|_| self.is_up) {
+            if let Some(link) = self.peers.get_mut(node) {
+                if let Some(batch) = link.next(&self.me, now) {
+                    return Some((node.clone(), batch));
+                }
+                link.is_ready = false;
+            }
+            self.ready.pop();
+        }
+        None
+    }
+
+    /// Tells whether there is something to publish.
+    pub fn has_next(&self) -> bool {
+        self.is_up && !self.ready.is_empty()
+    }
+
+    /// Takes in the head of a batch that came.
+    pub fn hear(&mut self, head: &Head, now: Instant) -> Heard {
+        let Some(link) = self.link(&head.from, now) else { return Heard::Nothing };
+        let heard = link.hear(head, now);
+        self.check(&head.from, now);
+        heard
+    }
+
+    /// Messages to `node` have their receipts: their tickets.
+    pub fn settle(&mut self, node: &NodeId, first: u64, count: u64, tickets: &mut Vec<u64>) {
+        if let Some(link) = self.peers.get_mut(node) {
+            link.settle(first, count, |ticket| tickets.push(ticket));
+        }
+    }
+
+    /// A batch came back because its node has no queue.
+    pub fn returned(&mut self, node: &NodeId, batch: &[u8], now: Instant) -> Option<Returned> {
+        let (head, _) = Head::parse(batch)?;
+        // One of an incarnation before this is forgotten already.
+        let link = self.peers.get_mut(node).filter(|_| head.from == self.me)?;
+        link.returned(head.number, now)
+    }
+
+    /// Time passes. Returns whether anything is under way, so that it should pass again soon.
+    pub fn tick(&mut self, now: Instant) -> bool {
+        let mut is_active = false;
+        for (node, link) in &mut self.peers {
+            if !link.is_active() {
+                continue;
+            }
+            is_active = true;
+            link.tick(now);
+            if !link.is_ready && link.is_due(now) {
+                link.is_ready = true;
+                self.ready.push(node.clone());
+            }
+        }
+        is_active
+    }
+
+    /// The bus can publish, from now on or no more.
+    pub fn set_up(&mut self, is_up: bool) {
+        if !is_up {
+            self.peers.values_mut().for_each(Link::lose);
+        }
+        self.is_up = is_up;
+    }
+
+    /// This node has a new id: whatever was under way is over.
+    pub fn restart(&mut self, me: NodeId) -> Vec<Event> {
+        self.me = me;
+        self.epoch += 1;
+        self.ready.clear();
+        self.peers.drain().map(|(node, _)| Event::Gone(node)).collect()
+    }
+
+    /// Nodes that have been talked with for so long that they must be in the table by now.
+    pub fn strangers(&self, now: Instant) -> Vec<NodeId> {
+        let is_old = |link: &Link| now.duration_since(link.since) >= STRANGER_TIME_MAX;
+        self.peers.iter().filter(|(_, link)| is_old(link)).map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Ends the link to a node that is dead; the event to tell if there was one.
+    pub fn end(&mut self, node: &NodeId) -> Option<Event> {
+        self.peers.remove(node).map(|_| Event::Gone(node.clone()))
+    }
+
+    /// The router's ticket of a message that waits for its receipt.
+    pub fn ticket(&self, node: &NodeId, message: u64) -> Option<u64> {
+        self.peers.get(node)?.ticket(message)
+    }
+
+    fn link(&mut self, node: &NodeId, now: Instant) -> Option<&mut Link> {
+        if !self.peers.contains_key(node) {
+            if self.peers.len() >= LINKS_MAX {
+                return None;
+            }
+            self.peers.insert(node.clone(), Link::new(now));
+        }
+        self.peers.get_mut(node)
+    }
+
+    /// Notes a link that has something to publish.
+    fn check(&mut self, node: &NodeId, now: Instant) {
+        if let Some(link) = self.peers.get_mut(node)
+            && !link.is_ready
+            && link.is_due(now)
+        {
+            link.is_ready = true;
+            self.ready.push(node.clone());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Remembered places: where users were when presence was last asked.
+//!
+//! A remembered place costs a look into a map instead of a question to Redis.
+//! It may be wrong: a node that does not have the user says so, and the place is
+//! forgotten and asked for again. What such a node can't notice is a *further*
+//! session elsewhere; so whoever logs in tells the nodes where the user is
+//! already, and those tell the origins that still send to them alone. No place
+//! is believed for more than a minute. That a user is nowhere is not remembered.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::cluster::Place;
+use crate::proto::{NodeId, UserName, UserRef};
+
+/// Users whose places are remembered at most; then all are forgotten.
+pub const REMEMBERED_MAX: usize = 65_536;
+
+/// How long a place is believed.
+const BELIEF_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What is remembered.
+#[derive(Default)]
+pub struct Remembered {
+    places: HashMap<UserName, (Instant, Vec<Place>)>,
+    /// Users that were asked for and not forgotten since: an answer that is
+    /// older than the latest news is not remembered.
+    asked: HashSet<UserName>,
+    /// Users of this node who logged in elsewhere too, when that was, and which
+    /// origins were told.
+    news: HashMap<UserName, (Instant, Vec<NodeId>)>,
+}
+
+impl Remembered {
+    /// Where a user is, if that is remembered.
+    pub fn find(&self, user: UserRef<'_>, now: Instant) -> Option<Vec<Place>> {
+        let (since, places) = self.places.get(user.as_str())?;
+        (now.duration_since(*since) < BELIEF_TIME_MAX).then(|| places.clone())
+    }
+
+    /// Presence is asked for a user.
+    pub fn asking(&mut self, user: UserRef<'_>) {
+        self.asked.insert(user.into());
+    }
+
+    /// Presence has answered: `None` when that is nothing to remember.
+    pub fn answered(&mut self, user: &UserName, places: Option<&[Place]>, now: Instant) {
+        if let (true, Some(places)) = (self.asked.remove(user), places) {
+            if self.places.len() >= REMEMBERED_MAX {
+                self.places.clear();
+            }
+            self.places.insert(user.clone(), (now, places.to_vec()));
+        }
+    }
+
+    /// What is remembered of a user is wrong.
+    pub fn forget(&mut self, user: UserRef<'_>) {
+        self.places.remove(user.as_str());
+        self.asked.remove(user.as_str());
+    }
+
+    /// Everything may be wrong.
+    pub fn forget_all(&mut self) {
+        self.places.clear();
+        self.asked.clear();
+        self.news.clear();
+    }
+
+    /// A user of this node has logged in elsewhere too.
+    pub fn heard_news(&mut self, user: UserRef<'_>, now: Instant) {
+        self.forget(user);
+        if self.news.len() >= REMEMBERED_MAX {
+            self.news.retain(|_, (since, _)| now.duration_since(*since) < BELIEF_TIME_MAX);
+        }
+        self.news.insert(user.into(), (now, vec![]));
+    }
+
+    /// Tells whether `origin`, which sends to a user here, has to be told that
+    /// the user is elsewhere too; once each.
+    pub fn is_news_to(&mut self, origin: &NodeId, user: UserRef<'_>, now: Instant) -> bool {
+        if self.news.is_empty() {
+            return false;
+        }
+        let Some((since, told)) = self.news.get_mut(user.as_str()) else { return false };
+        if now.duration_since(*since) >= BELIEF_TIME_MAX {
+            self.news.remove(user.as_str());
+            return false;
+        }
+        let is_news = !told.contains(origin);
+        if is_news {
+            told.push(origin.clone());
+        }
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(name: &str) -> Vec<Place> {
+        vec![Place { node: node(name), sessions: vec![] }]
+    }
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name, "1").expect("valid")
+    }
+
+    #[test]
+    fn places_are_believed_for_a_while_and_forgotten() {
+        let now = Instant::now();
+        let bob = UserName::parse("bob").expect("valid");
+        let mut remembered = Remembered::default();
+        remembered.asking(bob.borrowed());
+        remembered.answered(&bob, Some(&places("a")), now);
+        assert_eq!(remembered.find(bob.borrowed(), now), Some(places("a")));
+        assert_eq!(remembered.find(bob.borrowed(), now + BELIEF_TIME_MAX), None);
+        remembered.forget(bob.borrowed());
+        assert_eq!(remembered.find(bob.borrowed(), now), None);
+        // An answer that was overtaken by news is not remembered.
+        remembered.asking(bob.borrowed());
+        remembered.forget(bob.borrowed());
+        remembered.answered(&bob, Some(&places("a")), now);
+        assert_eq!(remembered.find(bob.borrowed(), now), None);
+        remembered.asking(bob.borrowed());
+        remembered.answered(&bob, None, now);
+        assert!(remembered.asked.is_empty() && remembered.places.is_empty());
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let now = Instant::now();
+        let mut remembered = Remembered::default();
+        for n in 0..=REMEMBERED_MAX {
+            let user = UserName::parse(&format!("user{n}")).expect("valid");
+            remembered.asking(user.borrowed());
+            remembered.answered(&user, Some(&places("a")), now);
+            assert!(remembered.places.len() <= REMEMBERED_MAX);
+        }
+        assert_eq!(remembered.places.len(), 1);
+    }
+
+    #[test]
+    fn every_origin_is_told_once() {
+        let now = Instant::now();
+        let bob = UserName::parse("bob").expect("valid");
+        let bob = bob.borrowed();
+        let mut remembered = Remembered::default();
+        assert!(!remembered.is_news_to(&node("a"), bob, now));
+        remembered.heard_news(bob, now);
+        assert!(remembered.is_news_to(&node("a"), bob, now));
+        assert!(!remembered.is_news_to(&node("a"), bob, now));
+        assert!(remembered.is_news_to(&node("b"), bob, now));
+        remembered.heard_news(bob, now);
+        assert!(remembered.is_news_to(&node("a"), bob, now), "there is more news");
+        assert!(!remembered.is_news_to(&node("c"), bob, now + BELIEF_TIME_MAX));
+        assert!(remembered.news.is_empty());
+    }
+}

@@ -1,0 +1,394 @@
+//! Nodes on several machines: Redis says where, RabbitMQ carries.
+//!
+//! Two threads, each with a library that blocks: [`Presence`] talks to Redis,
+//! [`Bus`] to RabbitMQ. What all three sides share is here, each part behind a
+//! lock of its own that is held for a few lines: the links, the table of living
+//! nodes, the remembered places. Calls from above are answered from these or
+//! become questions; answers and batches go up through one channel.
+//!
+//! The channel has no bound of its own: answers are bounded by questions, and
+//! batches by the broker's prefetch.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender as AskSender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender as Bell, bounded};
+use log::warn;
+use nanoid::nanoid;
+use smol::channel::{Receiver, Sender, unbounded};
+
+use crate::cluster::bus::Bus;
+use crate::cluster::lease::Nodes;
+use crate::cluster::link::Heard;
+use crate::cluster::links::Links;
+use crate::cluster::presence::{Ask, Presence};
+use crate::cluster::remembered::Remembered;
+use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
+use crate::config::{Amqp, Redis};
+use crate::proto::batch::{BadBatch, Head, Item};
+use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
+
+/// How long leaving may take.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// A bus that was away for longer has given up what it was to carry.
+const OUTAGE_TIME: Duration = Duration::from_secs(10);
+
+/// One node's end of a cluster of several machines.
+pub struct Remote {
+    shared: Arc<Shared>,
+    incoming: Receiver<Incoming>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the node's thread, the bus and presence share.
+pub struct Shared {
+    name: String,
+    me: Mutex<NodeId>,
+    /// How often this node has changed its id.
+    pub epoch: AtomicU64,
+    links: Mutex<Links>,
+    nodes: Mutex<Nodes>,
+    remembered: Mutex<Remembered>,
+    incoming: Sender<Incoming>,
+    /// Batches that the node has taken over.
+    pub taken: AtomicU64,
+    /// A batch made no sense; said once.
+    was_puzzled: AtomicBool,
+    bell: Bell<()>,
+    asks: AskSender<Ask>,
+    is_stopping: AtomicBool,
+    stage: Mutex<Stage>,
+    stage_changed: Condvar,
+}
+
+/// How far this node has come.
+#[derive(Default)]
+struct Stage {
+    /// The id for which there is a queue.
+    queue: Option<NodeId>,
+    has_joined: bool,
+    /// Since when the bus is away.
+    bus_away: Option<Instant>,
+}
+
+impl Remote {
+    /// Starts both threads. `name` is the readable part of the node's id.
+    pub fn start(name: &str, redis: Redis, amqp: Amqp, sessions_max: usize) -> Self {
+        let (incoming_tx, incoming) = unbounded();
+        let (bell, rung) = bounded(1);
+        let (asks, asked) = channel();
+        let me = fresh_id(name);
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            me: Mutex::new(me.clone()),
+            epoch: AtomicU64::new(0),
+            links: Mutex::new(Links::new(me)),
+            nodes: Mutex::default(),
+            remembered: Mutex::default(),
+            incoming: incoming_tx,
+            taken: AtomicU64::new(0),
+            was_puzzled: AtomicBool::new(false),
+            bell,
+            asks,
+            is_stopping: AtomicBool::new(false),
+            stage: Mutex::default(),
+            stage_changed: Condvar::new(),
+        });
+        let bus = Bus::new(shared.clone(), amqp, rung);
+        let presence = Presence::new(shared.clone(), redis, asked, sessions_max);
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            // Without them there is no cluster: a node that can't have two threads does not start.
+            thread::Builder::new().name(name.to_owned()).spawn(run).expect("there is room for a thread")
+        };
+        let threads =
+            vec![start("bus", Box::new(|| bus.run())), start("presence", Box::new(|| presence.run()))];
+        Remote { shared, incoming, threads: Mutex::new(threads) }
+    }
+
+    /// Waits until this node can be reached by others; `false` when that took too long.
+    pub fn wait_until_joined(&self, time_max: Duration) -> bool {
+        let stage = lock(&self.shared.stage);
+        let waited = self.shared.stage_changed.wait_timeout_while(stage, time_max, |stage| {
+            !stage.has_joined || stage.queue.is_none()
+        });
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.shared.node()
+    }
+
+    pub(super) fn incoming(&self) -> Receiver<Incoming> {
+        self.incoming.clone()
+    }
+
+    pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
+        self.shared.ask(Ask::Register { user: user.clone(), session, number });
+        Answer::Later
+    }
+
+    pub(super) fn unregister(&self, user: &UserName, session: SessionId) {
+        self.shared.ask(Ask::Unregister { user: user.clone(), session });
+    }
+
+    pub(super) fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+        if let Some(places) = self.shared.remembered().find(user, Instant::now()) {
+            return Answer::Now(Ok(places));
+        }
+        self.ask(user, is_here)
+    }
+
+    pub(super) fn ask(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+        self.shared.remembered().asking(user);
+        self.shared.ask(Ask::Locate { user: user.into(), is_here });
+        Answer::Later
+    }
+
+    pub(super) fn forget(&self, user: UserRef<'_>) {
+        self.shared.remembered().forget(user);
+    }
+
+    pub(super) fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
+        self.shared.links().forward(node, envelope, Instant::now())
+    }
+
+    pub(super) fn receipt(&self, origin: &NodeId, number: u64, fate: Fate) {
+        self.shared.links().receipt(origin, number, fate, Instant::now());
+    }
+
+    pub(super) fn replace(&self, node: &NodeId, user: &UserName, session: SessionId) {
+        self.shared.ask(Ask::Remove { user: user.clone(), node: node.clone(), session });
+        self.shared.say(node, &Item::Replaced { user: user.borrowed(), session });
+    }
+
+    pub(super) fn flush(&self) {
+        if self.shared.links().has_next() {
+            self.shared.ring();
+        }
+    }
+
+    /// Takes in what another node says.
+    pub(super) fn unpack(&self, batch: &[u8], take: &mut dyn FnMut(Event)) {
+        if self.read(batch, take).is_err() && !self.shared.was_puzzled.swap(true, Ordering::Relaxed) {
+            warn!("a batch of {} bytes makes no sense, and is dropped; so are others like it", batch.len());
+        }
+        self.shared.taken.fetch_add(1, Ordering::Release);
+    }
+
+    fn read(&self, batch: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), BadBatch> {
+        let (head, items) = Head::parse(batch).ok_or(BadBatch)?;
+        // All of it, or nothing.
+        let items: Vec<Item<'_>> = items.collect::<Result<_, _>>()?;
+        let now = Instant::now();
+        if self.shared.nodes().is_dead(&head.from) {
+            // It was cut off, and does not know yet. Nobody waits for what it says.
+            return Ok(());
+        }
+        let heard = self.shared.links().hear(&head, now);
+        if heard == Heard::Next {
+            let mut message = head.first;
+            for item in items {
+                self.item(&head.from, item, &mut message, now, take);
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&self, from: &NodeId, item: Item<'_>, next: &mut u64, now: Instant, take: &mut dyn FnMut(Event)) {
+        match item {
+            Item::Message(message) => {
+                let number = message.asks.then(|| *next);
+                *next += u64::from(message.asks);
+                if self.shared.remembered().is_news_to(from, message.to, now) {
+                    let item = Item::Changed { user: message.to, message: number.unwrap_or(0) };
+                    self.shared.links().say(from, &item, now);
+                }
+                let number = number.map(|number| self.shared.links().number(number));
+                take(Event::Envelope { origin: from.clone(), envelope: message.envelope(number) });
+            }
+            Item::Receipts { fate, first, count } => {
+                let mut tickets = vec![];
+                self.shared.links().settle(from, first, count, &mut tickets);
+                for number in tickets {
+                    take(Event::Receipt { node: from.clone(), number, fate });
+                }
+            }
+            Item::Replaced { user, session } => take(Event::Replaced { user: user.into(), session }),
+            Item::Also { user } => self.shared.remembered().heard_news(user, now),
+            Item::Changed { user, message } => {
+                self.shared.remembered().forget(user);
+                let number = self.shared.links().ticket(from, message);
+                number.into_iter().for_each(|number| take(Event::Changed { number }));
+            }
+        }
+    }
+
+    /// Stops both threads, and waits a moment for what they have to say last.
+    pub(super) fn leave(&self) {
+        self.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.shared.ask(Ask::Wake);
+        self.shared.ring();
+        let by = Instant::now() + LEAVE_TIME_MAX;
+        for thread in lock(&self.threads).drain(..) {
+            while !thread.is_finished() && Instant::now() < by {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                warn!("the {} thread does not end in time", thread.thread().name().unwrap_or_default());
+            } else if thread.join().is_err() {
+                warn!("a thread of the cluster panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Shared {
+    /// This node's id now.
+    pub fn node(&self) -> NodeId {
+        lock(&self.me).clone()
+    }
+
+    /// This node goes.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// The links to other nodes.
+    pub fn links(&self) -> MutexGuard<'_, Links> {
+        lock(&self.links)
+    }
+
+    /// The living nodes.
+    pub fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        lock(&self.nodes)
+    }
+
+    /// The remembered places.
+    pub fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        lock(&self.remembered)
+    }
+
+    /// Hands something up.
+    pub fn hand_up(&self, incoming: Incoming) {
+        // Fails only when the node is gone.
+        let _ = self.incoming.try_send(incoming);
+    }
+
+    /// Hands an event up.
+    pub fn tell(&self, event: Event) {
+        self.hand_up(Incoming::Event(event));
+    }
+
+    /// Asks presence.
+    pub fn ask(&self, ask: Ask) {
+        // Fails only when the thread is gone, and then so is the node.
+        let _ = self.asks.send(ask);
+    }
+
+    /// Wakes the bus.
+    pub fn ring(&self) {
+        // Full means that it is rung already.
+        let _ = self.bell.try_send(());
+    }
+
+    /// Says something to another node.
+    pub fn say(&self, node: &NodeId, item: &Item<'_>) {
+        self.links().say(node, item, Instant::now());
+        self.ring();
+    }
+
+    /// Presence has answered where a user is.
+    pub fn located(&self, user: UserName, places: Result<Vec<Place>, Unavailable>, is_here: bool) {
+        let worth = places.as_deref().ok().filter(|places| is_here || !places.is_empty());
+        self.remembered().answered(&user, worth, Instant::now());
+        self.tell(Event::Located { user, places });
+    }
+
+    /// These nodes are dead.
+    pub fn bury(&self, dead: &[NodeId]) {
+        let mut gone = vec![];
+        let mut links = self.links();
+        for node in dead {
+            gone.extend(links.end(node));
+        }
+        drop(links);
+        gone.into_iter().for_each(|event| self.tell(event));
+    }
+
+    /// Ends links to nodes that never came into the table.
+    pub fn end_strangers(&self) {
+        let now = Instant::now();
+        let strangers = self.links().strangers(now);
+        let nodes = self.nodes();
+        let strangers: Vec<NodeId> = strangers.into_iter().filter(|node| !nodes.is_living(node)).collect();
+        drop(nodes);
+        self.bury(&strangers);
+    }
+
+    /// Gives this node a new id: to all others it is another node.
+    pub fn restart(&self) -> NodeId {
+        let me = fresh_id(&self.name);
+        lock(&self.me).clone_from(&me);
+        self.nodes().forget_table();
+        self.remembered().forget_all();
+        let gone = self.links().restart(me.clone());
+        lock(&self.stage).has_joined = false;
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.ring();
+        gone.into_iter().for_each(|event| self.tell(event));
+        me
+    }
+
+    /// The bus can publish, or no longer.
+    pub fn set_bus_up(&self, is_up: bool) {
+        self.links().set_up(is_up);
+        let mut stage = lock(&self.stage);
+        if !is_up {
+            stage.queue = None;
+            stage.bus_away.get_or_insert_with(Instant::now);
+        } else if stage.bus_away.take().is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
+            // What was said of replaced sessions meanwhile is lost.
+            self.ask(Ask::AssertAll);
+        }
+    }
+
+    /// There is a queue for this id now.
+    pub fn has_queue(&self, node: &NodeId) {
+        lock(&self.stage).queue = Some(node.clone());
+        self.stage_changed.notify_all();
+    }
+
+    /// Waits until there is a queue for this node's id; `false` when that took too long.
+    pub fn wait_for_queue(&self, time_max: Duration) -> bool {
+        let me = self.node();
+        let waited = self.stage_changed.wait_timeout_while(lock(&self.stage), time_max, |stage| {
+            stage.queue.as_ref() != Some(&me) && !self.is_stopping()
+        });
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Others know of this node now.
+    pub fn set_joined(&self) {
+        lock(&self.stage).has_joined = true;
+        self.stage_changed.notify_all();
+    }
+}
+
+fn fresh_id(name: &str) -> NodeId {
+    NodeId::new(name, &nanoid!(8)).expect("the settings take no other name")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // None of the parts is left half changed by its methods.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,121 @@
+//! The connection to Redis: kept up, with a deadline for everything.
+//!
+//! A call that takes too long, or fails in any other way, costs the connection:
+//! what it would still say could not be told apart from later answers. It is
+//! opened again after a growing, jittered pause, for ever, whatever the error.
+
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, Value};
+
+use crate::config::Redis;
+use crate::pause::{Pauses, random};
+
+/// How long connecting, and every call, may take.
+const CALL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// The longest pause between attempts to connect.
+const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A connection to Redis, open or not.
+pub struct Store {
+    redis: Redis,
+    connection: Option<redis::Connection>,
+    /// What Redis calls the connection: its id and our address.
+    called: Option<(String, String)>,
+    since: Instant,
+    retry_at: Instant,
+    pauses: Pauses,
+    is_lost: bool,
+}
+
+impl Store {
+    /// Not connected yet.
+    pub fn new(redis: Redis) -> Self {
+        let now = Instant::now();
+        let pauses = Pauses::new(PAUSE_TIME_MAX);
+        Store { redis, connection: None, called: None, since: now, retry_at: now, pauses, is_lost: false }
+    }
+
+    /// Tells whether it is connected.
+    pub fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// When to connect, if it is not connected.
+    pub fn retry_at(&self) -> Instant {
+        self.retry_at
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// When it does not work.
+    pub fn connect(&mut self) -> Result<(), String> {
+        let text = |error: redis::RedisError| error.to_string();
+        let info = self.redis.url().into_connection_info().map_err(text)?;
+        let settings = info.tcp_settings().clone().set_nodelay(true);
+        let client = redis::Client::open(info.set_tcp_settings(settings)).map_err(text)?;
+        let mut connection = client.get_connection_with_timeout(CALL_TIME_MAX).map_err(text)?;
+        connection.set_read_timeout(Some(CALL_TIME_MAX)).map_err(text)?;
+        connection.set_write_timeout(Some(CALL_TIME_MAX)).map_err(text)?;
+        // What the connection before had sent and Redis has not done yet must not come after what
+        // this one says. The address is checked too: a new Redis counts its connections anew.
+        if let Some((id, addr)) = self.called.take() {
+            let mut kill = redis::cmd("CLIENT");
+            kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(addr);
+            // Fails where it is gone already, or not allowed: then late writes do little harm.
+            let _: Result<i64, _> = kill.query(&mut connection);
+        }
+        let called: Result<String, _> = redis::cmd("CLIENT").arg("INFO").query(&mut connection);
+        self.called = called.ok().and_then(|info| {
+            let field = |key| info.split(' ').find_map(|field| field.strip_prefix(key)).map(str::to_owned);
+            Some((field("id=")?, field("addr=")?))
+        });
+        self.connection = Some(connection);
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// Runs commands; an error among the answers is an answer.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn run(&mut self, pipe: &Pipeline) -> Result<Vec<Value>, String> {
+        let count = pipe.cmd_iter().count();
+        if count == 0 {
+            return Ok(vec![]);
+        }
+        let connection = self.connection.as_mut().ok_or("it is not connected")?;
+        let replies = connection.req_packed_commands(&pipe.get_packed_pipeline(), 0, count);
+        replies.map_err(|error| error.to_string())
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or with an error.
+    pub fn query(&mut self, command: &Cmd) -> Result<Value, String> {
+        let connection = self.connection.as_mut().ok_or("it is not connected")?;
+        command.query(connection).map_err(|error| error.to_string())
+    }
+
+    /// Redis is as it should be; said once after it was not.
+    pub fn is_well(&mut self) {
+        if std::mem::take(&mut self.is_lost) {
+            info!("Redis at {} is back", self.redis);
+        }
+    }
+
+    /// Gives the connection up, and says so once.
+    pub fn lose(&mut self, why: &str) {
+        if self.connection.take().is_some() {
+            self.pauses.held(self.since.elapsed());
+        }
+        self.retry_at = Instant::now() + self.pauses.next(random());
+        if !std::mem::replace(&mut self.is_lost, true) {
+            warn!("Redis at {} is away: {why}; trying again", self.redis);
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! Batches: what one node tells another in one message of the broker.
+//!
+//! A batch is a head and items, in a compact binary form: numbers are LEB128,
+//! texts carry their length. Its first byte is the version; what has another
+//! version, is cut off, or holds anything that is not valid is no batch at all.
+//! Bytes from a broker are input like any other: nothing here trusts them.
+//!
+//! ```text
+//! batch  = version from number oldest have flags first item*
+//! item   = 1 from to id text          a message that asks for a receipt
+//!        | 2 from to id text          a message that does not
+//!        | 3 first count              delivered
+//!        | 4 first count              not here
+//!        | 5 user session             replaced by a login elsewhere
+//!        | 6 user                     the user has a session on the teller's node too
+//!        | 7 user message             the user is not only here: look again
+//! id     = 0 session count | length bytes
+//! ```
+
+use crate::proto::envelope::{Envelope, Fate};
+use crate::proto::name::{MessageId, NodeId, SessionId, Tag, UserName, UserRef};
+use crate::proto::request::clean_text;
+
+/// The version of the form, the first byte of every batch.
+const VERSION: u8 = 1;
+
+/// The most bytes of a batch's head.
+pub const HEAD_BYTES_MAX: usize = 2 + NodeId::BYTES_MAX + 4 * NUMBER_BYTES_MAX + 1;
+
+/// The most bytes of a number.
+const NUMBER_BYTES_MAX: usize = 10;
+
+const ASKS: u8 = 1;
+const CAST: u8 = 2;
+const DELIVERED: u8 = 3;
+const NOT_HERE: u8 = 4;
+const REPLACED: u8 = 5;
+const ALSO: u8 = 6;
+const CHANGED: u8 = 7;
+
+/// What the batch itself says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The node that says it.
+    pub from: NodeId,
+    /// The batch's number on its link, from 1; 0 for one that only tells what its sender has.
+    pub number: u64,
+    /// The oldest batch of this link that may still come.
+    pub oldest: u64,
+    /// The sender has every batch of the other direction up to this one.
+    pub have: u64,
+    /// The sender misses what follows `have`, and has seen later ones.
+    pub has_gap: bool,
+    /// The number of the first message in it that asks for a receipt.
+    pub first: u64,
+}
+
+/// One thing that a batch says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A message. Those that ask for a receipt are numbered in order, from the head's `first`.
+    Message(Message<'a>),
+    /// What became of messages of the other direction.
+    Receipts {
+        /// Their fate.
+        fate: Fate,
+        /// The number of the first.
+        first: u64,
+        /// How many there are.
+        count: u64,
+    },
+    /// A session of the receiver was replaced by a login elsewhere.
+    Replaced {
+        /// Whose.
+        user: UserRef<'a>,
+        /// Which.
+        session: SessionId,
+    },
+    /// A user of the receiver has a session on the sender's node now.
+    Also {
+        /// The user.
+        user: UserRef<'a>,
+    },
+    /// The receiver may not know of all nodes that a user is on.
+    Changed {
+        /// The user.
+        user: UserRef<'a>,
+        /// The message that told of it, or 0.
+        message: u64,
+    },
+}
+
+/// A message as it stands in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Asks for a receipt.
+    pub asks: bool,
+    /// The sender.
+    pub from: UserRef<'a>,
+    /// The recipient.
+    pub to: UserRef<'a>,
+    /// The message's id.
+    pub id: MessageId,
+    /// The message's text.
+    pub text: &'a str,
+}
+
+impl Head {
+    /// Appends the head.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        put_text(self.from.as_str(), out);
+        for number in [self.number, self.oldest, self.have] {
+            put_number(number, out);
+        }
+        out.push(self.has_gap.into());
+        put_number(self.first, out);
+    }
+
+    /// Reads the head of a batch and where its items begin.
+    pub fn parse(batch: &[u8]) -> Option<(Self, Items<'_>)> {
+        let mut rest = Items(batch);
+        if rest.byte()? != VERSION {
+            return None;
+        }
+        let from = NodeId::parse(rest.text()?)?;
+        let (number, oldest, have) = (rest.number()?, rest.number()?, rest.number()?);
+        let has_gap = match rest.byte()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let head = Head { from, number, oldest, have, has_gap, first: rest.number()? };
+        // A gap of numbers would never be filled.
+        (oldest <= number || number == 0).then_some((head, rest))
+    }
+}
+
+impl Item<'_> {
+    /// Appends the item.
+    pub fn print(&self, out: &mut Vec<u8>) {
+        match self {
+            Item::Message(Message { asks, from, to, id, text }) => {
+                put_message(*asks, *from, *to, id, text, out);
+            }
+            Item::Receipts { fate, first, count } => {
+                out.push(if *fate == Fate::Delivered { DELIVERED } else { NOT_HERE });
+                put_number(*first, out);
+                put_number(*count, out);
+            }
+            Item::Replaced { user, session } => {
+                out.push(REPLACED);
+                put_text(user.as_str(), out);
+                out.extend_from_slice(session.as_str().as_bytes());
+            }
+            Item::Also { user } => {
+                out.push(ALSO);
+                put_text(user.as_str(), out);
+            }
+            Item::Changed { user, message } => {
+                out.push(CHANGED);
+                put_text(user.as_str(), out);
+                put_number(*message, out);
+            }
+        }
+    }
+}
+
+/// Appends a message that asks for a receipt if the envelope has a number.
+pub fn put_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
+    let Envelope { number, from, to, id, text } = envelope;
+    put_message(number.is_some(), from.borrowed(), to.borrowed(), id, text, out);
+}
+
+impl Message<'_> {
+    /// The message as a value of its own; `number` is what its receipt names.
+    pub fn envelope(&self, number: Option<u64>) -> Envelope {
+        let (from, to): (UserName, UserName) = (self.from.into(), self.to.into());
+        Envelope { number, from, to, id: self.id.clone(), text: self.text.into() }
+    }
+}
+
+/// The items of a batch that were not read yet: an iterator that ends at the
+/// first that is not valid, with an error.
+#[derive(Clone, Debug)]
+pub struct Items<'a>(&'a [u8]);
+
+/// The bytes are no batch of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadBatch;
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, BadBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let item = self.item();
+        if item.is_none() {
+            self.0 = &[];
+        }
+        Some(item.ok_or(BadBatch))
+    }
+}
+
+impl<'a> Items<'a> {
+    /// Items without a head.
+    pub fn of(items: &'a [u8]) -> Self {
+        Items(items)
+    }
+
+    fn item(&mut self) -> Option<Item<'a>> {
+        let item = match self.byte()? {
+            kind @ (ASKS | CAST) => Item::Message(Message {
+                asks: kind == ASKS,
+                from: self.user()?,
+                to: self.user()?,
+                id: self.id()?,
+                text: self.long_text()?,
+            }),
+            kind @ (DELIVERED | NOT_HERE) => {
+                let fate = if kind == DELIVERED { Fate::Delivered } else { Fate::NotHere };
+                let (first, count) = (self.number()?, self.number()?);
+                first.checked_add(count)?;
+                Item::Receipts { fate, first, count }
+            }
+            REPLACED => Item::Replaced { user: self.user()?, session: self.session()? },
+            ALSO => Item::Also { user: self.user()? },
+            CHANGED => Item::Changed { user: self.user()?, message: self.number()? },
+            _ => return None,
+        };
+        Some(item)
+    }
+
+    fn id(&mut self) -> Option<MessageId> {
+        if *self.0.first()? == 0 {
+            self.byte()?;
+            return Some(MessageId::Counted(self.session()?, self.number()?));
+        }
+        Tag::parse(self.text()?).map(|tag| MessageId::Tag(tag.as_str().into()))
+    }
+
+    fn session(&mut self) -> Option<SessionId> {
+        SessionId::parse(std::str::from_utf8(self.bytes(8)?).ok()?)
+    }
+
+    fn user(&mut self) -> Option<UserRef<'a>> {
+        UserRef::parse(self.text()?)
+    }
+
+    fn long_text(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.number()?).ok()?;
+        clean_text(self.bytes(length)?)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = self.byte()?;
+        std::str::from_utf8(self.bytes(length.into())?).ok()
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+}
+
+fn put_message(
+    asks: bool,
+    from: UserRef<'_>,
+    to: UserRef<'_>,
+    id: &MessageId,
+    text: &str,
+    out: &mut Vec<u8>,
+) {
+    out.push(if asks { ASKS } else { CAST });
+    put_text(from.as_str(), out);
+    put_text(to.as_str(), out);
+    match id {
+        MessageId::Counted(session, count) => {
+            out.push(0);
+            out.extend_from_slice(session.as_str().as_bytes());
+            put_number(*count, out);
+        }
+        MessageId::Tag(tag) => put_text(tag, out),
+    }
+    put_number(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends a text of at most 255 bytes, as every name is.
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    debug_assert!(text.len() <= 255, "a name is short");
+    out.push(text.len() as u8);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_number(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> Head {
+        let from = NodeId::new("pi", "V1StGXR8").expect("valid");
+        Head { from, number: 300, oldest: 7, have: u64::MAX, has_gap: true, first: 128 }
+    }
+
+    fn user(name: &str) -> UserRef<'_> {
+        UserRef::parse(name).expect("valid")
+    }
+
+    fn items() -> Vec<Item<'static>> {
+        let session = SessionId::parse("4k2jd8s0").expect("valid");
+        let message = |asks, id, text| {
+            Item::Message(Message { asks, from: user("alice"), to: user("小明"), id, text })
+        };
+        vec![
+            message(true, MessageId::Counted(session, 300), "hi"),
+            message(false, MessageId::Tag("a.b~".into()), ""),
+            message(true, MessageId::Tag("t".repeat(64).into()), "tab\tis text, 你好"),
+            Item::Receipts { fate: Fate::Delivered, first: 1, count: 300 },
+            Item::Receipts { fate: Fate::NotHere, first: u64::MAX - 1, count: 1 },
+            Item::Replaced { user: user("bob"), session },
+            Item::Also { user: user("bob") },
+            Item::Changed { user: user("bob"), message: 0 },
+        ]
+    }
+
+    fn print(items: &[Item<'_>]) -> Vec<u8> {
+        let mut batch = vec![];
+        head().print(&mut batch);
+        assert!(batch.len() <= HEAD_BYTES_MAX);
+        items.iter().for_each(|item| item.print(&mut batch));
+        batch
+    }
+
+    fn parse(batch: &[u8]) -> Option<(Head, Vec<Item<'_>>)> {
+        let (head, items) = Head::parse(batch)?;
+        Some((head, items.collect::<Result<_, _>>().ok()?))
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        assert_eq!(parse(&print(&items())), Some((head(), items())));
+        assert_eq!(parse(&print(&[])), Some((head(), vec![])));
+        let envelope = Envelope {
+            number: Some(9),
+            from: user("a").into(),
+            to: user("b").into(),
+            id: MessageId::Tag("1".into()),
+            text: "hi".into(),
+        };
+        let mut batch = print(&[]);
+        put_envelope(&envelope, &mut batch);
+        let (_, items) = parse(&batch).expect("our own");
+        let [Item::Message(message)] = &items[..] else { panic!("one message: {items:?}") };
+        assert_eq!(message.envelope(Some(9)), envelope);
+    }
+
+    #[test]
+    fn a_batch_that_is_cut_off_is_none_or_shorter() {
+        let batch = print(&items());
+        for end in 0..batch.len() {
+            if let Some((_, items)) = parse(&batch[..end]) {
+                assert_eq!(print(&items), batch[..end], "whole items only");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_valid_is_no_batch() {
+        let check = |items: &[u8]| {
+            let mut batch = print(&[]);
+            batch.extend_from_slice(items);
+            assert_eq!(parse(&batch), None, "{items:?}");
+        };
+        check(&[0]);
+        check(&[8]);
+        check(&[ALSO, 3, b'a', b'b']);
+        check(&[ALSO, 1, b'#']);
+        check(&[ALSO, 2, 0xc3, 0x28]);
+        check(b"\x05\x01aTOOLOUD!");
+        check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 2, 0x1b, b'c']);
+        check(&[ASKS, 1, b'a', 1, b'b', 1, b' ', 0]);
+        // Lengths and numbers beyond everything.
+        check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1]);
+        check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]);
+        let mut other_version = print(&[]);
+        other_version[0] = 2;
+        assert_eq!(parse(&other_version), None);
+        assert_eq!(parse(b"hello"), None);
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn garbage_never_panics_and_is_never_half_believed() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % below
+        };
+        let batch = print(&items());
+        for _ in 0..200_000 {
+            let mut garbage = batch.clone();
+            for _ in 0..1 + next(4) {
+                let at = next(garbage.len());
+                match next(3) {
+                    0 => garbage[at] = next(256) as u8,
+                    1 => drop(garbage.remove(at)),
+                    _ => garbage.insert(at, next(256) as u8),
+                }
+            }
+            if let Some((head, items)) = parse(&garbage) {
+                // What was believed is what would be said.
+                let mut again = vec![];
+                head.print(&mut again);
+                items.iter().for_each(|item| item.print(&mut again));
+                assert_eq!(parse(&again), Some((head, items)));
+            }
+        }
+    }
+}
