@@ -13,9 +13,10 @@
 //!
 //! Reading order: `local.rs` shows what the calls mean, in memory. Of the remote
 //! cluster, `remote.rs` joins the parts; `presence.rs`, `sessions.rs`,
-//! `lease.rs`, `remembered.rs` and `store.rs` are who is where; `bus.rs`,
+//! `lease.rs`, `remembered.rs`, `announced.rs` and `store.rs` are who is where; `bus.rs`,
 //! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there.
 
+mod announced;
 mod bus;
 mod lease;
 mod link;

@@ -50,6 +50,7 @@ const ROWS: &[Row] = &[
         &[],
         &[
             "cluster.rs",
+            "cluster/announced.rs",
             "cluster/bus.rs",
             "cluster/lease.rs",
             "cluster/link.rs",
@@ -105,7 +106,8 @@ const ROWS: &[Row] = &[
         &[],
         &[
             "proto.rs",
-            "proto/batch.rs", "proto/envelope.rs",
+            "proto/batch.rs",
+            "proto/envelope.rs",
             "proto/line.rs",
             "proto/name.rs",
             "proto/reply.rs",

@@ -31,9 +31,9 @@ use amiquip::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{info, warn};
 
-use crate::cluster::{Event, Incoming};
 use crate::cluster::remote::Shared;
 use crate::cluster::watchdog::Watchdog;
+use crate::cluster::{Event, Incoming};
 use crate::config::Amqp;
 use crate::pause::{Pauses, random};
 use crate::proto::NodeId;
@@ -315,7 +315,8 @@ impl Bus {
     fn say_last_words(&self, wires: &Wires<'_>) {
         let result = self.publish(wires.to);
         // Answered only after all that was published before on this channel.
-        let result = result.and_then(|_| wires.to.qos(0, PREFETCH_MAX, false).map_err(|error| error.to_string()));
+        let result =
+            result.and_then(|_| wires.to.qos(0, PREFETCH_MAX, false).map_err(|error| error.to_string()));
         if let Err(error) = result {
             warn!("RabbitMQ at {}: the last words were lost: {error}", self.amqp);
         }

@@ -339,7 +339,8 @@ impl Out {
     /// Gives what waits a number, and returns where it stands in `sent`.
     fn pack(&mut self, now: Instant) -> usize {
         let first = self.first_open + self.tickets.len() as u64;
-        let mut parcel = self.waiting.pop_front().unwrap_or(Parcel { since: now, items: vec![], first, count: 0 });
+        let mut parcel =
+            self.waiting.pop_front().unwrap_or(Parcel { since: now, items: vec![], first, count: 0 });
         self.waiting_bytes -= parcel.items.len();
         let mut fit = 0;
         for Receipts { fate, first, count } in &self.receipts {

@@ -239,7 +239,10 @@ fn chaos(seed: u64) {
                 now += Duration::from_millis(if lossy > 0 { 20 } else { 300 });
                 ends.iter_mut().for_each(|end| end.tick(now));
                 lossy -= i32::from(lossy > 0);
-                if lossy == 0 && ends.iter().all(|end| !end.is_active()) && carried.iter().all(VecDeque::is_empty) {
+                if lossy == 0
+                    && ends.iter().all(|end| !end.is_active())
+                    && carried.iter().all(VecDeque::is_empty)
+                {
                     break;
                 }
             }
@@ -257,7 +260,7 @@ fn chaos(seed: u64) {
                 None => assert!(came, "seed {seed}: {message} is lost"),
             }
             let is_settled = settled.contains_key(&message);
-            assert!(is_settled || returned.contains_key(&message) , "seed {seed}: {message} has no fate");
+            assert!(is_settled || returned.contains_key(&message), "seed {seed}: {message} has no fate");
         }
     }
 }

@@ -177,7 +177,7 @@ impl Presence {
         if !self.store.is_open() {
             return self.store.retry_at();
         }
-        let mut due = self.renew_at;
+        let mut due = self.renew_at.min(self.shared.announced().due().unwrap_or(self.renew_at));
         if let Some(at) = self.sessions.due() {
             due = due.min(at);
         }
@@ -193,6 +193,8 @@ impl Presence {
     /// Does what is due by itself: connects, renews the lease, asserts sessions.
     fn keep_up(&mut self) -> Result<(), String> {
         let now = Instant::now();
+        let overdue = self.shared.announced().overdue(now);
+        overdue.into_iter().for_each(|event| self.shared.tell(event));
         if !self.store.is_open() {
             if now < self.store.retry_at() {
                 return Ok(());
@@ -334,18 +336,23 @@ impl Presence {
                 self.shared.located(user, answer, is_here);
             }
             (Ask::Register { user, session, number }, Ok(entries)) => {
-                let others = self.settle(&user, session, entries, true);
-                self.shared.tell(Event::Registered { number, others: Ok(others) });
+                let (before, after) = self.settle(&user, session, entries);
+                self.announce(&user, number, before, &after);
             }
             (ask, _) => self.refuse(ask),
         }
     }
 
-    /// A session of this node stands beside others of its user: whoever has to
-    /// know is told. Returns where the user was before.
-    fn settle(&mut self, user: &UserName, session: SessionId, entries: Vec<Entry>, is_new: bool) -> Vec<Place> {
+    /// A session of this node stands beside others of its user. Returns on which
+    /// other nodes the user was before it, and came after it.
+    fn settle(
+        &mut self,
+        user: &UserName,
+        session: SessionId,
+        entries: Vec<Entry>,
+    ) -> (Vec<Place>, Vec<Place>) {
         let me = self.shared.node();
-        let Some(own) = self.sessions.find(session) else { return vec![] };
+        let Some(own) = self.sessions.find(session) else { return (vec![], vec![]) };
         let own = Entry { node: me.clone(), session, since_us: own.since_us };
         let mut living = self.living(user, entries);
         living.retain(|entry| *entry != own);
@@ -362,11 +369,19 @@ impl Presence {
             places.retain(|place| place.node != me);
             places
         };
-        let (before, after) = (elsewhere(earlier), elsewhere(later));
-        for place in before.iter().chain(&after).filter(|_| is_new && !self.is_single) {
-            self.shared.say(&place.node, &Item::Also { user: user.borrowed() });
+        (elsewhere(earlier), elsewhere(later))
+    }
+
+    /// A login is answered: at once, or when the nodes where the user is too know of it.
+    fn announce(&mut self, user: &UserName, number: u64, before: Vec<Place>, after: &[Place]) {
+        let nodes: Vec<NodeId> = before.iter().chain(after).map(|place| place.node.clone()).collect();
+        if nodes.is_empty() || self.is_single || !self.shared.links().is_up() {
+            return self.shared.tell(Event::Registered { number, others: Ok(before) });
         }
-        before
+        self.shared.announced().add(number, before, nodes.clone(), Instant::now());
+        for node in nodes {
+            self.shared.say(&node, &Item::Also { user: user.borrowed(), login: number });
+        }
     }
 
     /// Asserts the sessions whose turn it is.
@@ -397,7 +412,7 @@ impl Presence {
                 self.living(&own.user, entries);
                 continue;
             }
-            for place in self.settle(&own.user, session, entries, false) {
+            for place in self.settle(&own.user, session, entries).0 {
                 for session in place.sessions {
                     self.remove(own.user.clone(), tag(&place.node, session));
                     let item = Item::Replaced { user: own.user.borrowed(), session };

@@ -20,6 +20,7 @@ use log::warn;
 use nanoid::nanoid;
 use smol::channel::{Receiver, Sender, unbounded};
 
+use crate::cluster::announced::Announced;
 use crate::cluster::bus::Bus;
 use crate::cluster::lease::Nodes;
 use crate::cluster::link::Heard;
@@ -53,6 +54,7 @@ pub struct Shared {
     links: Mutex<Links>,
     nodes: Mutex<Nodes>,
     remembered: Mutex<Remembered>,
+    announced: Mutex<Announced>,
     incoming: Sender<Incoming>,
     /// Batches that the node has taken over.
     pub taken: AtomicU64,
@@ -89,6 +91,7 @@ impl Remote {
             links: Mutex::new(Links::new(me)),
             nodes: Mutex::default(),
             remembered: Mutex::default(),
+            announced: Mutex::default(),
             incoming: incoming_tx,
             taken: AtomicU64::new(0),
             was_puzzled: AtomicBool::new(false),
@@ -112,9 +115,10 @@ impl Remote {
     /// Waits until this node can be reached by others; `false` when that took too long.
     pub fn wait_until_joined(&self, time_max: Duration) -> bool {
         let stage = lock(&self.shared.stage);
-        let waited = self.shared.stage_changed.wait_timeout_while(stage, time_max, |stage| {
-            !stage.has_joined || stage.queue.is_none()
-        });
+        let waited = self
+            .shared
+            .stage_changed
+            .wait_timeout_while(stage, time_max, |stage| !stage.has_joined || stage.queue.is_none());
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -218,7 +222,14 @@ impl Remote {
                 }
             }
             Item::Replaced { user, session } => take(Event::Replaced { user: user.into(), session }),
-            Item::Also { user } => self.shared.remembered().heard_news(user, now),
+            Item::Also { user, login } => {
+                self.shared.remembered().heard_news(user, now);
+                self.shared.links().say(from, &Item::Noted { login }, now);
+            }
+            Item::Noted { login } => {
+                let event = self.shared.announced().noted(from, login);
+                event.into_iter().for_each(take);
+            }
             Item::Changed { user, message } => {
                 self.shared.remembered().forget(user);
                 let number = self.shared.links().ticket(from, message);
@@ -276,6 +287,11 @@ impl Shared {
     /// The remembered places.
     pub fn remembered(&self) -> MutexGuard<'_, Remembered> {
         lock(&self.remembered)
+    }
+
+    /// The logins that wait for other nodes.
+    pub fn announced(&self) -> MutexGuard<'_, Announced> {
+        lock(&self.announced)
     }
 
     /// Hands something up.

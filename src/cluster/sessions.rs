@@ -173,7 +173,8 @@ mod tests {
         let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
         let entry = Entry { node: node.clone(), session: session(7), since_us: -5 };
         assert_eq!(Entry::parse(&tag(&node, session(7)), "-5"), Some(entry));
-        for (tag, since) in [("", "1"), ("x", "1"), ("x.y", "1"), ("a b.00000007", "1"), ("x.00000007", "y")] {
+        for (tag, since) in [("", "1"), ("x", "1"), ("x.y", "1"), ("a b.00000007", "1"), ("x.00000007", "y")]
+        {
             assert_eq!(Entry::parse(tag, since), None, "{tag}");
         }
     }

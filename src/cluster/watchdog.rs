@@ -28,7 +28,8 @@ const LOOK_TIME: Duration = Duration::from_millis(500);
 impl Watchdog {
     /// Starts the thread.
     pub fn start() -> Self {
-        let watched = Watched { start: Instant::now(), overdue_ms: AtomicU64::new(0), sockets: Mutex::default() };
+        let watched =
+            Watched { start: Instant::now(), overdue_ms: AtomicU64::new(0), sockets: Mutex::default() };
         let watched = Arc::new(watched);
         let weak = Arc::downgrade(&watched);
         let thread = thread::Builder::new().name("bus-watchdog".to_owned()).stack_size(64 * 1024);

@@ -127,7 +127,9 @@ mod tests {
         check("amqp://localhost/", ("localhost", 5672, "guest", "guest", "/"));
         check("amqp://me:s3cret%40@192.0.2.1:1/a%2fb", ("192.0.2.1", 1, "me", "s3cret@", "a/b"));
         check("amqp://me@[::1]:2", ("::1", 2, "me", "guest", "/"));
-        for bad in ["", "localhost", "amqps://localhost", "amqp://", "amqp://h:99999", "http://h", "amqp://h/%ff"] {
+        for bad in
+            ["", "localhost", "amqps://localhost", "amqp://", "amqp://h:99999", "http://h", "amqp://h/%ff"]
+        {
             assert!(Amqp::parse(bad).is_none(), "{bad}");
         }
     }

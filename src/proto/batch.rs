@@ -12,8 +12,9 @@
 //!        | 3 first count              delivered
 //!        | 4 first count              not here
 //!        | 5 user session             replaced by a login elsewhere
-//!        | 6 user                     the user has a session on the teller's node too
+//!        | 6 user login               the user logs in on the teller's node too
 //!        | 7 user message             the user is not only here: look again
+//!        | 8 login                    the login is known
 //! id     = 0 session count | length bytes
 //! ```
 
@@ -37,6 +38,7 @@ const NOT_HERE: u8 = 4;
 const REPLACED: u8 = 5;
 const ALSO: u8 = 6;
 const CHANGED: u8 = 7;
+const NOTED: u8 = 8;
 
 /// What the batch itself says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,10 +78,17 @@ pub enum Item<'a> {
         /// Which.
         session: SessionId,
     },
-    /// A user of the receiver has a session on the sender's node now.
+    /// A user of the receiver logs in on the sender's node too, which waits for [`Item::Noted`].
     Also {
         /// The user.
         user: UserRef<'a>,
+        /// The sender's number for the login.
+        login: u64,
+    },
+    /// The receiver's login is known to the sender.
+    Noted {
+        /// The receiver's number for it.
+        login: u64,
     },
     /// The receiver may not know of all nodes that a user is on.
     Changed {
@@ -153,9 +162,14 @@ impl Item<'_> {
                 put_text(user.as_str(), out);
                 out.extend_from_slice(session.as_str().as_bytes());
             }
-            Item::Also { user } => {
+            Item::Also { user, login } => {
                 out.push(ALSO);
                 put_text(user.as_str(), out);
+                put_number(*login, out);
+            }
+            Item::Noted { login } => {
+                out.push(NOTED);
+                put_number(*login, out);
             }
             Item::Changed { user, message } => {
                 out.push(CHANGED);
@@ -226,7 +240,8 @@ impl<'a> Items<'a> {
                 Item::Receipts { fate, first, count }
             }
             REPLACED => Item::Replaced { user: self.user()?, session: self.session()? },
-            ALSO => Item::Also { user: self.user()? },
+            ALSO => Item::Also { user: self.user()?, login: self.number()? },
+            NOTED => Item::Noted { login: self.number()? },
             CHANGED => Item::Changed { user: self.user()?, message: self.number()? },
             _ => return None,
         };
@@ -351,7 +366,8 @@ mod tests {
             Item::Receipts { fate: Fate::Delivered, first: 1, count: 300 },
             Item::Receipts { fate: Fate::NotHere, first: u64::MAX - 1, count: 1 },
             Item::Replaced { user: user("bob"), session },
-            Item::Also { user: user("bob") },
+            Item::Also { user: user("bob"), login: 1 << 40 },
+            Item::Noted { login: 7 },
             Item::Changed { user: user("bob"), message: 0 },
         ]
     }
@@ -405,10 +421,10 @@ mod tests {
             assert_eq!(parse(&batch), None, "{items:?}");
         };
         check(&[0]);
-        check(&[8]);
+        check(&[9]);
         check(&[ALSO, 3, b'a', b'b']);
-        check(&[ALSO, 1, b'#']);
-        check(&[ALSO, 2, 0xc3, 0x28]);
+        check(&[ALSO, 1, b'#', 1]);
+        check(&[ALSO, 2, 0xc3, 0x28, 1]);
         check(b"\x05\x01aTOOLOUD!");
         check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 2, 0x1b, b'c']);
         check(&[ASKS, 1, b'a', 1, b'b', 1, b' ', 0]);
