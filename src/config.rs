@@ -87,16 +87,16 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "redis",
         form: "URL",
-        default: "",
+        default: "off",
         about: "a cluster's Redis, which knows who is where; with --amqp",
-        allowed: "redis://[[user]:password@]host[:port][/database], without TLS",
+        allowed: "redis://[[user]:password@]host[:port][/database] (no TLS), or off",
     },
     Setting {
         name: "amqp",
         form: "URL",
-        default: "",
+        default: "off",
         about: "a cluster's RabbitMQ, which carries lines from node to node; with --redis",
-        allowed: "amqp://[user:password@]host[:port][/vhost], without TLS",
+        allowed: "amqp://[user:password@]host[:port][/vhost] (no TLS), or off",
     },
     Setting {
         name: "sessions",
@@ -209,7 +209,7 @@ impl Config {
                 let addresses: Option<Vec<_>> = value.split(',').map(|addr| address(addr.trim())).collect();
                 self.listen = addresses.filter(|addresses| (1..=2).contains(&addresses.len()))?;
             }
-            "http" => self.http = if value == "off" { None } else { Some(address(value)?) },
+            "http" => self.http = optional(value, address)?,
             "node" => self.node = NodeId::is_name(value).then(|| value.to_owned())?,
             "redis" => self.redis = optional(value, Redis::parse)?,
             "amqp" => self.amqp = optional(value, Amqp::parse)?,
@@ -236,8 +236,8 @@ impl Config {
             }
             "http" => self.http.map_or_else(|| "off".to_owned(), |addr| addr.to_string()),
             "node" => self.node.clone(),
-            "redis" => self.redis.as_ref().map_or("", Redis::url).to_owned(),
-            "amqp" => self.amqp.as_ref().map_or("", Amqp::url).to_owned(),
+            "redis" => self.redis.as_ref().map_or("off", Redis::url).to_owned(),
+            "amqp" => self.amqp.as_ref().map_or("off", Amqp::url).to_owned(),
             "sessions" => self.sessions_max.to_string(),
             "login-timeout" => print_time(self.login_time_max),
             "max-line" => self.line_bytes_max.to_string(),
@@ -297,11 +297,6 @@ impl Config {
             let value = match setting.name {
                 "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
                 "open" => value,
-                // TOML has no word for nothing.
-                "redis" | "amqp" if value.is_empty() => {
-                    out.push_str(&format!("# {}\n# {key} =\n", setting.about));
-                    continue;
-                }
                 // A name of digits alone is no number: 007 would not even be TOML.
                 "node" => quoted(&value),
                 _ if value.bytes().all(|b| b.is_ascii_digit()) => value,
@@ -327,9 +322,9 @@ fn address(text: &str) -> Option<SocketAddr> {
     }
 }
 
-/// An empty value is none.
+/// `off` is none.
 fn optional<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
-    if text.is_empty() { Some(None) } else { parse(text).map(Some) }
+    if text == "off" { Some(None) } else { parse(text).map(Some) }
 }
 
 fn number(text: &str, least: usize, most: usize) -> Option<usize> {
@@ -392,6 +387,10 @@ mod tests {
             ("http", "off"),
             ("http", "[::1]:80"),
             ("node", "pi-4.local_x"),
+            ("redis", "off"),
+            ("redis", "redis://:secret@127.0.0.1:6380/7"),
+            ("amqp", "off"),
+            ("amqp", "amqp://me:secret@pi.local/pinpost"),
             ("sessions", "1"),
             ("sessions", "1000"),
             ("login-timeout", "100ms"),
@@ -416,6 +415,11 @@ mod tests {
             ("http", "on"),
             ("node", ""),
             ("node", "a b"),
+            ("redis", ""),
+            ("redis", "127.0.0.1:6379"),
+            ("redis", "rediss://127.0.0.1"),
+            ("amqp", "localhost"),
+            ("amqp", "amqps://localhost"),
             ("sessions", "0"),
             ("sessions", "1001"),
             ("sessions", "+1"),
@@ -462,5 +466,9 @@ mod tests {
         let error = config("connections", "961").check(1024).expect_err("too many").0;
         assert!(error.contains("--connections 961") && error.contains("960"), "{error}");
         assert!(Config::default().check(64).is_err());
+        let error = config("redis", "redis://h").check(1024).expect_err("no broker").0;
+        assert!(error.contains("--redis alone") && error.contains("--amqp too"), "{error}");
+        let error = config("amqp", "amqp://h").check(1024).expect_err("no store").0;
+        assert!(error.contains("--amqp alone") && error.contains("--redis too"), "{error}");
     }
 }

@@ -73,6 +73,7 @@ fn wrong_arguments() {
         check(&["serve", &flag, "no such\nvalue"], &[&flag, "\"no such\\nvalue\"", setting.allowed]);
         check(&["serve", "--check", &format!("{flag}=")], &[&flag, "\"\"", setting.allowed]);
     }
+    check(&["serve", "--redis", "redis://127.0.0.1"], &["--redis alone", "--amqp"]);
     check(&["serve", "--sessions", "0"], &["--sessions \"0\"", "from 1 to 1000"]);
     check(&["serve", "--sessions", "--check"], &["--sessions \"--check\"", "from 1 to 1000"]);
     check(&["serve", "--login-timeout", "60"], &["--login-timeout \"60\"", "60s"]);
@@ -224,6 +225,8 @@ fn what_is_printed_is_a_settings_file() {
         ["--listen", "0.0.0.0:2"],
         ["--http", "off"],
         ["--node", "pi-4.local_x"],
+        ["--redis", "redis://:secret@127.0.0.1:6380/7"],
+        ["--amqp", "amqp://me:secret%40@localhost/pinpost"],
         ["--sessions", "1"],
         ["--login-timeout", "500ms"],
         ["--max-line", "65536"],

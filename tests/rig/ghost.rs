@@ -1,7 +1,7 @@
 //! A node of a mesh made by hand: it is in the mesh, says where users are, and answers
 //! envelopes as the test likes, truly or not. It serves nobody.
 
-use pinpost::cluster::{Cluster, Event, Mesh};
+use pinpost::cluster::{Cluster, Event, Incoming, Mesh};
 use pinpost::proto::{Envelope, Fate, NodeId, SessionId, UserName};
 
 use super::until;
@@ -26,14 +26,14 @@ impl Ghost {
 
     /// The next envelope, and its origin.
     pub fn takes(&self) -> (NodeId, Envelope) {
-        let events = self.cluster.events();
+        let incoming = self.cluster.incoming();
         let mut event = None;
         until("an envelope comes", || {
-            event = events.try_recv().ok();
+            event = incoming.try_recv().ok();
             event.is_some()
         });
         match event {
-            Some(Event::Envelope { origin, envelope }) => (origin, envelope),
+            Some(Incoming::Event(Event::Envelope { origin, envelope })) => (origin, envelope),
             other => panic!("{other:?} is no envelope"),
         }
     }
