@@ -58,6 +58,7 @@ const ROWS: &[Row] = &[
             "cluster/links.rs",
             "cluster/local.rs",
             "cluster/presence.rs",
+            "cluster/presence/answers.rs",
             "cluster/remembered.rs",
             "cluster/remote.rs",
             "cluster/sessions.rs",

@@ -62,6 +62,8 @@ pub struct Shared {
     was_puzzled: AtomicBool,
     bell: Bell<()>,
     asks: AskSender<Ask>,
+    /// Presence can be asked.
+    has_presence: AtomicBool,
     is_stopping: AtomicBool,
     stage: Mutex<Stage>,
     stage_changed: Condvar,
@@ -97,6 +99,7 @@ impl Remote {
             was_puzzled: AtomicBool::new(false),
             bell,
             asks,
+            has_presence: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             stage: Mutex::default(),
             stage_changed: Condvar::new(),
@@ -131,6 +134,9 @@ impl Remote {
     }
 
     pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
+        if !self.shared.has_presence() {
+            return Answer::Now(Err(Unavailable));
+        }
         self.shared.ask(Ask::Register { user: user.clone(), session, number });
         Answer::Later
     }
@@ -147,6 +153,9 @@ impl Remote {
     }
 
     pub(super) fn ask(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+        if !self.shared.has_presence() {
+            return Answer::Now(Err(Unavailable));
+        }
         self.shared.remembered().asking(user);
         self.shared.ask(Ask::Locate { user: user.into(), is_here });
         Answer::Later
@@ -205,7 +214,7 @@ impl Remote {
     fn item(&self, from: &NodeId, item: Item<'_>, next: &mut u64, now: Instant, take: &mut dyn FnMut(Event)) {
         match item {
             Item::Message(message) => {
-                let number = message.asks.then(|| *next);
+                let number = message.asks.then_some(*next);
                 *next += u64::from(message.asks);
                 if self.shared.remembered().is_news_to(from, message.to, now) {
                     let item = Item::Changed { user: message.to, message: number.unwrap_or(0) };
@@ -267,6 +276,16 @@ impl Shared {
     /// This node's id now.
     pub fn node(&self) -> NodeId {
         lock(&self.me).clone()
+    }
+
+    /// Tells whether presence can be asked: otherwise nobody waits for it to find out.
+    pub fn has_presence(&self) -> bool {
+        self.has_presence.load(Ordering::Relaxed)
+    }
+
+    /// Presence can be asked from now on, or no more.
+    pub fn set_presence(&self, is_up: bool) {
+        self.has_presence.store(is_up, Ordering::Relaxed);
     }
 
     /// This node goes.

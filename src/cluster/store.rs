@@ -53,7 +53,6 @@ impl Store {
     /// # Errors
     /// When it does not work.
     pub fn connect(&mut self) -> Result<(), String> {
-        let text = |error: redis::RedisError| error.to_string();
         let info = self.redis.url().into_connection_info().map_err(text)?;
         let settings = info.tcp_settings().clone().set_nodelay(true);
         let client = redis::Client::open(info.set_tcp_settings(settings)).map_err(text)?;
@@ -89,7 +88,7 @@ impl Store {
         }
         let connection = self.connection.as_mut().ok_or("it is not connected")?;
         let replies = connection.req_packed_commands(&pipe.get_packed_pipeline(), 0, count);
-        replies.map_err(|error| error.to_string())
+        replies.map_err(text)
     }
 
     /// Runs one command.
@@ -98,7 +97,7 @@ impl Store {
     /// When Redis does not answer, or with an error.
     pub fn query(&mut self, command: &Cmd) -> Result<Value, String> {
         let connection = self.connection.as_mut().ok_or("it is not connected")?;
-        command.query(connection).map_err(|error| error.to_string())
+        command.query(connection).map_err(text)
     }
 
     /// Redis is as it should be; said once after it was not.
@@ -118,4 +117,8 @@ impl Store {
             warn!("Redis at {} is away: {why}; trying again", self.redis);
         }
     }
+}
+
+fn text(error: redis::RedisError) -> String {
+    if error.is_timeout() { "it does not answer in time".to_owned() } else { error.to_string() }
 }
