@@ -228,7 +228,7 @@ impl World {
             0 => {}
             1 => {
                 let back = self.ends[me].returned(head.number, self.now);
-                for back in back {
+                if let Some(back) = back {
                     self.returned[me].extend(back.tickets.iter().map(|n| (*n, back.maybe_seen)));
                 }
             }
