@@ -1,7 +1,7 @@
 //! Nodes on several machines: Redis says where, RabbitMQ carries.
 //!
-//! Two threads, each with a library that blocks: [`Presence`] talks to Redis,
-//! [`Bus`] to RabbitMQ. What all three sides share is here, each part behind a
+//! Two threads, each with a library that blocks: `Presence` talks to Redis,
+//! `Bus` to RabbitMQ. What all three sides share is here, each part behind a
 //! lock of its own that is held for a few lines: the links, the table of living
 //! nodes, the remembered places. Calls from above are answered from these or
 //! become questions; answers and batches go up through one channel.
