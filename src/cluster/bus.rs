@@ -30,7 +30,7 @@ use amiquip::{
     QueueDeclareOptions, Return,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use crate::cluster::remote::Shared;
 use crate::cluster::watchdog::Watchdog;
@@ -71,6 +71,9 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// The longest pause between attempts to connect, and when the broker refused us.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What is said of a connection that died without a word.
+const BROKE: &str = "the connection broke";
 
 /// The bus, before and between its sessions with the broker.
 pub struct Bus {
@@ -121,6 +124,8 @@ impl Bus {
     fn told(&self, is_lost: &mut bool, why: &str) {
         if !std::mem::replace(is_lost, true) {
             warn!("RabbitMQ at {} is away: {why}; trying again", self.amqp);
+        } else {
+            debug!("RabbitMQ at {} is still away: {why}", self.amqp);
         }
     }
 
@@ -183,12 +188,12 @@ impl Bus {
         drop(wires);
         drop(consuming);
         drop((to, from));
-        // Only this tells why a connection died.
+        // Only this tells why a connection died without a word.
         let reasons = self.watchdog.limit(TEARDOWN_TIME_MAX, || [publisher.close(), consumer.close()]);
         let reason = reasons.into_iter().find_map(Result::err);
         match (end, reason) {
-            (Err(why), None) => Ok(End::Lost(why)),
-            (Err(why), Some(reason)) => Ok(End::Lost(format!("{why}: {reason}"))),
+            (Err(why), Some(reason)) if why == BROKE => Ok(End::Lost(reason.to_string())),
+            (Err(why), _) => Ok(End::Lost(why)),
             (Ok(end), _) => Ok(end),
         }
     }
@@ -259,17 +264,17 @@ impl Bus {
             select! {
                 recv(self.bell) -> _ => is_active = true,
                 recv(wires.consuming.receiver()) -> message => {
-                    self.take(&mut deliveries, message.map_err(|_| "the connection broke")?)?;
+                    self.take(&mut deliveries, message.map_err(|_| BROKE)?)?;
                     for message in wires.consuming.receiver().try_iter().take(ACKS_MIN) {
                         self.take(&mut deliveries, message)?;
                     }
                     is_active = true;
                 }
                 recv(wires.returned) -> returned => {
-                    self.returned(&returned.map_err(|_| "the connection broke")?);
+                    self.returned(&returned.map_err(|_| BROKE)?);
                     wires.returned.try_iter().for_each(|returned| self.returned(&returned));
                 }
-                recv(wires.blocked) -> notice => self.blocked(&notice.map_err(|_| "the connection broke")?),
+                recv(wires.blocked) -> notice => self.blocked(&notice.map_err(|_| BROKE)?),
                 default(time_max) => {}
             }
         }
