@@ -3,7 +3,7 @@
 //! [`node`] runs nodes in this process, alone or in a mesh, and [`program`] the real
 //! binary as a child. [`peer`] talks lines over TCP or WebSocket, [`web`] sends frames
 //! that no library would, both over a [`socket`]; [`ghost`] is a node of a mesh made by
-//! hand. [`bystanders`] talk to each other while something else goes on, [`random`] makes
+//! hand. [`net`] is what several nodes talk over, memory or real [`services`]. [`bystanders`] talk to each other while something else goes on, [`random`] makes
 //! numbers from a seed, [`script`] reads transcripts. Every wait has a deadline. Left out:
 //! what a test expects.
 
@@ -11,11 +11,13 @@
 
 pub mod bystanders;
 pub mod ghost;
+pub mod net;
 pub mod node;
 pub mod peer;
 pub mod program;
 pub mod random;
 pub mod script;
+pub mod services;
 pub mod socket;
 pub mod web;
 

@@ -9,7 +9,7 @@ use pinpost::config::Config;
 use pinpost::server::Server;
 
 use super::node::Node;
-use super::services::Services;
+use super::services::{Redis, Services};
 use super::until;
 
 /// What nodes of one test talk over.
@@ -54,13 +54,15 @@ impl Net for Real {
     }
 
     fn users(&self) -> usize {
-        self.services.users(&self.redis_url)
+        Redis::open(&self.redis_url).texts(&["KEYS", "p:*"]).len()
     }
 }
 
 /// Runs a test on every net.
 pub fn on_every_net(test: impl Fn(&dyn Net)) {
-    for (name, net) in [("memory", Box::new(Mesh::default()) as Box<dyn Net>), ("a real cluster", Box::new(Real::new()))] {
+    for (name, net) in
+        [("memory", Box::new(Mesh::default()) as Box<dyn Net>), ("a real cluster", Box::new(Real::new()))]
+    {
         println!("over {name}");
         test(&*net);
     }
@@ -69,14 +71,11 @@ pub fn on_every_net(test: impl Fn(&dyn Net)) {
 /// Starts nodes a, b, c and so on, at the same time: a node of a real cluster takes a moment.
 pub fn nodes<const COUNT: usize>(net: &dyn Net, settings: &[(&str, &str)]) -> [Node; COUNT] {
     let names: [String; COUNT] = std::array::from_fn(|n| char::from(b'a' + n as u8).to_string());
-    let nodes = thread::scope(|scope| {
-        let starting = names.each_ref().map(|name| {
-            scope.spawn(|| Node::start_on(net, &[&[("node", &name[..])], settings].concat()))
-        });
+    thread::scope(|scope| {
+        let start = |name: &str| Node::start_on(net, &[&[("node", name)], settings].concat());
+        let starting = names.each_ref().map(|name| scope.spawn(move || start(name)));
         starting.map(|node| node.join().expect("a node starts"))
-    });
-    // Everybody knows of everybody.
-    nodes
+    })
 }
 
 /// Waits until nobody is online any more.
