@@ -9,7 +9,7 @@ use pinpost::config::Config;
 use pinpost::server::Server;
 
 use super::node::Node;
-use super::services::{Redis, Services};
+use super::services::Services;
 use super::until;
 
 /// What nodes of one test talk over.
@@ -21,11 +21,8 @@ pub trait Net: Sync {
     fn users(&self) -> usize;
 }
 
-/// A Redis database of its own, and a broker that others use too.
-pub struct Real {
-    services: &'static Services,
-    redis_url: String,
-}
+/// A Redis and a broker; those of [`Real::new`] are shared, and the database is not.
+pub struct Real(pub Services);
 
 impl Net for Mesh {
     fn bind(&self, config: &Config) -> Server {
@@ -38,23 +35,22 @@ impl Net for Mesh {
 }
 
 impl Real {
-    /// With a database that nobody else uses.
+    /// The shared services.
     pub fn new() -> Self {
-        let services = Services::shared();
-        Real { services, redis_url: services.redis_url() }
+        Real(Services::shared())
     }
 }
 
 impl Net for Real {
     fn bind(&self, config: &Config) -> Server {
         let mut config = config.clone();
-        config.set("redis", &self.redis_url).expect("a URL");
-        config.set("amqp", self.services.amqp_url()).expect("a URL");
+        config.set("redis", &self.0.redis_url()).expect("a URL");
+        config.set("amqp", &self.0.amqp_url()).expect("a URL");
         Server::bind(&config).expect("loopback has free ports")
     }
 
     fn users(&self) -> usize {
-        Redis::open(&self.redis_url).texts(&["KEYS", "p:*"]).len()
+        self.0.redis_command(&["KEYS", "p:*"]).list().len()
     }
 }
 
