@@ -78,6 +78,8 @@ pub struct Nodes {
     dead: VecDeque<NodeId>,
     /// Redis's clock less ours, in us.
     clock_offset_us: i64,
+    /// The latest time that was told.
+    last_us: i64,
     /// Some node is busy writing its sessions again.
     pub in_doubt: bool,
 }
@@ -161,9 +163,11 @@ impl Nodes {
         self.version.clear();
     }
 
-    /// The time by Redis's clock, in us: later logins have later times on every node.
-    pub fn now_us(&self) -> i64 {
-        clock_us() + self.clock_offset_us
+    /// The time by Redis's clock, in us: later logins have later times on every node, and
+    /// no two of one node have the same.
+    pub fn now_us(&mut self) -> i64 {
+        self.last_us = (clock_us() + self.clock_offset_us).max(self.last_us + 1);
+        self.last_us
     }
 }
 
