@@ -240,6 +240,7 @@ impl Links {
 fn end(node: NodeId, mut link: Link, now: Instant) -> Vec<Event> {
     let numbers = link.give_up_waiting(now);
     vec![Event::Returned { node: node.clone(), numbers, maybe_seen: false }, Event::Gone(node)]
+}
 
 #[cfg(test)]
 mod tests {
