@@ -22,7 +22,7 @@
 
 mod answers;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -108,8 +108,9 @@ pub struct Presence {
     removals: VecDeque<(UserName, String)>,
     /// There were more removals than may wait.
     has_too_many: bool,
-    /// Users that were not found while there was doubt, and since when they are looked for.
-    doubted: Vec<(UserName, Instant)>,
+    /// Users that were not found while there was doubt, and since when they are looked for;
+    /// no more than have messages in flight.
+    doubted: HashMap<UserName, Instant>,
     doubted_due: Instant,
 }
 
@@ -129,7 +130,7 @@ impl Presence {
             sessions: Sessions::default(),
             removals: VecDeque::new(),
             has_too_many: false,
-            doubted: vec![],
+            doubted: HashMap::new(),
             doubted_due: now,
         }
     }
@@ -258,7 +259,7 @@ impl Presence {
     fn refuse(&mut self, ask: Ask) {
         match ask {
             Ask::Locate { user, is_here } => {
-                self.doubted.retain(|(doubted, _)| *doubted != user);
+                self.doubted.remove(&user);
                 self.shared.located(user, Err(Unavailable), is_here);
             }
             Ask::Register { number, .. } => {
