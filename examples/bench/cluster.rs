@@ -60,7 +60,7 @@ impl Nodes {
             let flags = ["--redis", &services.redis, "--amqp", &services.amqp, "--node", name];
             rig.pinpost.start(rig.cores, &flags)
         };
-        Ok(Nodes { a: start("a")?, b: start("b")? })
+        Ok(Nodes { a: start(NODE_NAMES[0])?, b: start(NODE_NAMES[1])? })
     }
 
     /// Where clients of either connect to.
@@ -68,3 +68,6 @@ impl Nodes {
         Ok([self.a.address(self.a.tcp)?, self.b.address(self.b.tcp)?])
     }
 }
+
+/// As long as names of machines may well be: what a user takes in Redis depends on it.
+pub const NODE_NAMES: [&str; 2] = ["bench-node-a", "bench-node-b"];

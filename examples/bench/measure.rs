@@ -100,11 +100,6 @@ impl Times {
         Times(times)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// The time, in microseconds, that so many percent of them did not take longer than.
     pub fn percentile_us(&self, percent: usize) -> f64 {
         let at = (self.0.len() * percent).div_ceil(100).max(1) - 1;

@@ -78,7 +78,12 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
         "lookups: WHO of one user after the other from the second node, {} a second",
         1_000 / PACE.as_millis()
     );
-    let rows = [before.row("before"), during.row("meanwhile")];
+    let back = flushed + first;
+    let rows = [
+        before.row("before", |_| true),
+        during.row("while Redis is empty", |at| at < back),
+        during.row("while it is filled", |at| at >= back),
+    ];
     table(&["", "lookups", "p50 us", "p99 us", "online", "offline", "unavailable"], &rows);
     Ok(())
 }
@@ -97,11 +102,8 @@ enum Answer {
     Unavailable,
 }
 
-/// What came of it.
-struct Looked {
-    times: Times,
-    answers: Vec<Answer>,
-}
+/// What came of it: when each was asked, how long it took, and the answer.
+struct Looked(Vec<(Instant, Duration, Answer)>);
 
 impl Lookups {
     fn start(talker: Talker, users: usize) -> Lookups {
@@ -157,24 +159,27 @@ impl Lookups {
                 asked.len()
             )));
         }
-        let times = heard.iter().map(|(number, at, _)| at.duration_since(asked[*number]));
-        Ok(Looked { times: Times::of(times), answers: heard.iter().map(|(_, _, answer)| *answer).collect() })
+        let looked = |(number, at, answer): (usize, Instant, Answer)| {
+            (asked[number], at.duration_since(asked[number]), answer)
+        };
+        Ok(Looked(heard.into_iter().map(looked).collect()))
     }
 }
 
 impl Looked {
-    fn row(&self, name: &str) -> Vec<String> {
-        let of = |wanted| self.answers.iter().filter(|answer| **answer == wanted).count() as f64;
-        let mut row = vec![name.to_owned()];
-        let figures = [
-            self.times.count() as f64,
-            self.times.percentile_us(50),
-            self.times.percentile_us(99),
-            of(Answer::Online),
-            of(Answer::Offline),
-            of(Answer::Unavailable),
-        ];
-        row.extend(figures.map(grouped));
+    /// A row of the table, of what was asked at a time of which `is_then` holds.
+    fn row(&self, name: &str, is_then: impl Fn(Instant) -> bool) -> Vec<String> {
+        let then: Vec<_> = self.0.iter().filter(|(at, _, _)| is_then(*at)).collect();
+        let mut row = vec![name.to_owned(), grouped(then.len() as f64)];
+        if then.is_empty() {
+            row.extend(["-", "-", "-", "-", "-"].map(str::to_owned));
+            return row;
+        }
+        let times = Times::of(then.iter().map(|(_, time, _)| *time));
+        let of = |wanted| then.iter().filter(|(_, _, answer)| *answer == wanted).count() as f64;
+        let answers = [Answer::Online, Answer::Offline, Answer::Unavailable].map(of);
+        let times = [50, 99].map(|percent| times.percentile_us(percent));
+        row.extend(times.into_iter().chain(answers).map(grouped));
         row
     }
 }

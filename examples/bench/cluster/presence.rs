@@ -51,7 +51,8 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
 
     println!();
     println!(
-        "presence in Redis: two nodes, {} users with names of {} characters; commands as nodes send them, a script is one",
+        "presence in Redis: {} users on two nodes, names of users and nodes have {} characters; \
+         commands are those that nodes send, a script is one",
         grouped(users as f64),
         Dialect::Cluster.name(0).len()
     );
