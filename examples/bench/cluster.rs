@@ -70,4 +70,4 @@ impl Nodes {
 }
 
 /// As long as names of machines may well be: what a user takes in Redis depends on it.
-pub const NODE_NAMES: [&str; 2] = ["bench-node-a", "bench-node-b"];
+const NODE_NAMES: [&str; 2] = ["bench-node-a", "bench-node-b"];
