@@ -52,8 +52,7 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
 
     println!();
     println!(
-        "presence in Redis: {} users on two nodes, names of users and nodes have {} characters; \
-         commands are those that nodes send, a script is one",
+        "presence in Redis: {} users on two nodes, names of {} characters; a script counts as one command",
         grouped(users as f64),
         Dialect::Cluster.name(0).len()
     );
