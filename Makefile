@@ -28,7 +28,7 @@ smoke: needs ## start the real binary, talk to it from outside, drain it; run th
 	$(CARGO) build --release
 	tests/smoke.sh
 
-bench: needs ## compare with a bare relay, measure memory; QUICK=1 is shorter
+bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter
 	$(CARGO) build --release
 	$(CARGO) run --release --example bench $(if $(QUICK),-- --quick)
 
