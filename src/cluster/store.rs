@@ -24,6 +24,8 @@ pub struct Store {
     connection: Option<redis::Connection>,
     /// What Redis calls the connection: its id and our address.
     called: Option<(String, String)>,
+    /// Which start of which Redis it is.
+    run: Option<String>,
     since: Instant,
     retry_at: Instant,
     pauses: Pauses,
@@ -35,7 +37,16 @@ impl Store {
     pub fn new(redis: Redis) -> Self {
         let now = Instant::now();
         let pauses = Pauses::new(PAUSE_TIME_MAX);
-        Store { redis, connection: None, called: None, since: now, retry_at: now, pauses, is_lost: false }
+        Store {
+            redis,
+            connection: None,
+            called: None,
+            run: None,
+            since: now,
+            retry_at: now,
+            pauses,
+            is_lost: false,
+        }
     }
 
     /// Tells whether it is connected.
@@ -48,11 +59,11 @@ impl Store {
         self.retry_at
     }
 
-    /// Connects.
+    /// Connects; `true` when this is another Redis than the one before, or that one was started again.
     ///
     /// # Errors
     /// When it does not work.
-    pub fn connect(&mut self) -> Result<(), String> {
+    pub fn connect(&mut self) -> Result<bool, String> {
         let info = self.redis.url().into_connection_info().map_err(text)?;
         let settings = info.tcp_settings().clone().set_nodelay(true);
         let client = redis::Client::open(info.set_tcp_settings(settings)).map_err(text)?;
@@ -72,9 +83,15 @@ impl Store {
             let field = |key| info.split(' ').find_map(|field| field.strip_prefix(key)).map(str::to_owned);
             Some((field("id=")?, field("addr=")?))
         });
+        let info: Result<String, _> = redis::cmd("INFO").arg("server").query(&mut connection);
+        let run = info
+            .ok()
+            .and_then(|info| info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned));
+        let is_another = self.run.is_some() && run != self.run;
+        self.run = run;
         self.connection = Some(connection);
         self.since = Instant::now();
-        Ok(())
+        Ok(is_another)
     }
 
     /// Runs commands; an error among the answers is an answer.

@@ -28,6 +28,9 @@ const VERSION: u8 = 1;
 /// The most bytes of a batch's head.
 pub const HEAD_BYTES_MAX: usize = 2 + NodeId::BYTES_MAX + 4 * NUMBER_BYTES_MAX + 1;
 
+/// The highest number of a batch or a message: nobody gets there.
+const NUMBER_MAX: u64 = (1 << 48) - 1;
+
 /// The most bytes of a number.
 const NUMBER_BYTES_MAX: usize = 10;
 
@@ -140,8 +143,9 @@ impl Head {
             _ => return None,
         };
         let head = Head { from, number, oldest, have, has_gap, first: rest.number()? };
+        let fits = [number, oldest, have, head.first].iter().all(|number| *number <= NUMBER_MAX);
         // A gap of numbers would never be filled.
-        (oldest <= number || number == 0).then_some((head, rest))
+        (fits && (oldest <= number || number == 0)).then_some((head, rest))
     }
 }
 
@@ -347,7 +351,7 @@ mod tests {
 
     fn head() -> Head {
         let from = NodeId::new("pi", "V1StGXR8").expect("valid");
-        Head { from, number: 300, oldest: 7, have: u64::MAX, has_gap: true, first: 128 }
+        Head { from, number: 300, oldest: 7, have: NUMBER_MAX, has_gap: true, first: 128 }
     }
 
     fn user(name: &str) -> UserRef<'_> {
@@ -432,6 +436,9 @@ mod tests {
         check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
         check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1]);
         check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]);
+        let mut beyond = vec![];
+        Head { number: NUMBER_MAX + 1, ..head() }.print(&mut beyond);
+        assert_eq!(parse(&beyond), None);
         let mut other_version = print(&[]);
         other_version[0] = 2;
         assert_eq!(parse(&other_version), None);

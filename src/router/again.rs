@@ -193,8 +193,10 @@ impl Router {
             let to = sent.remote.as_ref().filter(|_| sent.parties == 0);
             let to = to.map(|remote| remote.envelope.to.clone());
             drop(in_flight);
-            if let Some(to) = to {
-                self.route_again(ticket, to, turn);
+            match to {
+                Some(to) => self.route_again(ticket, to, turn),
+                // Others have it and it may be delivered; but the sessions of this node want it too.
+                None => self.look_again(ticket, turn),
             }
         }
     }
@@ -210,6 +212,7 @@ impl Router {
         let question = Question::Further { envelope, nodes };
         let further = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
         drop(in_flight);
+        self.cluster.forget(to.borrowed());
         let is_here = self.table.sessions_of(to.borrowed()) > 0;
         match self.ask_for(to.borrowed(), is_here) {
             Answer::Now(places) => self.send_further(further, places),
