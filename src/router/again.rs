@@ -172,7 +172,7 @@ impl Router {
 
     /// A node is dead: what was in flight to it is routed again.
     pub(super) fn gone(&self, node: &NodeId, turn: &mut Turn) {
-        let tickets = self.in_flight().with_node(node);
+        let tickets = self.in_flight().with_node(node, None);
         for ticket in tickets {
             if self.take_node(ticket, node, true) {
                 self.lost(ticket, 1, None, turn);
@@ -190,33 +190,45 @@ impl Router {
             let mut in_flight = self.in_flight();
             let Some(Question::Sent(sent)) = in_flight.question(ticket) else { continue };
             sent.parties -= 1;
-            let to = sent.remote.as_ref().filter(|_| sent.parties == 0);
-            let to = to.map(|remote| remote.envelope.to.clone());
+            let is_nowhere = sent.parties == 0;
+            let Some(to) = sent.remote.as_ref().map(|remote| remote.envelope.to.clone()) else { continue };
             drop(in_flight);
-            match to {
-                Some(to) => self.route_again(ticket, to, turn),
-                // Others have it and it may be delivered; but the sessions of this node want it too.
-                None => self.look_again(ticket, turn),
+            if is_nowhere {
+                self.route_again(ticket, to, turn);
+            } else {
+                // Others have it, and may deliver it; but the sessions of this node want it too.
+                self.spread(vec![ticket], to, turn);
             }
         }
     }
 
-    /// The recipient of a message is on further nodes: they get it too.
-    pub(super) fn look_again(&self, ticket: Ticket, turn: &mut Turn) {
+    /// A user is on further nodes, as `node` tells: they get what is on its way to it, too. It
+    /// was sent before this node knew; the user may have been there already.
+    pub(super) fn look_again(&self, node: &NodeId, user: UserName, turn: &mut Turn) {
+        let tickets = self.in_flight().with_node(node, Some(&user));
+        if !tickets.is_empty() {
+            self.spread(tickets, user, turn);
+        }
+    }
+
+    /// Messages that some node of a user has go to all others of it, too.
+    fn spread(&self, mut tickets: Vec<Ticket>, user: UserName, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
-        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(ticket) else {
-            return;
-        };
-        let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
-        let to = envelope.to.clone();
-        let question = Question::Further { envelope, nodes };
-        let further = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+        for ticket in &mut tickets {
+            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
+                let question =
+                    Question::Further { envelope: remote.envelope.clone(), nodes: remote.nodes.clone() };
+                *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+            }
+        }
         drop(in_flight);
-        self.cluster.forget(to.borrowed());
-        let is_here = self.table.sessions_of(to.borrowed()) > 0;
-        match self.ask_for(to.borrowed(), is_here) {
-            Answer::Now(places) => self.send_further(further, places),
-            Answer::Later => self.asked().entry(to).or_default().push(further),
+        self.cluster.forget(user.borrowed());
+        let is_here = self.table.sessions_of(user.borrowed()) > 0;
+        match self.ask_for(user.borrowed(), is_here) {
+            Answer::Now(places) => {
+                tickets.into_iter().for_each(|further| self.send_further(further, places.clone()));
+            }
+            Answer::Later => self.asked().entry(user).or_default().extend(tickets),
         }
     }
 
