@@ -109,7 +109,7 @@ pub struct Presence {
     renewed: Instant,
     renew_at: Instant,
     has_joined: bool,
-    /// When this node came back under a new id, or to another Redis.
+    /// When this node came back under a new id, or was about to, or to another Redis.
     busy_since: Option<Instant>,
     sessions: Sessions,
     removals: VecDeque<(UserName, String)>,
@@ -232,6 +232,10 @@ impl Presence {
         if act == Act::Join && !self.shared.wait_for_queue(QUEUE_TIME_MAX) {
             // Others may look for us at the broker in vain; their messages wait until we are there.
             warn!("joining without RabbitMQ: users of other nodes can't be reached yet");
+        }
+        if act == Act::Join {
+            // Redis may have lost its data once more since.
+            self.busy_since = self.busy_since.map(|_| Instant::now());
         }
         let is_new = self.busy_since.is_some_and(|at| at.elapsed() < DOUBT_TIME);
         let is_busy = self.busy_since.is_some() && (is_new || self.sessions.is_asserting_all());
