@@ -103,6 +103,13 @@ pub enum Renewed {
     Lost,
 }
 
+/// The command that tells when a node's lease ends; nothing when it has none.
+pub fn lease_of(node: &NodeId) -> Cmd {
+    let mut command = redis::cmd("ZSCORE");
+    command.arg("{nodes}").arg(node.as_str());
+    command
+}
+
 impl Nodes {
     /// The command to send.
     pub fn command(&self, me: &NodeId, act: Act, is_busy: bool) -> Cmd {

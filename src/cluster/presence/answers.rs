@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Pipeline, Value};
 
+use crate::cluster::lease::lease_of;
 use crate::cluster::presence::{ASKS_MAX, Ask, DOUBT_TIME_MAX, Presence};
 use crate::cluster::sessions::{Entry, tag};
 use crate::cluster::{Event, Place, Unavailable};
@@ -90,12 +91,8 @@ impl Presence {
         let is_write = |ask: &Ask| matches!(ask, Ask::Register { .. });
         let wrote: Vec<bool> = asks.iter().map(|ask| !is_write(ask) || is_fine(replies.next())).collect();
         let hashes: Vec<Option<Vec<Entry>>> = users.iter().map(|_| replies.next().and_then(read)).collect();
-        // That presence knows nothing may mean that it lost everything since the lease was renewed.
         let knows_nothing = hashes.iter().flatten().any(Vec::is_empty);
-        let mut result = Ok(());
-        if knows_nothing && self.renewed.elapsed() >= TABLE_TIME_MAX {
-            result = self.renew();
-        }
+        let result = if knows_nothing { self.make_sure() } else { Ok(()) };
         if let Err(why) = result.and_then(|()| self.know_all(hashes.iter().flatten().flatten())) {
             asks.into_iter().for_each(|ask| self.refuse(ask));
             return Err(why);
@@ -115,6 +112,17 @@ impl Presence {
             }
         }
         Ok(())
+    }
+
+    /// That presence knows nothing of a user may mean that it lost everything since the lease was
+    /// renewed: then it knows nothing of this node either.
+    fn make_sure(&mut self) -> Result<(), String> {
+        let me = self.shared.node();
+        let is_recent = self.renewed.elapsed() < TABLE_TIME_MAX;
+        if is_recent && self.store.query(&lease_of(&me))? != Value::Nil {
+            return Ok(());
+        }
+        self.renew()
     }
 
     /// Tells what came of a question, `entries` being the user's sessions on living nodes.
