@@ -20,7 +20,7 @@ mod settled;
 mod world;
 
 use std::env;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use crate::check::check;
 use crate::history::Ms;
@@ -63,8 +63,9 @@ fn play(world: &World, plan: &[Planned], length: Ms, random: &mut Random) {
             .collect();
         let faults: Vec<_> = plan.iter().map(|planned| scope.spawn(|| world.suffer(planned))).collect();
         world.park_until(world.recorder.instant(length));
-        faults.into_iter().for_each(|fault| fault.join().expect("a fault is done"));
+        let faults: Vec<_> = faults.into_iter().map(ScopedJoinHandle::join).collect();
         world.end();
+        faults.into_iter().for_each(|fault| fault.expect("what is to be done to them can be done"));
         people.into_iter().map(|person| person.join().expect("a user gets in")).collect()
     });
     settled::check(world, lines);

@@ -56,8 +56,11 @@ pub struct Planned {
     pub time: Ms,
 }
 
-/// What a fault needs for itself, a bit each.
+/// Parts of the cluster, a bit each.
 type Parts = u32;
+
+/// How many there are.
+pub const PARTS: usize = 2 + 3 * NODES;
 
 const BROKER: Parts = 1;
 const REDIS: Parts = 2;
@@ -117,7 +120,8 @@ impl Fault {
         links != Links::Broker
     }
 
-    fn parts(self) -> Parts {
+    /// What it needs for itself.
+    pub fn parts(self) -> Parts {
         match self {
             Fault::NodeKilled(node) | Fault::NodeFrozen(node) => 1 << (NODE + node as u32),
             Fault::Cut(node, links) | Fault::Hung(node, links) => {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::history::{Recorder, Trouble};
-use crate::plan::{Fault, Links, NODES, Planned};
+use crate::plan::{Fault, Links, NODES, PARTS, Planned};
 use crate::process::Process;
 use crate::rig::proxy::Proxy;
 use crate::rig::resp::Reply;
@@ -31,6 +31,9 @@ pub struct World {
     redis: [Mutex<Proxy>; NODES],
     broker: [Mutex<Proxy>; NODES],
     pub services: Services,
+    /// What is held by a fault, by its part: on a slow machine one may come late, and the
+    /// next then waits.
+    held: [Mutex<()>; PARTS],
     is_over: AtomicBool,
 }
 
@@ -44,8 +47,9 @@ impl World {
         let broker = [(); NODES].map(|()| Mutex::new(Proxy::to(services.broker.addr())));
         let recorder = Arc::new(Recorder::new());
         let nodes = [(); NODES].map(|()| Mutex::default());
+        let held = [(); PARTS].map(|()| Mutex::default());
         let (addrs, is_over) = (Mutex::default(), AtomicBool::new(false));
-        let world = World { recorder, log_path, log, nodes, addrs, redis, broker, services, is_over };
+        let world = World { recorder, log_path, log, nodes, addrs, redis, broker, services, held, is_over };
         thread::scope(|scope| {
             for node in 0..NODES {
                 let world = &world;
@@ -75,6 +79,8 @@ impl World {
     pub fn suffer(&self, planned: &Planned) {
         let Planned { fault, at, time } = *planned;
         self.park_until(self.recorder.instant(at));
+        let parts = (0..PARTS).filter(|part| fault.parts() & 1 << part != 0);
+        let _held: Vec<_> = parts.map(|part| self.held[part].lock().expect("nobody panicked")).collect();
         let mut history = self.recorder.write();
         let trouble = history.troubles.len();
         let from = self.recorder.now();
