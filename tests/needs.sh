@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
 # Sees to it that what the build and the tests need from outside is here.
 #
+#   needs.sh            for a build: a C linker
+#   needs.sh services   and for tests and a cluster: Redis and RabbitMQ, which tests/services.sh starts
+#
 # A row of `needs` is a command and the Debian packages that bring it. What is
 # missing is installed through apt-get, once, and said so; where that can't be
 # done, the script tells what is missing and fails. Rust itself is never
 # installed: how it comes to a machine is its owner's choice.
+#
+# Debian starts a service when it is installed, and again whenever the machine
+# starts. We want the programs alone, so neither happens to what is installed here.
 set -euo pipefail
 
+# Where Debian has servers; not in everybody's PATH.
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
 
 # needs COMMAND PACKAGE...
@@ -16,6 +24,12 @@ needs() {
 
 # Rust links with cc.
 needs cc gcc libc6-dev
+if [ "${1:-}" = services ]; then
+    needs redis-server redis-server
+    needs rabbitmq-server rabbitmq-server
+    # Erlang, which RabbitMQ runs on, has what talks to it.
+    needs erl_call erlang-base
+fi
 
 if ! command -v "${CARGO:-cargo}" >/dev/null; then
     echo "needs: cargo is missing: install Rust, as Cargo.toml's rust-version or newer" >&2
@@ -38,7 +52,29 @@ echo "needs: installing ${missing[*]} through apt-get, once" >&2
 install() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >&2
 }
+
+# Debian asks this file whether it may start a service: 101 is no. Somebody else's is left as it is.
+policy=/usr/sbin/policy-rc.d
+if "${as_root[@]}" sh -c "set -C && printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy" 2>/dev/null; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    # So that an interruption passes through the EXIT above.
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+fi
+# Services of packages that are not here yet, as what brings them may be a package that we don't name.
+services=()
+brings() { # PACKAGE SERVICE...
+    [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == *' installed' ]] || services+=("${@:2}")
+}
+brings redis-server redis-server
+brings rabbitmq-server rabbitmq-server
+brings erlang-base epmd.service epmd.socket
 if ! { install update && install install -y --no-install-recommends "${missing[@]}"; }; then
     echo "needs: apt-get failed; still missing: ${missing[*]}" >&2
     exit 1
 fi
+# What is not here fails, and is not there to be switched off.
+for service in "${services[@]}"; do
+    "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+    "${as_root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true
+done

@@ -101,7 +101,7 @@ start_on_a_port() { # NAME COMMAND: calls it with port set, until it returns 0
 
 redis() {
     if ! is_ours redis; then
-        command -v redis-server >/dev/null || fail "redis-server is missing; tests/needs.sh installs it"
+        command -v redis-server >/dev/null || fail "redis-server is missing; tests/needs.sh services installs it"
         start_on_a_port redis redis_once
     fi
     echo "redis://${REDIS_PASSWORD:+:$REDIS_PASSWORD@}127.0.0.1:$(<redis.port)"
@@ -128,7 +128,7 @@ broker_once() {
     for server in /usr/lib/rabbitmq/bin/rabbitmq-server "$(command -v rabbitmq-server)"; do
         [ ! -x "$server" ] || break
     done
-    [ -x "$server" ] || fail "rabbitmq-server is missing; tests/needs.sh installs it"
+    [ -x "$server" ] || fail "rabbitmq-server is missing; tests/needs.sh services installs it"
     mkdir -p broker/mnesia broker/log broker/home
     if [ ! -s broker/home/.erlang.cookie ]; then
         (umask 077 && echo "PINPOST$RANDOM$RANDOM$RANDOM" >broker/home/.erlang.cookie)

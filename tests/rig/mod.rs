@@ -3,9 +3,10 @@
 //! [`node`] runs nodes in this process, alone or in a mesh, and [`program`] the real
 //! binary as a child. [`peer`] talks lines over TCP or WebSocket, [`web`] sends frames
 //! that no library would, both over a [`socket`]; [`ghost`] is a node of a mesh made by
-//! hand. [`bystanders`] talk to each other while something else goes on, [`random`] makes
-//! numbers from a seed, [`script`] reads transcripts. Every wait has a deadline. Left out:
-//! what a test expects.
+//! hand. [`services`] are a Redis and a RabbitMQ, shared or one's own to break, [`resp`] asks
+//! the Redis, and a [`proxy`] cuts one node off from one service. [`bystanders`] talk to each
+//! other while something else goes on, [`random`] makes numbers from a seed, [`script`] reads
+//! transcripts. Every wait has a deadline. Left out: what a test expects.
 
 #![allow(dead_code, reason = "every test program has its own copy of this, and uses a part of it")]
 
@@ -14,8 +15,11 @@ pub mod ghost;
 pub mod node;
 pub mod peer;
 pub mod program;
+pub mod proxy;
 pub mod random;
+pub mod resp;
 pub mod script;
+pub mod services;
 pub mod socket;
 pub mod web;
 
