@@ -60,8 +60,8 @@
 //! 2. [`session`]: a state machine that decides what a request may do: a request in, an action out.
 //! 3. [`outbox`]: the bounded bytes that wait for one connection, and the replies it is owed, in order.
 //! 4. [`table`]: which users have sessions on this node.
-//! 5. [`cluster`]: the one seam to other nodes; today nodes of one process, joined by a
-//!    [`Mesh`](cluster::Mesh).
+//! 5. [`cluster`]: the one seam to other nodes: of the same process, joined by a
+//!    [`Mesh`](cluster::Mesh), or of several machines, joined by Redis and RabbitMQ.
 //! 6. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
 //! 7. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
 //! 8. [`server`]: opens the listeners, runs all tasks of a node, and drains it.
@@ -110,9 +110,10 @@
 //! - bob's connection ends first: the messages that were not written whole come back through
 //!   [`Router::unwritten`](router::Router::unwritten) and are routed again, or alice gets `ERR offline`.
 //!   (`router/again.rs`)
-//! - bob is on another node of a mesh: the message waits in flight with its envelope, and
+//! - bob is on another node: the message waits in flight with its envelope, and
 //!   [`Router::on_event`](router::Router::on_event) takes the receipt that settles it. The node that
-//!   receives an envelope delivers it or answers; it never forwards it.
+//!   receives an envelope delivers it or answers; it never forwards it. `README.md` follows such a
+//!   message from node to node, file by file.
 //! - nothing is heard for [`RECEIPT_MS_MAX`](router::RECEIPT_MS_MAX): alice gets `ERR timeout`.
 //!
 //! # What is deliberately absent
@@ -132,7 +133,6 @@
 //! - Acknowledgements: `LOGIN ... ack` is taken and has no effect, `ACK` is ignored, so `delivered`
 //!   always means written to a socket.
 //! - Mailboxes: a message for an absent user gets `ERR offline`, and nothing is ever `stored`.
-//! - Presence in Redis and transport by RabbitMQ: nodes of several processes can't be joined yet.
 //! - Tokens, TLS and rate limits: anybody who can connect can be any user.
 
 pub mod chat;

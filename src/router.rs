@@ -158,15 +158,16 @@ impl Router {
             return Taken::Wait;
         }
         let id = from.next_id(None);
-        // Where presence has to be asked first, a cast does not wait for the answer.
-        let mut forwarded = false;
-        if let Answer::Now(Ok(places)) = self.ask_for(to, !turn.seats.is_empty()) {
-            for place in places {
-                let envelope = from.envelope(to, id.clone(), text);
-                forwarded |= self.cluster.forward(&place.node, envelope).is_ok();
+        let is_here = !turn.seats.is_empty();
+        let answer = self.ask_for(to, is_here);
+        let goes_on = match answer {
+            Answer::Now(Ok(places)) if !places.is_empty() => {
+                self.cast_to(&places, &from.envelope(to, id.clone(), text))
             }
-        }
-        if !turn.seats.is_empty() || !forwarded {
+            Answer::Now(_) => false,
+            Answer::Later => self.cast_later(from.envelope(to, id.clone(), text), is_here, turn),
+        };
+        if is_here || !goes_on {
             self.push_cast(from.user, &id, text, turn);
         }
         Taken::Yes
@@ -229,6 +230,7 @@ impl Router {
                     // Fails only if the connection is gone.
                     let _ = tx.try_send(Err(Unavailable));
                 }
+                Some(Question::Cast { .. }) => self.metrics.casts_lost.add(),
                 Some(Question::Received(_) | Question::Further { .. }) | None => {}
             }
         }

@@ -16,6 +16,7 @@
 //! dropped, and begins again after a pause. Messages are not lost by that: the
 //! links publish again what the other end does not have.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +30,7 @@ use amiquip::{
     QueueDeclareOptions, Return,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use crate::cluster::remote::Shared;
 use crate::cluster::watchdog::Watchdog;
@@ -71,12 +72,17 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 /// The longest pause between attempts to connect, and when the broker refused us.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// What is said of a connection that died without a word.
+const BROKE: &str = "the connection broke";
+
 /// The bus, before and between its sessions with the broker.
 pub struct Bus {
     shared: Arc<Shared>,
     amqp: Amqp,
     bell: Receiver<()>,
     watchdog: Watchdog,
+    /// Batches handed up since the start.
+    handed: Cell<u64>,
 }
 
 /// Why a session ended.
@@ -92,7 +98,7 @@ enum End {
 impl Bus {
     /// Makes a bus that is woken by `bell`.
     pub fn new(shared: Arc<Shared>, amqp: Amqp, bell: Receiver<()>) -> Self {
-        Bus { shared, amqp, bell, watchdog: Watchdog::start() }
+        Bus { shared, amqp, bell, watchdog: Watchdog::start(), handed: Cell::new(0) }
     }
 
     /// Runs until the node goes.
@@ -118,6 +124,8 @@ impl Bus {
     fn told(&self, is_lost: &mut bool, why: &str) {
         if !std::mem::replace(is_lost, true) {
             warn!("RabbitMQ at {} is away: {why}; trying again", self.amqp);
+        } else {
+            debug!("RabbitMQ at {} is still away: {why}", self.amqp);
         }
     }
 
@@ -180,12 +188,12 @@ impl Bus {
         drop(wires);
         drop(consuming);
         drop((to, from));
-        // Only this tells why a connection died.
+        // Only this tells why a connection died without a word.
         let reasons = self.watchdog.limit(TEARDOWN_TIME_MAX, || [publisher.close(), consumer.close()]);
         let reason = reasons.into_iter().find_map(Result::err);
         match (end, reason) {
-            (Err(why), None) => Ok(End::Lost(why)),
-            (Err(why), Some(reason)) => Ok(End::Lost(format!("{why}: {reason}"))),
+            (Err(why), Some(reason)) if why == BROKE => Ok(End::Lost(reason.to_string())),
+            (Err(why), _) => Ok(End::Lost(why)),
             (Ok(end), _) => Ok(end),
         }
     }
@@ -233,7 +241,7 @@ impl Bus {
 
     /// Carries batches until something ends it; the error tells what failed.
     fn serve(&self, wires: &Wires<'_>, epoch: u64) -> Result<End, String> {
-        let mut deliveries = Deliveries { waiting: VecDeque::new(), taken: self.shared.taken.load(Acquire) };
+        let mut deliveries = Deliveries { waiting: VecDeque::new(), first: self.handed.get() };
         let mut is_active = true;
         let mut ticked = Instant::now();
         loop {
@@ -256,17 +264,17 @@ impl Bus {
             select! {
                 recv(self.bell) -> _ => is_active = true,
                 recv(wires.consuming.receiver()) -> message => {
-                    deliveries.take(&self.shared, message.map_err(|_| "the connection broke")?)?;
+                    self.take(&mut deliveries, message.map_err(|_| BROKE)?)?;
                     for message in wires.consuming.receiver().try_iter().take(ACKS_MIN) {
-                        deliveries.take(&self.shared, message)?;
+                        self.take(&mut deliveries, message)?;
                     }
                     is_active = true;
                 }
                 recv(wires.returned) -> returned => {
-                    self.returned(&returned.map_err(|_| "the connection broke")?);
+                    self.returned(&returned.map_err(|_| BROKE)?);
                     wires.returned.try_iter().for_each(|returned| self.returned(&returned));
                 }
-                recv(wires.blocked) -> notice => self.blocked(&notice.map_err(|_| "the connection broke")?),
+                recv(wires.blocked) -> notice => self.blocked(&notice.map_err(|_| BROKE)?),
                 default(time_max) => {}
             }
         }
@@ -283,6 +291,24 @@ impl Bus {
             publish.mandatory = true;
             let result = self.watchdog.limit(PUBLISH_TIME_MAX, || channel.basic_publish(EXCHANGE, publish));
             result.map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// Hands up what came.
+    fn take(&self, deliveries: &mut Deliveries, message: ConsumerMessage) -> Result<(), String> {
+        match message {
+            ConsumerMessage::Delivery(mut delivery) => {
+                let batch = std::mem::take(&mut delivery.body);
+                deliveries.waiting.push_back(delivery);
+                self.handed.set(self.handed.get() + 1);
+                self.shared.hand_up(Incoming::Batch(batch));
+                Ok(())
+            }
+            ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {
+                Err(error.to_string())
+            }
+            ConsumerMessage::ServerCancelled => Err("the queue was deleted".to_owned()),
+            _ => Err("the connection was closed".to_owned()),
         }
     }
 
@@ -335,36 +361,19 @@ struct Wires<'a> {
 /// Deliveries that are not acknowledged yet.
 struct Deliveries {
     waiting: VecDeque<Delivery>,
-    /// How many batches the node had taken over when the first of these is counted.
-    taken: u64,
+    /// How many were handed up before the first of these.
+    first: u64,
 }
 
 impl Deliveries {
-    /// Hands one up.
-    fn take(&mut self, shared: &Shared, message: ConsumerMessage) -> Result<(), String> {
-        match message {
-            ConsumerMessage::Delivery(mut delivery) => {
-                let batch = std::mem::take(&mut delivery.body);
-                self.waiting.push_back(delivery);
-                shared.hand_up(Incoming::Batch(batch));
-                Ok(())
-            }
-            ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {
-                Err(error.to_string())
-            }
-            ConsumerMessage::ServerCancelled => Err("the queue was deleted".to_owned()),
-            _ => Err("the connection was closed".to_owned()),
-        }
-    }
-
     /// Acknowledges what the node has taken over: at once if there is much, else when it is time.
     fn acknowledge(&mut self, shared: &Shared, channel: &Channel, is_time: bool) -> Result<(), String> {
-        let taken = shared.taken.load(Acquire) - self.taken;
+        let taken = shared.taken.load(Acquire).saturating_sub(self.first);
         let count = usize::try_from(taken).expect("less than the prefetch").min(self.waiting.len());
         if count == 0 || (count < ACKS_MIN && !is_time) {
             return Ok(());
         }
-        self.taken += count as u64;
+        self.first += count as u64;
         let last = self.waiting.drain(..count).next_back().expect("at least one");
         last.ack_multiple(channel).map_err(|error| error.to_string())
     }

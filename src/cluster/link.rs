@@ -145,6 +145,11 @@ impl Link {
         }
     }
 
+    /// Tells whether something waits that was never published.
+    pub fn has_waiting(&self) -> bool {
+        !self.out.waiting.is_empty()
+    }
+
     /// Tells whether a `CAST` may be added.
     pub fn takes_casts(&self) -> bool {
         self.out.waiting_bytes < CASTS_BYTES_MAX
@@ -241,12 +246,25 @@ impl Link {
         self.probe.get_or_insert((now + pause, pause * 2));
         let at = self.out.sent.iter().position(|sent| sent.number == number)?;
         let sent = self.out.sent.remove(at)?;
-        let items = Items::of(&sent.parcel.items).filter_map(Result::ok);
+        let maybe_seen = sent.times > 1;
+        Some(Returned { tickets: self.give_back(&sent.parcel, now), maybe_seen })
+    }
+
+    /// What was never published won't be soon: its messages go elsewhere, a
+    /// `CAST` nowhere; the rest waits on. Returns the router's tickets.
+    pub fn give_up_waiting(&mut self, now: Instant) -> Vec<u64> {
+        let waiting = std::mem::take(&mut self.out.waiting);
+        self.out.waiting_bytes = 0;
+        waiting.iter().flat_map(|parcel| self.give_back(parcel, now)).collect()
+    }
+
+    /// Takes the messages out of a parcel; everything else in it is said again.
+    fn give_back(&mut self, parcel: &Parcel, now: Instant) -> Vec<u64> {
+        let items = Items::of(&parcel.items).filter_map(Result::ok);
         for item in items.filter(|item| !matches!(item, Item::Message(_))) {
             self.say(&item, now);
         }
-        let maybe_seen = sent.times > 1;
-        Some(Returned { tickets: self.out.forget(&sent.parcel), maybe_seen })
+        self.out.forget(parcel)
     }
 
     /// Time passes: what was not heard of is sent again, what is too old is given up.

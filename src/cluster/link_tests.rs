@@ -228,7 +228,7 @@ impl World {
             0 => {}
             1 => {
                 let back = self.ends[me].returned(head.number, self.now);
-                for back in back {
+                if let Some(back) = back {
                     self.returned[me].extend(back.tickets.iter().map(|n| (*n, back.maybe_seen)));
                 }
             }
@@ -314,4 +314,23 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
         }
         world.check();
     }
+}
+
+#[test]
+fn what_waits_for_a_broker_that_stays_away_is_given_up() {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = Link::new(now);
+    link.forward(&envelope(Some(1), "published"), now);
+    assert!(link.next(&me, now).is_some());
+    link.forward(&envelope(Some(2), "never published"), now);
+    link.forward(&envelope(None, "nor this"), now);
+    let bob = UserName::parse("bob").expect("valid");
+    link.say(&Item::Also { user: bob.borrowed(), login: 7 }, now);
+    assert_eq!(link.give_up_waiting(now), [2]);
+    let batch = link.next(&me, now).expect("the rest waits on");
+    let items: Vec<_> = Head::parse(&batch).expect("our own").1.map(Result::unwrap).collect();
+    assert_eq!(items, [Item::Also { user: bob.borrowed(), login: 7 }]);
+    let mut settled = vec![];
+    link.settle(1, 2, |ticket| settled.push(ticket));
+    assert_eq!(settled, [1]);
 }

@@ -20,8 +20,16 @@ pub const LINKS_MAX: usize = 16_384;
 /// it can be there before we have heard of it.
 const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long messages wait for a broker that is away.
+const DOWN_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Where a message's number on its link ends, and the epoch begins.
 const EPOCH_SHIFT: u32 = 48;
+
+/// The number of a message on its link, without the epoch.
+pub fn message_of(number: u64) -> u64 {
+    number & ((1 << EPOCH_SHIFT) - 1)
+}
 
 /// All links of one node.
 pub struct Links {
@@ -32,12 +40,14 @@ pub struct Links {
     ready: Vec<NodeId>,
     /// The bus can publish.
     is_up: bool,
+    /// Since when it can't.
+    down_since: Option<Instant>,
 }
 
 impl Links {
     /// No links yet.
     pub fn new(me: NodeId) -> Self {
-        Links { me, epoch: 0, peers: HashMap::new(), ready: vec![], is_up: false }
+        Links { me, epoch: 0, peers: HashMap::new(), ready: vec![], is_up: false, down_since: None }
     }
 
     /// Tells whether the bus can publish.
@@ -48,9 +58,9 @@ impl Links {
     /// Adds a message for another node.
     ///
     /// # Errors
-    /// When the broker is away, or too much waits for that node already.
+    /// When the broker has been away for a while, or too much waits for that node already.
     pub fn forward(&mut self, node: &NodeId, envelope: &Envelope, now: Instant) -> Result<(), Unavailable> {
-        if !self.is_up {
+        if !self.is_up && !self.is_down_for_a_moment(now) {
             return Err(Unavailable);
         }
         let link = self.link(node, now).ok_or(Unavailable)?;
@@ -74,12 +84,13 @@ impl Links {
     pub fn receipt(&mut self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
         let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
         if let Some(link) = self.peers.get_mut(origin).filter(|_| is_current) {
-            link.receipt(fate, number & ((1 << EPOCH_SHIFT) - 1));
+            link.receipt(fate, message_of(number));
             self.check(origin, now);
         }
     }
 
-    /// The number under which the router knows message `message` of a link.
+    /// The number under which the router knows message `message` of a link; later messages
+    /// of the same batch follow it.
     pub fn number(&self, message: u64) -> u64 {
         self.epoch << EPOCH_SHIFT | message
     }
@@ -145,10 +156,33 @@ impl Links {
 
     /// The bus can publish, from now on or no more.
     pub fn set_up(&mut self, is_up: bool) {
-        if !is_up {
+        if is_up {
+            self.down_since = None;
+        } else if self.is_up {
+            self.down_since = Some(Instant::now());
             self.peers.values_mut().for_each(Link::lose);
         }
         self.is_up = is_up;
+    }
+
+    /// Gives up what waits for a broker that is away for longer than a moment.
+    pub fn give_up_waiting(&mut self, now: Instant) -> Vec<Event> {
+        let mut events = vec![];
+        if self.is_up || self.is_down_for_a_moment(now) {
+            return events;
+        }
+        for (node, link) in self.peers.iter_mut().filter(|(_, link)| link.has_waiting()) {
+            let numbers = link.give_up_waiting(now);
+            if !numbers.is_empty() {
+                events.push(Event::Returned { node: node.clone(), numbers, maybe_seen: false });
+            }
+        }
+        events
+    }
+
+    /// The broker may be back any moment: what is said meanwhile waits for it.
+    fn is_down_for_a_moment(&self, now: Instant) -> bool {
+        self.down_since.is_some_and(|since| now.duration_since(since) < DOWN_TIME_MAX)
     }
 
     /// This node has a new id: whatever was under way is over.

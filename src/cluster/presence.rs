@@ -186,6 +186,7 @@ impl Presence {
     /// Does what is due by itself: connects, renews the lease, asserts sessions.
     fn keep_up(&mut self) -> Result<(), String> {
         let now = Instant::now();
+        self.shared.give_up_waiting();
         let overdue = self.shared.announced().overdue(now);
         overdue.into_iter().for_each(|event| self.shared.tell(event));
         if !self.store.is_open() {

@@ -1,7 +1,7 @@
 //! Nodes on several machines: Redis says where, RabbitMQ carries.
 //!
-//! Two threads, each with a library that blocks: [`Presence`] talks to Redis,
-//! [`Bus`] to RabbitMQ. What all three sides share is here, each part behind a
+//! Two threads, each with a library that blocks: `Presence` talks to Redis,
+//! `Bus` to RabbitMQ. What all three sides share is here, each part behind a
 //! lock of its own that is held for a few lines: the links, the table of living
 //! nodes, the remembered places. Calls from above are answered from these or
 //! become questions; answers and batches go up through one channel.
@@ -24,7 +24,7 @@ use crate::cluster::announced::Announced;
 use crate::cluster::bus::Bus;
 use crate::cluster::lease::Nodes;
 use crate::cluster::link::Heard;
-use crate::cluster::links::Links;
+use crate::cluster::links::{Links, message_of};
 use crate::cluster::presence::{Ask, Presence};
 use crate::cluster::remembered::Remembered;
 use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
@@ -201,12 +201,14 @@ impl Remote {
             // It was cut off, and does not know yet. Nobody waits for what it says.
             return Ok(());
         }
-        let heard = self.shared.links().hear(&head, now);
-        if heard == Heard::Next {
-            let mut message = head.first;
-            for item in items {
-                self.item(&head.from, item, &mut message, now, take);
-            }
+        let mut links = self.shared.links();
+        if links.hear(&head, now) == Heard::Nothing {
+            return Ok(());
+        }
+        let mut number = links.number(head.first);
+        drop(links);
+        for item in items {
+            self.item(&head.from, item, &mut number, now, take);
         }
         Ok(())
     }
@@ -217,10 +219,10 @@ impl Remote {
                 let number = message.asks.then_some(*next);
                 *next += u64::from(message.asks);
                 if self.shared.remembered().is_news_to(from, message.to, now) {
-                    let item = Item::Changed { user: message.to, message: number.unwrap_or(0) };
+                    let message_number = number.map_or(0, message_of);
+                    let item = Item::Changed { user: message.to, message: message_number };
                     self.shared.links().say(from, &item, now);
                 }
-                let number = number.map(|number| self.shared.links().number(number));
                 take(Event::Envelope { origin: from.clone(), envelope: message.envelope(number) });
             }
             Item::Receipts { fate, first, count } => {
@@ -395,6 +397,12 @@ impl Shared {
             // What was said of replaced sessions meanwhile is lost.
             self.ask(Ask::AssertAll);
         }
+    }
+
+    /// Gives up what waits for a broker that does not come back.
+    pub fn give_up_waiting(&self) {
+        let events = self.links().give_up_waiting(Instant::now());
+        events.into_iter().for_each(|event| self.tell(event));
     }
 
     /// There is a queue for this id now.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, Value};
 
 use crate::config::Redis;
@@ -115,6 +115,8 @@ impl Store {
         self.retry_at = Instant::now() + self.pauses.next(random());
         if !std::mem::replace(&mut self.is_lost, true) {
             warn!("Redis at {} is away: {why}; trying again", self.redis);
+        } else {
+            debug!("Redis at {} is still away: {why}", self.redis);
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, Use
 use crate::router::in_flight::{Question, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
+/// With so many questions open, a `CAST` does not wait for presence.
+pub const QUESTIONS_BEFORE_CASTS_MAX: usize = 16_384;
+
 impl Router {
     /// A session of `user` ended with these messages unwritten.
     pub fn unwritten(&self, user: &UserName, messages: Vec<Unwritten>, turn: &mut Turn) {
@@ -214,6 +217,26 @@ impl Router {
         }
     }
 
+    /// Hands a `CAST` to other nodes; tells whether one took it.
+    pub(super) fn cast_to(&self, places: &[Place], envelope: &Envelope) -> bool {
+        let forward = |place: &Place| self.cluster.forward(&place.node, envelope.clone()).is_ok();
+        // Every one of them, not up to the first that takes it.
+        places.iter().filter(|place| forward(place)).count() > 0
+    }
+
+    /// Lets a `CAST` wait until presence has answered; `false` when too many do.
+    pub(super) fn cast_later(&self, envelope: Envelope, is_taken: bool, turn: &Turn) -> bool {
+        let mut in_flight = self.in_flight();
+        if in_flight.count() >= QUESTIONS_BEFORE_CASTS_MAX {
+            return false;
+        }
+        let to = envelope.to.clone();
+        let ticket = in_flight.insert(Question::Cast { envelope, is_taken }, Some(turn.now + RECEIPT_MS_MAX));
+        drop(in_flight);
+        self.asked().entry(to).or_default().push(ticket);
+        true
+    }
+
     fn send_further(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>) {
         let question = self.in_flight().remove(ticket);
         let Some(Question::Further { envelope, nodes }) = question else { return };
@@ -238,6 +261,14 @@ impl Router {
                 Some(Question::Further { .. }) => {
                     drop(in_flight);
                     self.send_further(ticket, places.clone());
+                }
+                Some(Question::Cast { .. }) => {
+                    let question = in_flight.remove(ticket);
+                    drop(in_flight);
+                    let Some(Question::Cast { envelope, is_taken }) = question else { continue };
+                    if !self.cast_to(places.as_deref().unwrap_or_default(), &envelope) && !is_taken {
+                        self.metrics.casts_lost.add();
+                    }
                 }
                 Some(Question::Who { .. }) => {
                     let question = in_flight.remove(ticket);

@@ -80,6 +80,13 @@ pub enum Question {
         /// The nodes that have it.
         nodes: Vec<NodeId>,
     },
+    /// A `CAST` that waits for presence: nobody waits for it.
+    Cast {
+        /// The message.
+        envelope: Envelope,
+        /// Sessions of this node have it.
+        is_taken: bool,
+    },
     /// A `LOGIN` that waits for presence.
     Login(Sender<Result<Vec<Place>, Unavailable>>),
 }
