@@ -307,13 +307,16 @@ async fn drain(shared: &Shared) {
         shared.roll.all_gone().await;
         true
     };
-    let replies_are_late = async {
-        Timer::after(DRAIN_REPLIES_TIME_MAX).await;
+    let settle = || {
         let mut turn = Turn::default();
         turn.now += RECEIPT_MS_MAX;
         shared.router.sweep(&mut turn);
         turn.now = Instant::now();
         shared.router.end(&mut turn);
+    };
+    let replies_are_late = async {
+        Timer::after(DRAIN_REPLIES_TIME_MAX).await;
+        settle();
         Timer::after(DRAIN_TIME_MAX - DRAIN_REPLIES_TIME_MAX).await;
         false
     };
@@ -322,5 +325,7 @@ async fn drain(shared: &Shared) {
     } else {
         warn!("drained, but {} connections did not take their last words in time", shared.roll.len());
     }
+    // What nobody waits for any more: casts that wait for presence, messages of those who left.
+    settle();
     shared.router.cluster().leave();
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pinpost::cluster::Mesh;
 use pinpost::proto::CloseReason;
 
-use rig::node::{nodes, nodes_with};
+use rig::net::nodes;
 use rig::peer::Peer;
 use rig::until;
 
@@ -17,7 +17,7 @@ const DUE: usize = 1024;
 #[test]
 fn a_socket_that_stalls_while_its_login_waits_holds_up_nobody() {
     let mesh = Mesh::default();
-    let [a, _b] = nodes_with(&mesh, &[("outbox", "1073741824")]);
+    let [a, _b] = nodes(&mesh, &[("outbox", "1073741824")]);
     let mut bystander = Peer::connect(a.tcp);
     let mut mute = Peer::silent(a.tcp);
     mesh.hold(&a.id);
@@ -39,7 +39,7 @@ fn a_socket_that_stalls_while_its_login_waits_holds_up_nobody() {
 #[test]
 fn a_drain_answers_what_is_due_and_refuses_the_rest_in_order() {
     let mesh = Mesh::default();
-    let [a, _b] = nodes(&mesh);
+    let [a, _b] = nodes(&mesh, &[]);
     let mut alice = Peer::connect_websocket(a.http).logged_in("alice");
     mesh.hold(&a.id);
     alice.raw("WHO bob\n".repeat(DUE + 900).as_bytes());
@@ -59,7 +59,7 @@ fn a_drain_answers_what_is_due_and_refuses_the_rest_in_order() {
 #[test]
 fn a_drain_hears_a_quit_behind_what_is_due() {
     let mesh = Mesh::default();
-    let [a, _b] = nodes(&mesh);
+    let [a, _b] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     mesh.hold(&a.id);
     alice.raw(format!("{}@q QUIT\nPING after it\n", "WHO bob\n".repeat(DUE)).as_bytes());

@@ -9,14 +9,15 @@ use pinpost::cluster::Mesh;
 use pinpost::proto::{CloseReason, Fate};
 
 use rig::ghost::Ghost;
-use rig::node::{Node, nodes};
+use rig::net::nodes;
+use rig::node::Node;
 use rig::peer::{Peer, pour};
 use rig::{stands_still, until};
 
 #[test]
 fn a_message_finds_a_user_who_moved() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let bob = Peer::login(b.tcp, "bob");
     // The lookup is made now, and says b; the message leaves later.
@@ -50,7 +51,7 @@ fn a_message_finds_a_user_who_moved() {
 #[test]
 fn presence_that_keeps_lying_is_believed_three_times_more() {
     let mesh = Mesh::default();
-    let [a] = nodes(&mesh);
+    let [a] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let ghost = Ghost::join(&mesh, "g");
     ghost.claims("bob");
@@ -77,7 +78,7 @@ fn presence_that_keeps_lying_is_believed_three_times_more() {
 #[test]
 fn only_who_has_a_message_is_believed_about_it() {
     let mesh = Mesh::default();
-    let [a, b] = nodes(&mesh);
+    let [a, b] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut bob = Peer::login(b.tcp, "bob");
     let (ghost, liar) = (Ghost::join(&mesh, "g"), Ghost::join(&mesh, "l"));
@@ -101,7 +102,7 @@ fn only_who_has_a_message_is_believed_about_it() {
 #[test]
 fn what_a_dead_node_had_goes_where_its_recipient_is_now() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut before = Peer::login(b.tcp, "bob");
     mesh.hold(&b.id);
@@ -139,7 +140,7 @@ fn what_a_dead_node_had_goes_where_its_recipient_is_now() {
 #[test]
 fn a_dead_node_is_not_missed_while_another_has_the_message() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut bobs = [&b, &c].map(|node| Peer::login(node.tcp, "bob"));
     mesh.hold(&b.id);
@@ -157,7 +158,7 @@ fn a_dead_node_is_not_missed_while_another_has_the_message() {
 #[test]
 fn a_message_sent_again_over_another_node_is_shown_once() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut bobs = [&c, &c, &b].map(|node| Peer::login(node.tcp, "bob"));
     mesh.hold(&b.id);
@@ -186,7 +187,7 @@ fn a_message_sent_again_over_another_node_is_shown_once() {
 fn unwritten_messages_follow_the_user_to_another_node() {
     const COUNT: usize = 6_000;
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let stuck = Peer::login(b.tcp, "bob");
     let writer = alice.writer();

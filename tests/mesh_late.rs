@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use pinpost::cluster::Mesh;
 
-use rig::node::{Node, nodes};
+use rig::net::nodes;
+use rig::node::Node;
 use rig::peer::{Peer, pour};
 use rig::until;
 
@@ -18,7 +19,7 @@ const RECEIPT_TIME_MAX: Duration = Duration::from_secs(14);
 #[test]
 fn a_late_receipt_holds_up_its_sender_only() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut carol = Peer::login(a.tcp, "carol");
     let mut bob = Peer::login(b.tcp, "bob");
@@ -54,7 +55,7 @@ fn a_late_receipt_holds_up_its_sender_only() {
 #[test]
 fn while_presence_is_late_all_questions_wait_in_order() {
     let mesh = Mesh::default();
-    let [a, b] = nodes(&mesh);
+    let [a, b] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut bob = Peer::login(b.tcp, "bob");
     let mut late = Peer::connect(a.tcp);
@@ -115,7 +116,7 @@ fn while_presence_is_late_all_questions_wait_in_order() {
 fn nothing_overtakes_what_waits_for_presence() {
     const COUNT: usize = 5_000;
     let mesh = Mesh::default();
-    let [a, b] = nodes(&mesh);
+    let [a, b] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut bob = Peer::login(b.tcp, "bob");
     let writer = alice.writer();
@@ -145,7 +146,7 @@ fn nothing_overtakes_what_waits_for_presence() {
 #[test]
 fn a_node_that_is_cut_off_serves_its_own_users() {
     let mesh = Mesh::default();
-    let [a, b] = nodes(&mesh);
+    let [a, b] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut carol = Peer::login(a.tcp, "carol");
     let mut bob = Peer::login(b.tcp, "bob");
@@ -173,7 +174,7 @@ fn a_node_that_is_cut_off_serves_its_own_users() {
 #[test]
 fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
     let mesh = Mesh::default();
-    let [a, b, c] = nodes(&mesh);
+    let [a, b, c] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut bob = Peer::login(b.tcp, "bob");
     let mut carol = Peer::login(c.tcp, "carol");
@@ -221,7 +222,7 @@ fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
 #[test]
 fn a_question_whose_answer_was_lost_is_asked_again() {
     let mesh = Mesh::default();
-    let [a, b] = nodes(&mesh);
+    let [a, b] = nodes(&mesh, &[]);
     let mut alice = Peer::login(a.tcp, "alice");
     let mut carol = Peer::login(a.tcp, "carol");
     let mut bob = Peer::login(b.tcp, "bob");

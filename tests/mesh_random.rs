@@ -17,7 +17,8 @@ use std::time::Duration;
 use pinpost::cluster::Mesh;
 use pinpost::proto::NodeId;
 
-use rig::node::{Node, nodes};
+use rig::net::nodes;
+use rig::node::Node;
 use rig::peer::{Heard, Peer};
 use rig::random::{Random, seeds};
 use rig::until;
@@ -94,7 +95,7 @@ struct Link {
 impl World {
     fn new() -> Self {
         let mesh = Mesh::default();
-        let nodes = nodes(&mesh);
+        let nodes = nodes(&mesh, &[]);
         let mut world = World {
             mesh,
             nodes,
@@ -177,7 +178,7 @@ impl World {
     fn kill(&mut self, random: &mut Random) {
         self.mesh.kill(&self.nodes[MORTAL].id);
         self.held[MORTAL] = false;
-        let new = Node::start_in(&self.mesh, &[("node", "m")]);
+        let new = Node::start_on(&self.mesh, &[("node", "m")]);
         let mut node = std::mem::replace(&mut self.nodes[MORTAL], new);
         for link in self.links.iter_mut().filter(|link| link.node == node.id) {
             link.is_answered = false;

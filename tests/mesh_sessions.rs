@@ -8,53 +8,56 @@ use std::time::Duration;
 
 use pinpost::cluster::Mesh;
 
-use rig::node::{Node, nodes_with};
+use rig::net::{Net, Real, is_empty, nodes, on_every_net};
+use rig::node::Node;
 use rig::peer::Peer;
 use rig::until;
 
 #[test]
 fn sessions_are_counted_across_nodes() {
-    let mesh = Mesh::default();
-    let [a, b, c] = nodes_with(&mesh, &[("sessions", "3")]);
-    let first = Peer::login(a.tcp, "bob");
-    let mut others = [&b, &c].map(|node| Peer::login(node.tcp, "bob"));
-    for node in [&a, &b, &c] {
-        let mut fourth = Peer::connect(node.tcp);
-        fourth.say("LOGIN bob");
-        fourth.hears_start("ERR too-many ");
-        fourth.heard_all();
-        drop(fourth.logged_in("carol"));
-    }
-    others[0].finds("bob", "online 3");
-    first.quits();
-    others[0].finds("bob", "online 2");
-    let _again = Peer::login(c.tcp, "bob");
-    others[1].finds("bob", "online 3");
+    on_every_net(|net| {
+        let [a, b, c] = nodes(net, &[("sessions", "3")]);
+        let first = Peer::login(a.tcp, "bob");
+        let mut others = [&b, &c].map(|node| Peer::login(node.tcp, "bob"));
+        for node in [&a, &b, &c] {
+            let mut fourth = Peer::connect(node.tcp);
+            fourth.say("LOGIN bob");
+            fourth.hears_start("ERR too-many ");
+            fourth.heard_all();
+            drop(fourth.logged_in("carol"));
+        }
+        others[0].finds("bob", "online 3");
+        first.quits();
+        others[0].will_find("bob", "online 2");
+        let _again = Peer::login(c.tcp, "bob");
+        others[1].finds("bob", "online 3");
+    });
 }
 
 #[test]
 fn a_login_replaces_the_session_on_another_node() {
-    let mesh = Mesh::default();
-    let [a, b] = nodes_with(&mesh, &[("sessions", "1")]);
-    let mut alice = Peer::login(a.tcp, "alice");
-    let mut first = Peer::login(a.tcp, "bob");
-    let mut second = Peer::login(b.tcp, "bob");
-    first.hears_start("BYE replaced ");
-    assert_eq!(first.next(), None);
-    alice.finds("bob", "online 1");
-    alice.sends("bob", "1", "hi");
-    second.hears("MSG alice 1 hi");
-    let mut third = Peer::login(a.tcp, "bob");
-    second.hears_start("BYE replaced ");
-    alice.sends("bob", "2", "hi");
-    third.hears("MSG alice 2 hi");
-    third.heard_all();
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[("sessions", "1")]);
+        let mut alice = Peer::login(a.tcp, "alice");
+        let mut first = Peer::login(a.tcp, "bob");
+        let mut second = Peer::login(b.tcp, "bob");
+        first.hears_start("BYE replaced ");
+        assert_eq!(first.next(), None);
+        alice.finds("bob", "online 1");
+        alice.sends("bob", "1", "hi");
+        second.hears("MSG alice 1 hi");
+        let mut third = Peer::login(a.tcp, "bob");
+        second.hears_start("BYE replaced ");
+        alice.sends("bob", "2", "hi");
+        third.hears("MSG alice 2 hi");
+        third.heard_all();
+    });
 }
 
 #[test]
 fn a_session_replaced_before_it_entered_ends_too() {
     let mesh = Mesh::default();
-    let [a, b] = nodes_with(&mesh, &[("sessions", "1")]);
+    let [a, b] = nodes(&mesh, &[("sessions", "1")]);
     let mut early = Peer::connect(a.tcp);
     mesh.hold(&a.id);
     early.say("LOGIN bob");
@@ -74,45 +77,39 @@ fn a_session_replaced_before_it_entered_ends_too() {
     [a, b].iter().for_each(Node::settles);
 }
 
-/// Many logins of one user race over two nodes; when all is quiet, one session is left.
-fn race(presence_is_late: bool) {
-    let mesh = Mesh::default();
-    let [a, b] = nodes_with(&mesh, &[("sessions", "1")]);
+/// `count` logins of one user race on each of two nodes, while `meddle` does what it likes;
+/// when all is quiet, one session is left.
+fn race(net: &dyn Net, count: usize, meddle: impl Fn([&Node; 2]) + Sync) {
+    let [a, b] = nodes(net, &[("sessions", "1")]);
     let over = AtomicBool::new(false);
     let racers: Vec<Peer> = thread::scope(|scope| {
         let racing = [&a, &b].map(|node| {
-            scope.spawn(|| -> Vec<Peer> {
+            scope.spawn(move || -> Vec<Peer> {
                 let race = |_| {
                     let mut person = Peer::connect(node.tcp);
                     person.say("LOGIN bob");
                     person
                 };
-                let mut people: Vec<Peer> = (0..200).map(race).collect();
+                let mut people: Vec<Peer> = (0..count).map(race).collect();
                 people.iter_mut().for_each(|person| drop(person.hears_start("OK bob ")));
                 people
             })
         });
-        if presence_is_late {
-            scope.spawn(|| {
-                while !over.load(Relaxed) {
-                    for node in [&a, &b] {
-                        mesh.hold(&node.id);
-                        thread::park_timeout(Duration::from_millis(1));
-                        mesh.release(&node.id);
-                    }
-                }
-            });
-        }
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                meddle([&a, &b]);
+            }
+        });
         let racers = racing.map(|racing| racing.join());
         over.store(true, Relaxed);
         racers.into_iter().flat_map(|racers| racers.expect("no login fails")).collect()
     });
     until("one is left", || {
         let open = [&a, &b].map(|node| node.holdings().users);
-        mesh.users() == 1 && open.iter().sum::<usize>() == 1
+        net.users() == 1 && open.iter().sum::<usize>() == 1
     });
     let mut alice = Peer::login(a.tcp, "alice");
-    alice.finds("bob", "online 1");
+    alice.will_find("bob", "online 1");
     alice.sends("bob", "1", "who is left?");
     let mut left = 0;
     for mut racer in racers {
@@ -126,16 +123,32 @@ fn race(presence_is_late: bool) {
     }
     assert_eq!(left, 1);
     drop(alice);
-    [a, b].iter().for_each(Node::settles);
-    assert_eq!(mesh.users(), 0);
+    [&a, &b].into_iter().for_each(Node::settles);
+    is_empty(net);
+}
+
+fn pause() {
+    thread::park_timeout(Duration::from_millis(1));
 }
 
 #[test]
 fn of_many_racing_logins_one_is_left() {
-    race(false);
+    race(&Mesh::default(), 200, |_| pause());
 }
 
 #[test]
 fn of_many_racing_logins_one_is_left_though_presence_is_late() {
-    race(true);
+    let mesh = Mesh::default();
+    race(&mesh, 200, |nodes| {
+        for node in nodes {
+            mesh.hold(&node.id);
+            pause();
+            mesh.release(&node.id);
+        }
+    });
+}
+
+#[test]
+fn of_a_thousand_racing_logins_on_each_of_two_real_nodes_one_is_left() {
+    race(&Real::new(), 1_000, |_| pause());
 }

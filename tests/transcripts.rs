@@ -1,7 +1,7 @@
 //! What a person with netcat could see, as files: `tests/transcripts/*.txt`.
 //!
 //! Every file runs over TCP and over WebSocket, on one node and on a mesh of three,
-//! and over both at once on a mesh; connections go round the nodes. `rig/script.rs`
+//! and over both at once on a mesh and on a real cluster; connections go round the nodes. `rig/script.rs`
 //! tells how a file is written. At the end of each, every connection that is still
 //! open must answer a `PING` with nothing before it, and every node must be empty.
 
@@ -11,12 +11,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;
 use std::path::Path;
+use std::thread;
 
 use pinpost::cluster::Mesh;
 use pinpost::config::Config;
 use pinpost::proto::{CloseReason, ErrorCode, Verb};
 use pinpost::server::Holdings;
 
+use rig::net::{Net, Real};
 use rig::node::Node;
 use rig::peer::{Heard, Peer, Wire};
 use rig::script::{Bound, NodeStep, Script, What};
@@ -28,15 +30,34 @@ struct Variant {
     /// Connections take these in turn.
     wires: &'static [Wire],
     nodes: usize,
+    /// Over a real Redis and RabbitMQ.
+    is_real: bool,
 }
 
-const TCP: Variant = Variant { name: "TCP, one node", wires: &[Wire::Tcp], nodes: 1 };
-const TCP_MESH: Variant = Variant { name: "TCP, three nodes", wires: &[Wire::Tcp], nodes: 3 };
-const WEBSOCKET: Variant = Variant { name: "WebSocket, one node", wires: &[Wire::WebSocket], nodes: 1 };
+const TCP: Variant = Variant { name: "TCP, one node", wires: &[Wire::Tcp], nodes: 1, is_real: false };
+const TCP_MESH: Variant = Variant { name: "TCP, three nodes", wires: &[Wire::Tcp], nodes: 3, is_real: false };
+const WEBSOCKET: Variant =
+    Variant { name: "WebSocket, one node", wires: &[Wire::WebSocket], nodes: 1, is_real: false };
 const WEBSOCKET_MESH: Variant =
-    Variant { name: "WebSocket, three nodes", wires: &[Wire::WebSocket], nodes: 3 };
-const BOTH_MESH: Variant =
-    Variant { name: "TCP and WebSocket, three nodes", wires: &[Wire::Tcp, Wire::WebSocket], nodes: 3 };
+    Variant { name: "WebSocket, three nodes", wires: &[Wire::WebSocket], nodes: 3, is_real: false };
+const BOTH_MESH: Variant = Variant {
+    name: "TCP and WebSocket, three nodes",
+    wires: &[Wire::Tcp, Wire::WebSocket],
+    nodes: 3,
+    is_real: false,
+};
+
+const REAL: Variant = Variant {
+    name: "TCP and WebSocket, a real cluster of three",
+    wires: &[Wire::Tcp, Wire::WebSocket],
+    nodes: 3,
+    is_real: true,
+};
+
+#[test]
+fn on_a_real_cluster() {
+    run_all(REAL);
+}
 
 #[test]
 fn over_tcp_on_one_node() {
@@ -142,7 +163,8 @@ fn run_all(variant: Variant) {
             "tcp" => variant.wires == [Wire::Tcp],
             "websocket" => variant.wires == [Wire::WebSocket],
             "one" => variant.nodes == 1,
-            "mesh" => variant.nodes > 1,
+            // It breaks what nodes talk over, and that is done to memory only.
+            "mesh" => variant.nodes > 1 && !variant.is_real,
             word => panic!("{}: only={word}: no such word", script.name),
         })
     };
@@ -158,8 +180,10 @@ fn run(script: &Script, variant: Variant) -> Result<(), String> {
     for (name, value) in &script.settings {
         config.set(name, value).map_err(|error| format!("{}: {error}", script.name))?;
     }
-    let mesh = (variant.nodes > 1).then(Mesh::default);
-    let nodes = (0..variant.nodes).map(|_| Node::run(&config, mesh.as_ref())).collect();
+    let mesh = (variant.nodes > 1 && !variant.is_real).then(Mesh::default);
+    let real = variant.is_real.then(Real::new);
+    let net = mesh.as_ref().map(|mesh| mesh as &dyn Net).or(real.as_ref().map(|real| real as &dyn Net));
+    let nodes = start(&config, variant.nodes, net);
     let mut run = Run { script, variant, connections: vec![], nodes, mesh, bound: Bound::default() };
     let mut last = 0;
     let place = |number: usize| format!("{}:{number}, {}", script.name, variant.name);
@@ -169,6 +193,14 @@ fn run(script: &Script, variant: Variant) -> Result<(), String> {
             .map_err(|why| format!("{}\n  {}\n{why}", place(last), shown(step.source.as_bytes())))?;
     }
     run.nothing_is_left().map_err(|why| format!("{}\n{why}", place(last)))
+}
+
+/// Starts nodes at the same time: those of a real cluster take a moment.
+fn start(config: &Config, count: usize, net: Option<&dyn Net>) -> Vec<Node> {
+    thread::scope(|scope| {
+        let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| Node::run(config, net))).collect();
+        starting.into_iter().map(|node| node.join().expect("a node starts")).collect()
+    })
 }
 
 /// A transcript on its way.

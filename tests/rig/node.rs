@@ -1,4 +1,4 @@
-//! Nodes in this process, each on a thread of its own, alone or in a mesh.
+//! Nodes in this process, each on a thread of its own, alone or one of several.
 //!
 //! What a node counts and holds can be read. The executor swallows the panic of a
 //! connection; here it is remembered, and fails the test when its node ends.
@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use pinpost::cluster::Mesh;
 use pinpost::config::Config;
 use pinpost::metrics::Metrics;
 use pinpost::proto::NodeId;
 use pinpost::server::{Handle, Holdings, Server};
 
+use super::net::Net;
 use super::until;
 
 /// A running node; drained when dropped, and then no task of it may have panicked.
@@ -35,16 +35,16 @@ impl Node {
         Self::run(&config(settings), None)
     }
 
-    /// Starts a node of a mesh.
-    pub fn start_in(mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
-        Self::run(&config(settings), Some(mesh))
+    /// Starts a node of several.
+    pub fn start_on(net: &dyn Net, settings: &[(&str, &str)]) -> Self {
+        Self::run(&config(settings), Some(net))
     }
 
     /// Starts a node; it accepts connections when this returns.
-    pub fn run(config: &Config, mesh: Option<&Mesh>) -> Self {
+    pub fn run(config: &Config, net: Option<&dyn Net>) -> Self {
         remember_panics();
-        let server = mesh.map_or_else(|| Server::bind(config), |mesh| Server::bind_in(config, mesh));
-        let server = server.expect("loopback has free ports");
+        let alone = || Server::bind(config).expect("loopback has free ports");
+        let server = net.map_or_else(alone, |net| net.bind(config));
         let (id, handle) = (server.node(), server.handle());
         let (tcp, http) = (server.tcp_addrs()[0], server.http_addr().expect("a test node serves HTTP"));
         let builder = thread::Builder::new().name(id.as_str().to_owned());
@@ -89,19 +89,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Starts nodes a, b, c and so on.
-pub fn nodes<const COUNT: usize>(mesh: &Mesh) -> [Node; COUNT] {
-    nodes_with(mesh, &[])
-}
-
-/// Starts nodes a, b, c and so on, with these settings changed.
-pub fn nodes_with<const COUNT: usize>(mesh: &Mesh, settings: &[(&str, &str)]) -> [Node; COUNT] {
-    std::array::from_fn(|n| {
-        let name = char::from(b'a' + n as u8).to_string();
-        Node::start_in(mesh, &[&[("node", &name[..])], settings].concat())
-    })
 }
 
 fn config(settings: &[(&str, &str)]) -> Config {

@@ -17,6 +17,7 @@ use async_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 use pinpost::proto::ServerLine;
 
 use super::socket::Socket;
+use super::until;
 
 /// One connection.
 pub struct Peer {
@@ -223,6 +224,16 @@ impl Peer {
     pub fn finds(&mut self, user: &str, presence: &str) {
         self.say(&format!("@who WHO {user}"));
         self.hears(&format!("@who OK {user} {presence}"));
+    }
+
+    /// `WHO` is answered so before long: other nodes learn of changes a moment later.
+    #[track_caller]
+    pub fn will_find(&mut self, user: &str, presence: &str) {
+        let expected = format!("@who OK {user} {presence}");
+        until(&format!("WHO {user} says {presence}"), || {
+            self.say(&format!("@who WHO {user}"));
+            self.hear() == expected
+        });
     }
 
     /// Says goodbye, and hears nothing but that.

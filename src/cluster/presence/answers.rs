@@ -4,6 +4,7 @@
 //! this node that it does not know, are put on the list of what to remove; the
 //! rest says where the user is, who came first, and who has to be told of it.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Pipeline, Value};
@@ -20,10 +21,22 @@ const KEY_TIME_MS: u64 = 24 * 3_600_000;
 /// How old the table may be when presence says that it knows nothing of a user.
 const TABLE_TIME_MAX: Duration = Duration::from_millis(100);
 
-/// A question, and what the hash of its user held.
-struct Answered {
-    ask: Ask,
-    entries: Result<Vec<Entry>, Unavailable>,
+/// The questions of one round, and whose hashes answer them: each is read once,
+/// however many ask for it.
+#[derive(Default)]
+struct Round {
+    asks: Vec<Ask>,
+    users: Vec<UserName>,
+    known: HashSet<UserName>,
+}
+
+impl Round {
+    fn add(&mut self, user: UserName, ask: Ask) {
+        if self.known.insert(user.clone()) {
+            self.users.push(user);
+        }
+        self.asks.push(ask);
+    }
 }
 
 impl Presence {
@@ -34,29 +47,28 @@ impl Presence {
         for (user, tag) in &removals {
             pipe.hdel(key(user), tag);
         }
-        let mut waiting = vec![];
+        let mut round = Round::default();
         for ask in asks {
             match &ask {
-                Ask::Locate { user, .. } => {
-                    pipe.hgetall(key(user));
-                }
+                Ask::Locate { user, .. } => round.add(user.clone(), ask),
                 Ask::Register { user, session, .. } => {
                     let since_us = self.shared.nodes().now_us();
                     self.sessions.add(user, *session, since_us, Instant::now());
                     self.write(&mut pipe, *session);
+                    round.add(user.clone(), ask);
                 }
-                _ => {
-                    self.refuse(ask);
-                    continue;
-                }
+                _ => self.refuse(ask),
             }
-            waiting.push(ask);
+        }
+        // After all writes: of two logins in one round, each sees the other.
+        for user in &round.users {
+            pipe.hgetall(key(user));
         }
         let replies = match self.store.run(&pipe) {
             Ok(replies) => replies,
             Err(why) => {
                 removals.into_iter().for_each(|(user, tag)| self.remove(user, tag));
-                waiting.into_iter().for_each(|ask| self.refuse(ask));
+                round.asks.into_iter().for_each(|ask| self.refuse(ask));
                 return Err(why);
             }
         };
@@ -68,43 +80,52 @@ impl Presence {
                 is_writable = false;
             }
         }
-        let answered = waiting.into_iter().map(|ask| {
-            let wrote = !matches!(ask, Ask::Register { .. }) || is_fine(replies.next());
-            let entries = replies.next().and_then(read).filter(|_| wrote).ok_or(Unavailable);
-            Answered { ask, entries }
-        });
-        let answered: Vec<Answered> = answered.collect();
-        // That presence knows nothing may mean that it lost everything since the lease was renewed.
-        let knows_nothing = |answered: &Answered| {
-            matches!(answered.ask, Ask::Locate { is_here: false, .. })
-                && answered.entries.as_ref().is_ok_and(Vec::is_empty)
-        };
-        let is_old = self.renewed.elapsed() >= TABLE_TIME_MAX;
-        let mut result = Ok(());
-        if is_old && answered.iter().any(knows_nothing) {
-            result = self.renew();
-        }
-        let entries = answered.iter().flat_map(|answered| answered.entries.iter().flatten());
-        if let Err(why) = result.and_then(|()| self.know_all(entries)) {
-            answered.into_iter().for_each(|answered| self.refuse(answered.ask));
-            return Err(why);
-        }
-        answered.into_iter().for_each(|answered| self.tell(answered));
+        self.take_replies(round, replies)?;
         if is_writable { Ok(()) } else { Err("it takes no writes".to_owned()) }
     }
 
-    /// Tells what came of a question.
-    fn tell(&mut self, Answered { ask, entries }: Answered) {
-        match (ask, entries) {
-            (Ask::Locate { user, is_here }, Ok(entries)) => {
+    /// Tells everybody of a round what came of it.
+    fn take_replies(&mut self, round: Round, mut replies: impl Iterator<Item = Value>) -> Result<(), String> {
+        let Round { asks, users, .. } = round;
+        let is_write = |ask: &Ask| matches!(ask, Ask::Register { .. });
+        let wrote: Vec<bool> = asks.iter().map(|ask| !is_write(ask) || is_fine(replies.next())).collect();
+        let hashes: Vec<Option<Vec<Entry>>> = users.iter().map(|_| replies.next().and_then(read)).collect();
+        // That presence knows nothing may mean that it lost everything since the lease was renewed.
+        let knows_nothing = hashes.iter().flatten().any(Vec::is_empty);
+        let mut result = Ok(());
+        if knows_nothing && self.renewed.elapsed() >= TABLE_TIME_MAX {
+            result = self.renew();
+        }
+        if let Err(why) = result.and_then(|()| self.know_all(hashes.iter().flatten().flatten())) {
+            asks.into_iter().for_each(|ask| self.refuse(ask));
+            return Err(why);
+        }
+        let mut living: HashMap<UserName, Vec<Entry>> = HashMap::new();
+        for (user, entries) in users.into_iter().zip(hashes) {
+            let entries = entries.map(|entries| self.living(&user, entries));
+            living.extend(entries.map(|entries| (user, entries)));
+        }
+        for (ask, wrote) in asks.into_iter().zip(wrote) {
+            match &ask {
+                Ask::Locate { user, .. } | Ask::Register { user, .. } if wrote => match living.get(user) {
+                    Some(entries) => self.tell(ask, entries),
+                    None => self.refuse(ask),
+                },
+                _ => self.refuse(ask),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what came of a question, `entries` being the user's sessions on living nodes.
+    fn tell(&mut self, ask: Ask, entries: &[Entry]) {
+        match ask {
+            Ask::Locate { user, is_here } => {
                 let me = self.shared.node();
-                let living = self.living(&user, entries);
-                let is_here = is_here || living.iter().any(|entry| entry.node == me);
-                let mut places = places(living);
-                places.retain(|place| place.node != me);
+                let is_here = is_here || entries.iter().any(|entry| entry.node == me);
                 let since = self.doubted.iter().position(|(doubted, _)| *doubted == user);
                 let since = since.map(|at| self.doubted.swap_remove(at).1);
-                let mut answer = Ok(places);
+                let mut answer = Ok(places(entries.iter().filter(|entry| entry.node != me)));
                 if answer == Ok(vec![]) && !is_here && self.shared.nodes().in_doubt {
                     let since = since.unwrap_or_else(Instant::now);
                     if since.elapsed() < DOUBT_TIME_MAX {
@@ -114,41 +135,35 @@ impl Presence {
                 }
                 self.shared.located(user, answer, is_here);
             }
-            (Ask::Register { user, session, number }, Ok(entries)) => {
+            Ask::Register { user, session, number } => {
                 let (before, after) = self.settle(&user, session, entries);
                 self.announce(&user, number, before, &after);
             }
-            (ask, _) => self.refuse(ask),
+            ask => self.refuse(ask),
         }
     }
 
     /// A session of this node stands beside others of its user. Returns on which
-    /// other nodes the user was before it, and came after it.
-    fn settle(
-        &mut self,
-        user: &UserName,
-        session: SessionId,
-        entries: Vec<Entry>,
-    ) -> (Vec<Place>, Vec<Place>) {
+    /// other nodes the user was before it, and came after it. Where a user may
+    /// have one session, one that is not the latest has lost, and replaces nobody.
+    fn settle(&mut self, user: &UserName, session: SessionId, entries: &[Entry]) -> (Vec<Place>, Vec<Place>) {
         let me = self.shared.node();
         let Some(own) = self.sessions.find(session) else { return (vec![], vec![]) };
         let own = Entry { node: me.clone(), session, since_us: own.since_us };
-        let mut living = self.living(user, entries);
-        living.retain(|entry| *entry != own);
         self.shared.remembered().forget(user.borrowed());
-        let (earlier, later): (Vec<_>, Vec<_>) = living.into_iter().partition(|entry| entry.is_before(&own));
-        if self.is_single {
-            let here = earlier.iter().filter(|entry| entry.node == me).map(|entry| entry.session);
-            for replaced in here.chain((!later.is_empty()).then_some(session)) {
-                self.shared.tell(Event::Replaced { user: user.clone(), session: replaced });
-            }
+        let replaced = |session| self.shared.tell(Event::Replaced { user: user.clone(), session });
+        let later = |entry: &&Entry| own.is_before(entry);
+        if self.is_single && entries.iter().any(|entry| later(&entry)) {
+            replaced(session);
+            return (vec![], vec![]);
         }
-        let elsewhere = |entries| {
-            let mut places = places(entries);
-            places.retain(|place| place.node != me);
-            places
-        };
-        (elsewhere(earlier), elsewhere(later))
+        let (after, before): (Vec<_>, Vec<_>) =
+            entries.iter().filter(|entry| **entry != own).partition(later);
+        let (here, before): (Vec<_>, Vec<_>) = before.into_iter().partition(|entry| entry.node == me);
+        if self.is_single {
+            here.iter().for_each(|entry| replaced(entry.session));
+        }
+        (places(before.into_iter()), places(after.into_iter().filter(|entry| entry.node != me)))
     }
 
     /// A login is answered: at once, or when the nodes where the user is too know of it.
@@ -168,9 +183,8 @@ impl Presence {
         let taken = self.sessions.take(Instant::now());
         let mut pipe = redis::pipe();
         for session in &taken {
-            self.write(&mut pipe, *session);
-            let own = self.sessions.find(*session).expect("just taken");
-            pipe.pexpire(key(&own.user), KEY_TIME_MS as i64);
+            let key = self.write(&mut pipe, *session);
+            pipe.hgetall(&key).pexpire(&key, KEY_TIME_MS as i64);
         }
         if taken.is_empty() {
             return Ok(());
@@ -178,20 +192,19 @@ impl Presence {
         let mut replies = self.store.run(&pipe)?.into_iter();
         let mut asserted = vec![];
         for session in taken {
-            let wrote = is_fine(replies.next());
-            let entries = replies.next().and_then(read).filter(|_| wrote);
-            replies.next();
+            // Whether it was written, the hash, and whether its time was set.
+            let (wrote, entries, _) = (is_fine(replies.next()), replies.next(), replies.next());
+            let entries = entries.and_then(read).filter(|_| wrote);
             asserted.extend(entries.map(|entries| (session, entries)));
         }
         self.know_all(asserted.iter().flat_map(|(_, entries)| entries))?;
         for (session, entries) in asserted {
             let Some(own) = self.sessions.find(session).cloned() else { continue };
+            let entries = self.living(&own.user, entries);
             if !self.is_single {
-                // Only for what it removes.
-                self.living(&own.user, entries);
                 continue;
             }
-            for place in self.settle(&own.user, session, entries).0 {
+            for place in self.settle(&own.user, session, &entries).0 {
                 for session in place.sessions {
                     self.remove(own.user.clone(), tag(&place.node, session));
                     let item = Item::Replaced { user: own.user.borrowed(), session };
@@ -202,24 +215,27 @@ impl Presence {
         Ok(())
     }
 
-    /// The commands that write a session and read the others of its user.
-    fn write(&self, pipe: &mut Pipeline, session: SessionId) {
+    /// Adds the command that writes a session, and returns the key of its user.
+    fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
         let own = self.sessions.find(session).expect("it is added before it is written");
-        let (key, tag) = (key(&own.user), tag(&self.shared.node(), session));
-        pipe.hset(&key, tag, own.since_us).hgetall(&key);
+        let key = key(&own.user);
+        pipe.hset(&key, tag(&self.shared.node(), session), own.since_us);
+        key
     }
 
     /// The entries of nodes that live. Those of dead ones, and those of this
     /// node that it does not know, will be removed.
     fn living(&mut self, user: &UserName, entries: Vec<Entry>) -> Vec<Entry> {
         let me = self.shared.node();
+        let nodes = self.shared.nodes();
         let (living, wrong): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| {
             if entry.node == me {
                 self.sessions.find(entry.session).is_some()
             } else {
-                self.shared.nodes().is_living(&entry.node)
+                nodes.is_living(&entry.node)
             }
         });
+        drop(nodes);
         for entry in wrong {
             self.remove(user.clone(), tag(&entry.node, entry.session));
         }
@@ -263,13 +279,14 @@ fn read(reply: Value) -> Option<Vec<Entry>> {
 }
 
 /// The same by node, in the order of the logins.
-fn places(mut entries: Vec<Entry>) -> Vec<Place> {
+fn places<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Place> {
+    let mut entries: Vec<&Entry> = entries.collect();
     entries.sort_by_key(|entry| (entry.since_us, entry.session));
     let mut places: Vec<Place> = vec![];
     for Entry { node, session, .. } in entries {
-        match places.iter_mut().find(|place| place.node == node) {
-            Some(place) => place.sessions.push(session),
-            None => places.push(Place { node, sessions: vec![session] }),
+        match places.iter_mut().find(|place| place.node == *node) {
+            Some(place) => place.sessions.push(*session),
+            None => places.push(Place { node: node.clone(), sessions: vec![*session] }),
         }
     }
     places
