@@ -32,10 +32,13 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Where a user is, if that is remembered.
-    pub fn find(&self, user: UserRef<'_>, now: Instant) -> Option<Vec<Place>> {
+    /// Where else a user is, if that is remembered. `is_here`: the user has a session on this
+    /// node. "Nowhere else" is believed only then: who was nowhere else and has left may be
+    /// anywhere by now, and nobody would tell this node.
+    pub fn find(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Option<Vec<Place>> {
         let (since, places) = self.places.get(user.as_str())?;
-        (now.duration_since(*since) < BELIEF_TIME_MAX).then(|| places.clone())
+        let is_worth = is_here || !places.is_empty();
+        (is_worth && now.duration_since(*since) < BELIEF_TIME_MAX).then(|| places.clone())
     }
 
     /// Presence is asked for a user.
@@ -113,18 +116,29 @@ mod tests {
         let mut remembered = Remembered::default();
         remembered.asking(bob.borrowed());
         remembered.answered(&bob, Some(&places("a")), now);
-        assert_eq!(remembered.find(bob.borrowed(), now), Some(places("a")));
-        assert_eq!(remembered.find(bob.borrowed(), now + BELIEF_TIME_MAX), None);
+        assert_eq!(remembered.find(bob.borrowed(), false, now), Some(places("a")));
+        assert_eq!(remembered.find(bob.borrowed(), false, now + BELIEF_TIME_MAX), None);
         remembered.forget(bob.borrowed());
-        assert_eq!(remembered.find(bob.borrowed(), now), None);
+        assert_eq!(remembered.find(bob.borrowed(), false, now), None);
         // An answer that was overtaken by news is not remembered.
         remembered.asking(bob.borrowed());
         remembered.forget(bob.borrowed());
         remembered.answered(&bob, Some(&places("a")), now);
-        assert_eq!(remembered.find(bob.borrowed(), now), None);
+        assert_eq!(remembered.find(bob.borrowed(), false, now), None);
         remembered.asking(bob.borrowed());
         remembered.answered(&bob, None, now);
         assert!(remembered.asked.is_empty() && remembered.places.is_empty());
+    }
+
+    #[test]
+    fn nowhere_else_is_no_answer_for_who_has_left() {
+        let now = Instant::now();
+        let bob = UserName::parse("bob").expect("valid");
+        let mut remembered = Remembered::default();
+        remembered.asking(bob.borrowed());
+        remembered.answered(&bob, Some(&[]), now);
+        assert_eq!(remembered.find(bob.borrowed(), true, now), Some(vec![]));
+        assert_eq!(remembered.find(bob.borrowed(), false, now), None);
     }
 
     #[test]

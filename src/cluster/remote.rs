@@ -146,7 +146,7 @@ impl Remote {
     }
 
     pub(super) fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        if let Some(places) = self.shared.remembered().find(user, Instant::now()) {
+        if let Some(places) = self.shared.remembered().find(user, is_here, Instant::now()) {
             return Answer::Now(Ok(places));
         }
         self.ask(user, is_here)
