@@ -256,7 +256,8 @@ impl<'a> Check<'a> {
 
     /// A recipient was said to be offline.
     fn offline(&mut self, name: String, message: &Message, told: Ms) {
-        let was_in = |session: &&Session| session.user == message.to && self.is_in(session, message.sent, told);
+        let was_in =
+            |session: &&Session| session.user == message.to && self.is_in(session, message.sent, told);
         let Some(session) = self.history.sessions.iter().find(was_in) else { return };
         let node = session.node;
         if self.is_lost(message.sent, told) {
@@ -318,7 +319,8 @@ impl<'a> Check<'a> {
     /// Whether a session was surely there all the time between these two.
     fn is_in(&self, session: &Session, from: Ms, to: Ms) -> bool {
         let left = session.left.map(|(at, _)| at);
-        let gone = left.into_iter().chain(self.killed(session)).chain(session.ended.as_ref().map(|end| end.0));
+        let gone =
+            left.into_iter().chain(self.killed(session)).chain(session.ended.as_ref().map(|end| end.0));
         session.since <= from && gone.min().is_none_or(|gone| gone > to)
     }
 
@@ -353,7 +355,8 @@ impl<'a> Check<'a> {
     /// Whether others might take a node for dead that lives.
     fn is_taken_for_dead(&self, node: usize, from: Ms, to: Ms) -> bool {
         let mut troubles = self.troubles(from.saturating_sub(RETURN_TIME), to);
-        let is_long = |trouble: &Trouble| trouble.to.is_none_or(|end| end >= trouble.from + LEASE_TIME - 1_000);
+        let is_long =
+            |trouble: &Trouble| trouble.to.is_none_or(|end| end >= trouble.from + LEASE_TIME - 1_000);
         troubles.any(|t| t.fault.node() == Some(node) && t.fault.stops_lease() && is_long(t))
     }
 

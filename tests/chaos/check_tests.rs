@@ -1,7 +1,9 @@
 //! The checker is checked: it finds each kind of wrong in a history that is fine but for that.
 
 use crate::check::{AFTERMATH_TIME, REPLY_TIME_MAX, Rule, check};
-use crate::history::{Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Seen, Session, Trouble};
+use crate::history::{
+    Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Seen, Session, Trouble,
+};
 use crate::plan::{Fault, Links};
 
 /// Sessions of a fine history: user0 on node 0 sends to user1, who is on node 1 up to
@@ -162,7 +164,9 @@ fn who_is_there_is_not_offline() {
 #[test]
 fn who_tells_the_truth() {
     let says = |count, rules: &[Rule]| {
-        finds(rules, |history| history.questions[1].answered.as_mut().expect("it is").1 = Answer::Online(count));
+        finds(rules, |history| {
+            history.questions[1].answered.as_mut().expect("it is").1 = Answer::Online(count)
+        });
     };
     says(0, &[Rule::WrongPresence]);
     says(1, &[]);
@@ -235,7 +239,8 @@ fn fine() -> History {
         history.messages.push(Message { session: ALICE, to: 1, sent, told });
         history.sessions[BOB].seen.push(Seen { at: sent + 1, from: 0, message: number });
     }
-    let question = |asks, asked, answer| Question { asks, node: 0, user: 1, asked, answered: Some((asked + 3, answer)) };
+    let question =
+        |asks, asked, answer| Question { asks, node: 0, user: 1, asked, answered: Some((asked + 3, answer)) };
     history.questions.push(question(Asks::Login, REPLY_TIME_MAX, Answer::In));
     history.questions.push(question(Asks::Who(ALICE), 10_000, Answer::Online(1)));
     history

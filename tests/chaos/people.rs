@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::history::{Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Recorder, Seen, Session};
+use crate::history::{
+    Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Recorder, Seen, Session,
+};
 use crate::plan::NODES;
 use crate::rig::peer::{Heard, Peer, Wire, message};
 use crate::rig::random::Random;
@@ -277,8 +279,7 @@ fn note(line: &str, session: usize, now: Ms, history: &mut History) -> bool {
             _ => return false,
         };
         let Some(question) = history.questions.get_mut(question) else { return false };
-        return question.answered.replace((now, answer)).is_none()
-            && question.asks == Asks::Who(session);
+        return question.answered.replace((now, answer)).is_none() && question.asks == Asks::Who(session);
     }
     let fate = match (*what, rest) {
         ("OK", ["delivered"]) if *word == tag => Fate::Delivered,

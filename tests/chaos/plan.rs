@@ -182,8 +182,7 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
         }
         let (fault, time) = any(random);
         let is_free = |other: &Planned| {
-            other.fault.parts() & fault.parts() == 0
-                || other.at + other.time + other.fault.rest() < at
+            other.fault.parts() & fault.parts() == 0 || other.at + other.time + other.fault.rest() < at
         };
         if plan.iter().all(is_free) {
             plan.push(Planned { fault, at, time });

@@ -21,7 +21,11 @@ const QUIET_BEHIND_TIME: Ms = 2_500;
 pub fn print(history: &History, verdict: &Verdict) {
     let books = &verdict.books;
     let count = history.messages.len();
-    println!("\n{count} messages, {} sessions, {} questions", history.sessions.len(), history.questions.len());
+    println!(
+        "\n{count} messages, {} sessions, {} questions",
+        history.sessions.len(),
+        history.questions.len()
+    );
     println!("\nmessages by what their senders were told:");
     for (fate, number) in &books.fates {
         println!("{number:>8} {fate} ({:.2} %)", 100.0 * *number as f64 / count as f64);

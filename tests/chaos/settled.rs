@@ -45,9 +45,7 @@ pub fn check(world: &World, lines: Vec<Line>) {
     }) {
         world.recorder.oddity(format!("Redis has {keys:?}"));
     }
-    settles(world, "Redis has the nodes", || {
-        redis.command(&["ZCARD", "{nodes}"]).number() == NODES as i64
-    });
+    settles(world, "Redis has the nodes", || redis.command(&["ZCARD", "{nodes}"]).number() == NODES as i64);
     settles(world, "the broker has a queue for each node", || broker.queues() == NODES);
     everyone_reaches_everyone(world, &lines);
     drop(auditors);
@@ -84,12 +82,13 @@ fn everyone_reaches_everyone(world: &World, lines: &[Line]) {
 fn auditor(world: &World, node: usize) -> Option<Peer> {
     let mut found = None;
     settles(world, &format!("node {node} takes logins"), || {
-        found = world.addr(node).and_then(|addr| Peer::try_open(addr, Wire::Tcp).ok()).and_then(|mut peer| {
-            let Ok(Heard::Line(_)) = peer.try_hear() else { return None };
-            peer.try_say(format!("LOGIN auditor{node}").as_bytes()).ok()?;
-            let Ok(Heard::Line(line)) = peer.try_hear() else { return None };
-            line.starts_with("OK ").then_some(peer)
-        });
+        found =
+            world.addr(node).and_then(|addr| Peer::try_open(addr, Wire::Tcp).ok()).and_then(|mut peer| {
+                let Ok(Heard::Line(_)) = peer.try_hear() else { return None };
+                peer.try_say(format!("LOGIN auditor{node}").as_bytes()).ok()?;
+                let Ok(Heard::Line(line)) = peer.try_hear() else { return None };
+                line.starts_with("OK ").then_some(peer)
+            });
         found.is_some()
     });
     found
