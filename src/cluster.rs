@@ -131,7 +131,12 @@ pub enum Incoming {
     /// An event.
     Event(Event),
     /// What another node says, as it came.
-    Batch(Vec<u8>),
+    Batch {
+        /// Which of this node's incarnations it came to.
+        epoch: u64,
+        /// What it says.
+        batch: Vec<u8>,
+    },
 }
 
 impl Cluster {
@@ -168,8 +173,8 @@ impl Cluster {
     pub fn unpack(&self, incoming: Incoming, take: &mut dyn FnMut(Event)) {
         match (self, incoming) {
             (_, Incoming::Event(event)) => take(event),
-            (Cluster::Remote(remote), Incoming::Batch(batch)) => remote.unpack(&batch, take),
-            (Cluster::Local(_), Incoming::Batch(_)) => unreachable!("a mesh carries events"),
+            (Cluster::Remote(remote), Incoming::Batch { epoch, batch }) => remote.unpack(epoch, &batch, take),
+            (Cluster::Local(_), Incoming::Batch { .. }) => unreachable!("a mesh carries events"),
         }
     }
 

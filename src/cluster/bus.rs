@@ -241,7 +241,7 @@ impl Bus {
 
     /// Carries batches until something ends it; the error tells what failed.
     fn serve(&self, wires: &Wires<'_>, epoch: u64) -> Result<End, String> {
-        let mut deliveries = Deliveries { waiting: VecDeque::new(), first: self.handed.get() };
+        let mut deliveries = Deliveries { epoch, waiting: VecDeque::new(), first: self.handed.get() };
         let mut is_active = true;
         let mut ticked = Instant::now();
         loop {
@@ -301,7 +301,7 @@ impl Bus {
                 let batch = std::mem::take(&mut delivery.body);
                 deliveries.waiting.push_back(delivery);
                 self.handed.set(self.handed.get() + 1);
-                self.shared.hand_up(Incoming::Batch(batch));
+                self.shared.hand_up(Incoming::Batch { epoch: deliveries.epoch, batch });
                 Ok(())
             }
             ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {
@@ -360,6 +360,8 @@ struct Wires<'a> {
 
 /// Deliveries that are not acknowledged yet.
 struct Deliveries {
+    /// For which of this node's incarnations the queue is that they came from.
+    epoch: u64,
     waiting: VecDeque<Delivery>,
     /// How many were handed up before the first of these.
     first: u64,

@@ -114,8 +114,12 @@ impl Links {
         self.is_up && !self.ready.is_empty()
     }
 
-    /// Takes in the head of a batch that came.
-    pub fn hear(&mut self, head: &Head, now: Instant) -> Heard {
+    /// Takes in the head of a batch that came to the incarnation `epoch` of this node.
+    pub fn hear(&mut self, epoch: u64, head: &Head, now: Instant) -> Heard {
+        // One to an incarnation before this counts on another link, and its messages went elsewhere.
+        if epoch != self.epoch {
+            return Heard::Nothing;
+        }
         let Some(link) = self.link(&head.from, now) else { return Heard::Nothing };
         let heard = link.hear(head, now);
         self.check(&head.from, now);
@@ -228,5 +232,37 @@ impl Links {
             link.is_ready = true;
             self.ready.push(node.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::UserName;
+
+    fn node(id: &str) -> NodeId {
+        NodeId::new("a", id).expect("valid")
+    }
+
+    /// The head of a batch that `links` have for `to`.
+    fn said(links: &mut Links, to: &NodeId, now: Instant) -> Head {
+        let bob = UserName::parse("bob").expect("valid");
+        links.say(to, &Item::Also { user: bob.borrowed(), login: 1 }, now);
+        let (_, batch) = links.next(now).expect("there is something to say");
+        Head::parse(&batch).expect("our own").0
+    }
+
+    #[test]
+    fn what_came_to_an_incarnation_before_counts_no_more() {
+        let now = Instant::now();
+        let (us, them, us_again) = (node("1"), node("2"), node("3"));
+        let (mut ours, mut theirs) = (Links::new(us.clone()), Links::new(them));
+        theirs.set_up(true);
+        // It has come from the queue, and waits to be unpacked while this node takes a new id.
+        let late = said(&mut theirs, &us, now);
+        ours.restart(us_again.clone());
+        assert_eq!(ours.hear(0, &late, now), Heard::Nothing);
+        let fresh = said(&mut theirs, &us_again, now);
+        assert_eq!(ours.hear(1, &fresh, now), Heard::Next);
     }
 }

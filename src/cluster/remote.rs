@@ -185,14 +185,14 @@ impl Remote {
     }
 
     /// Takes in what another node says.
-    pub(super) fn unpack(&self, batch: &[u8], take: &mut dyn FnMut(Event)) {
-        if self.read(batch, take).is_err() && !self.shared.was_puzzled.swap(true, Ordering::Relaxed) {
+    pub(super) fn unpack(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) {
+        if self.read(epoch, batch, take).is_err() && !self.shared.was_puzzled.swap(true, Ordering::Relaxed) {
             warn!("a batch of {} bytes makes no sense, and is dropped; so are others like it", batch.len());
         }
         self.shared.taken.fetch_add(1, Ordering::Release);
     }
 
-    fn read(&self, batch: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), BadBatch> {
+    fn read(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), BadBatch> {
         let (head, items) = Head::parse(batch).ok_or(BadBatch)?;
         // All of it, or nothing.
         let items: Vec<Item<'_>> = items.collect::<Result<_, _>>()?;
@@ -202,7 +202,7 @@ impl Remote {
             return Ok(());
         }
         let mut links = self.shared.links();
-        if links.hear(&head, now) == Heard::Nothing {
+        if links.hear(epoch, &head, now) == Heard::Nothing {
             return Ok(());
         }
         let mut number = links.number(head.first);
