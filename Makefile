@@ -4,10 +4,10 @@ CARGO ?= cargo
 # How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
 LINES = 1000000
 
-.PHONY: help run build test check smoke bench fuzz ci needs
+.PHONY: help run build test check smoke bench fuzz cluster cluster-stop ci needs services
 
 help: ## list the verbs (what plain `make` does)
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 run: needs ## build and run a node with default settings; Ctrl-C drains it
 	$(CARGO) run --release -- serve
@@ -15,8 +15,8 @@ run: needs ## build and run a node with default settings; Ctrl-C drains it
 build: needs ## build the release binary, target/release/pinpost
 	$(CARGO) build --release
 
-test: needs ## run every test; installs a C linker through apt-get if there is none
-	$(CARGO) test
+test: services ## run every test; installs Redis, RabbitMQ and a C linker through apt-get if they are missing
+	tests/services.sh around $(CARGO) test
 
 check: needs ## formatting, lints, documentation, layers
 	$(CARGO) fmt --check
@@ -35,7 +35,19 @@ bench: needs ## compare with a bare relay, measure memory; QUICK=1 is shorter
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
 
+cluster: services ## start a Redis, a RabbitMQ and three nodes of the release build, all on loopback
+	$(CARGO) build --release
+	@tests/cluster.sh start
+
+cluster-stop: ## end them
+	@tests/cluster.sh stop
+
 ci: check test smoke ## all that has to pass: check, test, smoke
 
+# What a build needs.
 needs:
 	@tests/needs.sh
+
+# What a build and the tests need: the programs of Redis and RabbitMQ, with no service of the system started.
+services:
+	@tests/needs.sh services

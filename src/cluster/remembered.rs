@@ -37,8 +37,8 @@ impl Remembered {
     /// anywhere by now, and nobody would tell this node.
     pub fn find(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Option<Vec<Place>> {
         let (since, places) = self.places.get(user.as_str())?;
-        let is_worth = is_here || !places.is_empty();
-        (is_worth && now.duration_since(*since) < BELIEF_TIME_MAX).then(|| places.clone())
+        let counts = is_here || !places.is_empty();
+        (counts && now.duration_since(*since) < BELIEF_TIME_MAX).then(|| places.clone())
     }
 
     /// Presence is asked for a user.
