@@ -20,6 +20,9 @@ pub const REPLY_TIME_MAX: Ms = 13_000;
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
 
+/// How long after its end a fault may still make messages take another way.
+const REROUTE_TIME: Ms = 3_000;
+
 /// How long after it lost everything Redis may know nothing of somebody.
 const LOSS_TIME: Ms = 1_500;
 
@@ -176,7 +179,7 @@ impl<'a> Check<'a> {
             let last = newest.entry(message.session).or_insert(seen.message);
             if *last > seen.message {
                 let what = format!("{name} came behind {last}");
-                if self.trouble(message.sent.saturating_sub(AFTERMATH_TIME), seen.at).is_some() {
+                if self.trouble(message.sent.saturating_sub(REROUTE_TIME), seen.at).is_some() {
                     self.excuse("out of order, by a fault");
                 } else {
                     self.wrong(Rule::OutOfOrder, seen.at, what);

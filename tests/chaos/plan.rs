@@ -173,7 +173,6 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
     let mut at = 3_000;
     let mut since_calm = 0;
     while at + 4_000 < length {
-        since_calm += 1;
         if since_calm > 6 && random.below(4) == 0 {
             since_calm = 0;
             let last = plan.iter().map(|planned| planned.at + planned.time + planned.fault.rest()).max();
@@ -186,7 +185,8 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
         };
         if plan.iter().all(is_free) {
             plan.push(Planned { fault, at, time });
-            at += 300 + random.below(6_000) as Ms;
+            since_calm += 1;
+            at += 300 + random.below(5_000) as Ms;
         } else {
             at += 200;
         }

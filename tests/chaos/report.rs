@@ -110,7 +110,8 @@ pub fn dump(history: &History, verdict: &Verdict, path: &Path) {
         lines.extend(trouble.to.map(|to| (to, format!("ends: {}", trouble.fault))));
     }
     lines.extend(verdict.wrongs.iter().map(|wrong| (wrong.at, format!("WRONG {wrong}"))));
-    lines.sort();
+    // What has the same time stays as it is noted.
+    lines.sort_by_key(|line| line.0);
     let file = OpenOptions::new().append(true).open(path).expect("the log is there");
     let mut file = BufWriter::new(file);
     let result = lines.iter().try_for_each(|(at, line)| writeln!(file, "{at:>7} {line}"));
