@@ -60,8 +60,8 @@
 //! 2. [`session`]: a state machine that decides what a request may do: a request in, an action out.
 //! 3. [`outbox`]: the bounded bytes that wait for one connection, and the replies it is owed, in order.
 //! 4. [`table`]: which users have sessions on this node.
-//! 5. [`cluster`]: the one seam to other nodes: of the same process, joined by a
-//!    [`Mesh`](cluster::Mesh), or of several machines, joined by Redis and RabbitMQ.
+//! 5. [`cluster`]: the one seam to other nodes: those of one process, joined by a [`Mesh`](cluster::Mesh),
+//!    or those that share Redis and RabbitMQ.
 //! 6. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
 //! 7. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
 //! 8. [`server`]: opens the listeners, runs all tasks of a node, and drains it.

@@ -5,6 +5,7 @@
 
 mod rig;
 
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -236,6 +237,32 @@ fn what_is_printed_is_a_settings_file() {
     ];
     let other: Vec<&str> = other.iter().flatten().copied().chain(["--open"]).collect();
     check(&other, &["listen = [\"[::1]:1\", \"0.0.0.0:2\"]", "http = \"off\"", "open = true"]);
+}
+
+#[test]
+fn the_sample_settings_file() {
+    let print = |args: &[&str]| {
+        let checked = run(command(&["serve", "--check"]).args(args));
+        assert_eq!((checked.code, &checked.err[..]), (0, ""));
+        run(command(&["serve", "--print-config"]).args(args)).out
+    };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pinpost.toml");
+    assert_eq!(print(&["--config", path]), print(&[]), "as it is, it changes nothing");
+    // With every setting in force it shows the defaults, but where there is none.
+    let text = fs::read_to_string(path).unwrap();
+    let is_setting = |line: &str| line.starts_with(|c: char| c.is_ascii_lowercase());
+    let lines =
+        text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_setting(rest)).unwrap_or(line));
+    let all = File::new(&lines.collect::<Vec<_>>().join("\n"));
+    let (shown, expected) = (print(&["--config", all.path()]), print(&[]));
+    for setting in SETTINGS {
+        let key = format!("{} = ", setting.name.replace('-', "_"));
+        let count = text.lines().filter(|line| line.trim_start_matches('#').starts_with(&key)).count();
+        assert_eq!(count, 1, "{key}");
+        let line = |text: &str| text.lines().find(|line| line.starts_with(&key)).map(str::to_owned);
+        let has_example = matches!(setting.name, "node" | "redis" | "amqp");
+        assert_eq!(line(&shown) == line(&expected), !has_example, "{key}");
+    }
 }
 
 #[test]

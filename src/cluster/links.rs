@@ -194,7 +194,8 @@ impl Links {
         self.me = me;
         self.epoch += 1;
         self.ready.clear();
-        self.peers.drain().map(|(node, _)| Event::Gone(node)).collect()
+        let now = Instant::now();
+        self.peers.drain().flat_map(|(node, link)| end(node, link, now)).collect()
     }
 
     /// Nodes that have been talked with for so long that they must be in the table by now.
@@ -203,9 +204,9 @@ impl Links {
         self.peers.iter().filter(|(_, link)| is_old(link)).map(|(node, _)| node.clone()).collect()
     }
 
-    /// Ends the link to a node that is dead; the event to tell if there was one.
-    pub fn end(&mut self, node: &NodeId) -> Option<Event> {
-        self.peers.remove(node).map(|_| Event::Gone(node.clone()))
+    /// Ends the link to a node that is dead; what to tell if there was one.
+    pub fn end(&mut self, node: &NodeId, now: Instant) -> Vec<Event> {
+        self.peers.remove(node).map_or_else(Vec::new, |link| end(node.clone(), link, now))
     }
 
     /// The router's ticket of a message that waits for its receipt.
@@ -233,6 +234,12 @@ impl Links {
             self.ready.push(node.clone());
         }
     }
+}
+
+/// What was never published was never seen; of the rest nobody knows.
+fn end(node: NodeId, mut link: Link, now: Instant) -> Vec<Event> {
+    let numbers = link.give_up_waiting(now);
+    vec![Event::Returned { node: node.clone(), numbers, maybe_seen: false }, Event::Gone(node)]
 }
 
 #[cfg(test)]

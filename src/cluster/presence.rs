@@ -22,14 +22,14 @@
 
 mod answers;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::cluster::lease::{Act, RENEW_TIME, Renewed};
+use crate::cluster::lease::{Act, RENEW_TIME, Renewed, clock_us};
 use crate::cluster::remote::Shared;
 use crate::cluster::sessions::{Sessions, tag};
 use crate::cluster::store::Store;
@@ -108,8 +108,9 @@ pub struct Presence {
     removals: VecDeque<(UserName, String)>,
     /// There were more removals than may wait.
     has_too_many: bool,
-    /// Users that were not found while there was doubt, and since when they are looked for.
-    doubted: Vec<(UserName, Instant)>,
+    /// Users that were not found while there was doubt, and since when they are looked for;
+    /// no more than have messages in flight.
+    doubted: HashMap<UserName, Instant>,
     doubted_due: Instant,
 }
 
@@ -129,7 +130,7 @@ impl Presence {
             sessions: Sessions::default(),
             removals: VecDeque::new(),
             has_too_many: false,
-            doubted: vec![],
+            doubted: HashMap::new(),
             doubted_due: now,
         }
     }
@@ -221,8 +222,10 @@ impl Presence {
         let is_busy = self.restarted.is_some() && (is_new || self.sessions.is_asserting_all());
         let me = self.shared.node();
         let command = self.shared.nodes().command(&me, act, is_busy);
+        let asked_us = clock_us();
         let answer = self.store.query(&command)?;
-        let renewed = self.shared.nodes().renewed(answer).ok_or("it answers what makes no sense")?;
+        let renewed =
+            self.shared.nodes().renewed(answer, asked_us).ok_or("it answers what makes no sense")?;
         self.renewed = Instant::now();
         self.renew_at = self.renewed + RENEW_TIME;
         match renewed {
@@ -258,7 +261,7 @@ impl Presence {
     fn refuse(&mut self, ask: Ask) {
         match ask {
             Ask::Locate { user, is_here } => {
-                self.doubted.retain(|(doubted, _)| *doubted != user);
+                self.doubted.remove(&user);
                 self.shared.located(user, Err(Unavailable), is_here);
             }
             Ask::Register { number, .. } => {

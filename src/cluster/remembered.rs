@@ -75,6 +75,10 @@ impl Remembered {
         if self.news.len() >= REMEMBERED_MAX {
             self.news.retain(|_, (since, _)| now.duration_since(*since) < BELIEF_TIME_MAX);
         }
+        if self.news.len() >= REMEMBERED_MAX {
+            // Origins that remember these are corrected when their belief ends.
+            self.news.clear();
+        }
         self.news.insert(user.into(), (now, vec![]));
     }
 

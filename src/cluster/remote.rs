@@ -353,10 +353,11 @@ impl Shared {
 
     /// These nodes are dead.
     pub fn bury(&self, dead: &[NodeId]) {
+        let now = Instant::now();
         let mut gone = vec![];
         let mut links = self.links();
         for node in dead {
-            gone.extend(links.end(node));
+            gone.extend(links.end(node, now));
         }
         drop(links);
         gone.into_iter().for_each(|event| self.tell(event));

@@ -180,7 +180,8 @@ impl Broker {
         self.process().kill(self.addr);
     }
 
-    /// Starts it again on its port, with what it kept on disk, which takes two seconds.
+    /// Starts it again on its port, with what it kept on disk, which takes two seconds. What was
+    /// declared durable a moment before [`Self::kill`] may be lost: it is written late.
     pub fn start(&self) {
         self.process().start(self.addr, &[]);
     }

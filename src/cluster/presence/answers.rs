@@ -123,13 +123,13 @@ impl Presence {
             Ask::Locate { user, is_here } => {
                 let me = self.shared.node();
                 let is_here = is_here || entries.iter().any(|entry| entry.node == me);
-                let since = self.doubted.iter().position(|(doubted, _)| *doubted == user);
-                let since = since.map(|at| self.doubted.swap_remove(at).1);
+                let since = self.doubted.remove(&user);
                 let mut answer = Ok(places(entries.iter().filter(|entry| entry.node != me)));
                 if answer == Ok(vec![]) && !is_here && self.shared.nodes().in_doubt {
                     let since = since.unwrap_or_else(Instant::now);
                     if since.elapsed() < DOUBT_TIME_MAX {
-                        return self.doubted.push((user, since));
+                        self.doubted.insert(user, since);
+                        return;
                     }
                     answer = Err(Unavailable);
                 }
