@@ -353,6 +353,7 @@ impl Shared {
 
     /// These nodes are dead.
     pub fn bury(&self, dead: &[NodeId]) {
+        self.remembered().bury(dead);
         let now = Instant::now();
         let mut gone = vec![];
         let mut links = self.links();
