@@ -17,6 +17,9 @@ pub const NOTE_TIME_MAX: Ms = 1_000;
 /// everything else. A node that was frozen has that much more.
 pub const REPLY_TIME_MAX: Ms = 13_000;
 
+/// How long a reply may take where nothing is wrong, on a machine that has other work too.
+const SOON_TIME: Ms = 3_000;
+
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
 
@@ -72,6 +75,10 @@ pub enum Rule {
     AnsweredTwice,
     /// And in time.
     Late,
+    /// And soon, where nothing is wrong.
+    Slow,
+    /// All sessions of a user see what is delivered to one, where nothing is wrong.
+    Partial,
     /// No session sees a message twice.
     ShownTwice,
     /// What one sends to one other comes in order.
@@ -148,7 +155,8 @@ impl<'a> Check<'a> {
             None => false,
         };
         let may_break = matches!(end, End::Broken | End::Closed);
-        if !is_as_said && !(may_break && self.killed(session).is_some()) {
+        let is_killed = may_break && self.killed(session).is_some();
+        if !is_as_said && !is_killed {
             self.wrong(Rule::Dropped, *ended, format!("{name} ended by {end:?}"));
         }
     }
@@ -211,7 +219,7 @@ impl<'a> Check<'a> {
         let name = format!("{name}, sent at {}: {fate}", message.sent);
         match fate {
             Fate::Delivered if seen_by.is_empty() => self.unseen(name, message, told),
-            Fate::Delivered => {}
+            Fate::Delivered => self.seen_by_all(&name, message, told, seen_by),
             Fate::Error(word) => {
                 if word != "timeout" && !seen_by.is_empty() {
                     let what = format!("{name}, but session {} saw it", seen_by[0]);
@@ -224,7 +232,7 @@ impl<'a> Check<'a> {
 
     /// An error has to be true, and to have a cause.
     fn error(&mut self, name: String, word: &str, message: &Message, told: Ms) {
-        let cause = self.trouble(message.sent.saturating_sub(AFTERMATH_TIME), told);
+        let cause = self.cause(message.sent, told);
         match (word, cause) {
             ("offline", _) => self.offline(name, message, told),
             ("timeout", None) => self.wrong(Rule::CauselessTimeout, told, name),
@@ -257,6 +265,21 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Every session that was there all the time saw what was delivered, unless something was wrong.
+    fn seen_by_all(&mut self, name: &str, message: &Message, told: Ms, seen_by: &[usize]) {
+        if self.cause(message.sent, told).is_some() {
+            return;
+        }
+        for (at, session) in self.history.sessions.iter().enumerate() {
+            let was_in =
+                session.user == message.to && self.is_in(session, message.sent, told + NOTE_TIME_MAX);
+            if was_in && !seen_by.contains(&at) {
+                let what = format!("{name}, but session {at} on node {} did not see it", session.node);
+                self.wrong(Rule::Partial, told, what);
+            }
+        }
+    }
+
     /// A recipient was said to be offline.
     fn offline(&mut self, name: String, message: &Message, told: Ms) {
         let was_in =
@@ -286,7 +309,7 @@ impl<'a> Check<'a> {
             return;
         };
         self.in_time(&name, *node, *asked, *answered);
-        let cause = self.trouble(asked.saturating_sub(AFTERMATH_TIME), *answered);
+        let cause = self.cause(*asked, *answered);
         match answer {
             Answer::In => {}
             Answer::Error(word) if word == "unavailable" => {
@@ -316,6 +339,8 @@ impl<'a> Check<'a> {
         let took = answered.saturating_sub(asked + frozen);
         if took > REPLY_TIME_MAX {
             self.wrong(Rule::Late, answered, format!("{name} took {took} ms"));
+        } else if took > SOON_TIME && self.cause(asked, answered).is_none() {
+            self.wrong(Rule::Slow, answered, format!("{name} took {took} ms"));
         }
     }
 
@@ -361,6 +386,11 @@ impl<'a> Check<'a> {
         let is_long =
             |trouble: &Trouble| trouble.to.is_none_or(|end| end >= trouble.from + LEASE_TIME - 1_000);
         troubles.any(|t| t.fault.node() == Some(node) && t.fault.stops_lease() && is_long(t))
+    }
+
+    /// A fault that may be why something between these two went wrong.
+    fn cause(&self, from: Ms, to: Ms) -> Option<&'a Trouble> {
+        self.trouble(from.saturating_sub(AFTERMATH_TIME), to)
     }
 
     fn trouble(&self, from: Ms, to: Ms) -> Option<&'a Trouble> {

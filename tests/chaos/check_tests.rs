@@ -52,6 +52,21 @@ fn what_was_delivered_was_seen() {
 }
 
 #[test]
+fn what_was_delivered_was_seen_by_all() {
+    let joined = |history: &mut History, at: Ms| {
+        history.sessions[BOB_LATER].asked = at;
+        history.sessions[BOB_LATER].since = at + 5;
+    };
+    let last = fine().messages[9].sent;
+    finds(&[Rule::Partial], |history| joined(history, last - 10));
+    finds(&[], |history| joined(history, last));
+    finds(&[], |history| {
+        joined(history, last - 10);
+        history.suffer(Fault::RedisFlushed, last - 20, last - 20);
+    });
+}
+
+#[test]
 fn what_was_not_delivered_was_not_seen() {
     finds(&[Rule::SeenAfterAll, Rule::FalseOffline], |history| history.tell(3, "offline"));
     finds(&[Rule::SeenAfterAll, Rule::CauselessUnavailable], |history| history.tell(3, "unavailable"));
@@ -79,6 +94,11 @@ fn a_request_has_one_reply_in_time() {
     });
     let late = |history: &mut History| history.messages[9].told[0].0 += REPLY_TIME_MAX;
     finds(&[Rule::Late], late);
+    finds(&[Rule::Slow], |history| history.messages[9].told[0].0 += 4_000);
+    finds(&[], |history| {
+        history.messages[9].told[0].0 += 4_000;
+        history.suffer(Fault::BrokerFrozen, 20_000, 23_000);
+    });
     finds(&[], |history| {
         late(history);
         let sent = history.messages[9].sent;

@@ -22,10 +22,14 @@ use crate::world::World;
 /// Users 0 and 1 stay where they are. 2 to 7 hop, and always say goodbye; the others also
 /// just hang up.
 pub const USERS: usize = 14;
+
+/// Whose the devices are, one or two a user.
+pub const DEVICES: [usize; USERS + 3] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 1, 3, 9];
+
 const STEADY: usize = 2;
 const POLITE: usize = 8;
 
-/// Every so many-th user sends.
+/// Every so many-th device sends.
 const EVERY: usize = 2;
 
 /// How long a node may take to greet: one that is frozen is left for another.
@@ -40,9 +44,10 @@ const HEAR_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// How long anybody may need to be in when there are no faults any more.
 const IN_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// A user.
+/// A user, or one device of a user who has two.
 pub struct Person<'a> {
     pub world: &'a World,
+    pub device: usize,
     pub user: usize,
     pub random: Random,
 }
@@ -65,7 +70,7 @@ impl Person<'_> {
             let stay = if self.user < STEADY { 3_600_000 } else { 300 + self.random.below(6_000) };
             let until = Instant::now() + Duration::from_millis(stay as u64);
             while Instant::now() < until && line.is_open() && !self.world.is_over() {
-                if self.user.is_multiple_of(EVERY) {
+                if self.device.is_multiple_of(EVERY) {
                     self.talk(&line);
                 }
                 self.rest(20, 140);
@@ -78,7 +83,7 @@ impl Person<'_> {
             let way = self.random.below(8);
             if !overlaps {
                 line.leave(self.user, way);
-                if way % 2 == 0 {
+                if way.is_multiple_of(2) {
                     self.rest(1, 600);
                 }
                 line = self.come();
@@ -107,7 +112,7 @@ impl Person<'_> {
 
     fn connect(&mut self) -> Option<Line> {
         let is_home = self.user < STEADY && self.random.below(3) > 0;
-        let node = if is_home { self.user % NODES } else { self.random.below(NODES) };
+        let node = if is_home { self.device % NODES } else { self.random.below(NODES) };
         let mut peer = Peer::try_open(self.world.addr(node)?, Wire::Tcp).ok()?;
         peer.patient(HELLO_TIME_MAX);
         let Ok(Heard::Line(_)) = peer.try_hear() else { return None };

@@ -71,8 +71,11 @@ const LINK: u32 = NODE + NODES as u32;
 /// How long a killed broker takes to be back.
 const BROKER_START_TIME: Ms = 12_000;
 
+/// Long enough to see how long a fault is felt.
+const QUIET_TIME: Ms = 6_000;
+
 /// Longer than any fault may be felt.
-const CALM_TIME: Ms = 20_000;
+const CALM_TIME: Ms = 18_000;
 
 impl Fault {
     /// What the report calls it.
@@ -143,6 +146,13 @@ impl Fault {
     }
 }
 
+impl Planned {
+    /// When its parts may have another.
+    fn is_over(&self) -> Ms {
+        self.at + self.time + self.fault.rest()
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())?;
@@ -167,29 +177,24 @@ pub fn short(random: &mut Random) -> Vec<Planned> {
     set.map(|(at, fault, time)| Planned { fault, at: at + random.below(800) as Ms, time }).into()
 }
 
-/// Faults of all kinds, as long as it says.
+/// Faults of all kinds, as long as it says: some alone, some several at a time.
 pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
     let mut plan: Vec<Planned> = vec![];
     let mut at = 3_000;
-    let mut since_calm = 0;
     while at + 4_000 < length {
-        if since_calm > 6 && random.below(4) == 0 {
-            since_calm = 0;
-            let last = plan.iter().map(|planned| planned.at + planned.time + planned.fault.rest()).max();
-            at = at.max(last.unwrap_or(0)) + CALM_TIME;
+        let (fault, time) = any(random);
+        let is_free = |other: &Planned| other.fault.parts() & fault.parts() == 0 || other.is_over() < at;
+        if !plan.iter().all(is_free) {
+            at += 200;
             continue;
         }
-        let (fault, time) = any(random);
-        let is_free = |other: &Planned| {
-            other.fault.parts() & fault.parts() == 0 || other.at + other.time + other.fault.rest() < at
+        plan.push(Planned { fault, at, time });
+        let over = plan.iter().map(Planned::is_over).max().unwrap_or(at);
+        at = match random.below(12) {
+            0 => over + CALM_TIME,
+            1..5 => over + QUIET_TIME,
+            _ => at + 300 + random.below(4_000) as Ms,
         };
-        if plan.iter().all(is_free) {
-            plan.push(Planned { fault, at, time });
-            since_calm += 1;
-            at += 300 + random.below(5_000) as Ms;
-        } else {
-            at += 200;
-        }
     }
     plan
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::history::{Fate, Leaving};
-use crate::people::{Line, USERS};
+use crate::people::{DEVICES, Line, USERS};
 use crate::plan::NODES;
 use crate::rig::peer::{Heard, Peer, Wire};
 use crate::rig::services::Services;
@@ -21,7 +21,7 @@ pub fn check(world: &World, lines: Vec<Line>) {
     });
     settles(world, "everybody who left is gone", || {
         let history = world.recorder.write();
-        history.sessions.iter().filter(|session| session.ended.is_none()).count() == USERS
+        history.sessions.iter().filter(|session| session.ended.is_none()).count() == DEVICES.len()
     });
     let Services { redis, broker } = &world.services;
     let mut auditors: Vec<Option<Peer>> = (0..NODES).map(|node| auditor(world, node)).collect();
@@ -30,7 +30,7 @@ pub fn check(world: &World, lines: Vec<Line>) {
             let mut heard = String::new();
             let is_so = settles(world, &format!("node {node} knows where user{user} is"), || {
                 heard = auditor.as_mut().and_then(|auditor| who(auditor, user)).unwrap_or_default();
-                heard == format!("@who OK user{user} online 1")
+                heard == format!("@who OK user{user} online {}", devices(&format!("p:user{user}")))
             });
             if !is_so {
                 world.recorder.oddity(format!("node {node} says {heard:?} of user{user}"));
@@ -41,7 +41,8 @@ pub fn check(world: &World, lines: Vec<Line>) {
     let expected = USERS + NODES;
     if !settles(world, "Redis has a key for everybody, and no other", || {
         keys = users(world);
-        keys.len() == expected && keys.iter().all(|key| redis.command(&["HLEN", key]).number() == 1)
+        keys.len() == expected
+            && keys.iter().all(|key| redis.command(&["HLEN", key]).number() == devices(key))
     }) {
         world.recorder.oddity(format!("Redis has {keys:?}"));
     }
@@ -52,6 +53,12 @@ pub fn check(world: &World, lines: Vec<Line>) {
     let readers: Vec<_> = lines.into_iter().map(|line| line.leave_so(Leaving::Quits)).collect();
     settles(world, "everybody is let go", || readers.iter().all(|reader| reader.is_finished()));
     settles(world, "Redis has nobody", || users(world).is_empty());
+}
+
+/// How many devices the user has whose key this is; an auditor has one.
+fn devices(key: &str) -> i64 {
+    let count = |user: usize| DEVICES.iter().filter(|of| **of == user).count() as i64;
+    key.strip_prefix("p:user").map_or(1, |user| count(user.parse().expect("a number")))
 }
 
 /// The keys of all users in Redis.
