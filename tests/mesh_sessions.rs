@@ -35,6 +35,23 @@ fn sessions_are_counted_across_nodes() {
 }
 
 #[test]
+fn every_session_hears_all_though_its_user_was_here_before() {
+    on_every_net(|net| {
+        let [a, b, c] = nodes(net, &[]);
+        let mut alice = Peer::login(a.tcp, "alice");
+        let mut bob = Peer::login(b.tcp, "bob");
+        alice.sends("bob", "1", "I remember where you are");
+        bob.hears("MSG alice 1 I remember where you are");
+        bob.quits();
+        Peer::login(c.tcp, "carol").will_find("bob", "offline");
+        // He is where alice's node remembers him, and elsewhere too.
+        let sessions = [&c, &b].map(|node| Peer::login(node.tcp, "bob"));
+        alice.sends("bob", "2", "hi");
+        sessions.into_iter().for_each(|mut bob| bob.hears("MSG alice 2 hi"));
+    });
+}
+
+#[test]
 fn a_login_replaces_the_session_on_another_node() {
     on_every_net(|net| {
         let [a, b] = nodes(net, &[("sessions", "1")]);

@@ -169,10 +169,15 @@ impl Presence {
     /// A login is answered: at once, or when the nodes where the user is too know of it.
     fn announce(&mut self, user: &UserName, number: u64, before: Vec<Place>, after: &[Place]) {
         let nodes: Vec<NodeId> = before.iter().chain(after).map(|place| place.node.clone()).collect();
+        let now = Instant::now();
+        if !nodes.is_empty() {
+            // An origin may remember the user here from an earlier session, and not know of the others.
+            self.shared.remembered().heard_news(user.borrowed(), now);
+        }
         if nodes.is_empty() || self.is_single || !self.shared.links().is_up() {
             return self.shared.tell(Event::Registered { number, others: Ok(before) });
         }
-        self.shared.announced().add(number, before, nodes.clone(), Instant::now());
+        self.shared.announced().add(number, before, nodes.clone(), now);
         for node in nodes {
             self.shared.say(&node, &Item::Also { user: user.borrowed(), login: number });
         }
