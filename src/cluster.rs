@@ -111,10 +111,13 @@ pub enum Event {
         /// An earlier attempt may have carried them.
         maybe_seen: bool,
     },
-    /// The recipient of a message is on further nodes: ask again, and send it there too.
+    /// A user to whom this node sends is on further nodes: ask again, and send there too what
+    /// is on its way.
     Changed {
-        /// The number of the envelope.
-        number: u64,
+        /// The node that tells it.
+        node: NodeId,
+        /// The user.
+        user: UserName,
     },
     /// A session of this node was replaced by a login elsewhere.
     Replaced {

@@ -248,7 +248,7 @@ impl Router {
             Event::Receipt { node, number, fate } => self.receipt(&node, Ticket(number), fate, turn),
             Event::Gone(node) => self.gone(&node, turn),
             Event::Returned { node, numbers, maybe_seen } => self.returned(&node, &numbers, maybe_seen, turn),
-            Event::Changed { number } => self.look_again(Ticket(number), turn),
+            Event::Changed { node, user } => self.look_again(&node, user, turn),
             Event::Replaced { user, session } => self.replaced(&user, session),
         }
     }

@@ -46,7 +46,7 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
         Item::Replaced { user: user("nobody"), session },
         Item::Also { user: user("alice"), login: u64::MAX },
         Item::Noted { login: 3 },
-        Item::Changed { user: user("bob"), message: u64::MAX },
+        Item::Changed { user: user("bob") },
     ];
     let whole = batch("stranger-1", 1, &items);
     let mut sayings = vec![whole.clone(), batch("stranger-2", 9, &items), batch("stranger-3", 0, &[])];

@@ -233,12 +233,6 @@ impl Link {
         out.close_answered();
     }
 
-    /// The ticket of a message that waits for its receipt.
-    pub fn ticket(&self, message: u64) -> Option<u64> {
-        let at = message.checked_sub(self.out.first_open)?;
-        *self.out.tickets.get(at as usize)?
-    }
-
     /// A batch came back: there is no queue for this node. Its messages go
     /// elsewhere, a `CAST` nowhere; the rest waits for the queue.
     pub fn returned(&mut self, number: u64, now: Instant) -> Option<Returned> {

@@ -26,11 +26,6 @@ const DOWN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Where a message's number on its link ends, and the epoch begins.
 const EPOCH_SHIFT: u32 = 48;
 
-/// The number of a message on its link, without the epoch.
-pub fn message_of(number: u64) -> u64 {
-    number & ((1 << EPOCH_SHIFT) - 1)
-}
-
 /// All links of one node.
 pub struct Links {
     me: NodeId,
@@ -84,7 +79,7 @@ impl Links {
     pub fn receipt(&mut self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
         let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
         if let Some(link) = self.peers.get_mut(origin).filter(|_| is_current) {
-            link.receipt(fate, message_of(number));
+            link.receipt(fate, number & ((1 << EPOCH_SHIFT) - 1));
             self.check(origin, now);
         }
     }
@@ -207,11 +202,6 @@ impl Links {
     /// Ends the link to a node that is dead; what to tell if there was one.
     pub fn end(&mut self, node: &NodeId, now: Instant) -> Vec<Event> {
         self.peers.remove(node).map_or_else(Vec::new, |link| end(node.clone(), link, now))
-    }
-
-    /// The router's ticket of a message that waits for its receipt.
-    pub fn ticket(&self, node: &NodeId, message: u64) -> Option<u64> {
-        self.peers.get(node)?.ticket(message)
     }
 
     fn link(&mut self, node: &NodeId, now: Instant) -> Option<&mut Link> {

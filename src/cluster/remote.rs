@@ -24,7 +24,7 @@ use crate::cluster::announced::Announced;
 use crate::cluster::bus::Bus;
 use crate::cluster::lease::Nodes;
 use crate::cluster::link::Heard;
-use crate::cluster::links::{Links, message_of};
+use crate::cluster::links::Links;
 use crate::cluster::presence::{Ask, Presence};
 use crate::cluster::remembered::Remembered;
 use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
@@ -219,9 +219,7 @@ impl Remote {
                 let number = message.asks.then_some(*next);
                 *next += u64::from(message.asks);
                 if self.shared.remembered().is_news_to(from, message.to, now) {
-                    let message_number = number.map_or(0, message_of);
-                    let item = Item::Changed { user: message.to, message: message_number };
-                    self.shared.links().say(from, &item, now);
+                    self.shared.links().say(from, &Item::Changed { user: message.to }, now);
                 }
                 take(Event::Envelope { origin: from.clone(), envelope: message.envelope(number) });
             }
@@ -241,10 +239,9 @@ impl Remote {
                 let event = self.shared.announced().noted(from, login);
                 event.into_iter().for_each(take);
             }
-            Item::Changed { user, message } => {
+            Item::Changed { user } => {
                 self.shared.remembered().forget(user);
-                let number = self.shared.links().ticket(from, message);
-                number.into_iter().for_each(|number| take(Event::Changed { number }));
+                take(Event::Changed { node: from.clone(), user: user.into() });
             }
         }
     }

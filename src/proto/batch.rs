@@ -94,8 +94,6 @@ pub enum Item<'a> {
     Changed {
         /// The user.
         user: UserRef<'a>,
-        /// The message that told of it, or 0.
-        message: u64,
     },
 }
 
@@ -171,10 +169,9 @@ impl Item<'_> {
                 out.push(NOTED);
                 put_number(*login, out);
             }
-            Item::Changed { user, message } => {
+            Item::Changed { user } => {
                 out.push(CHANGED);
                 put_text(user.as_str(), out);
-                put_number(*message, out);
             }
         }
     }
@@ -242,7 +239,7 @@ impl<'a> Items<'a> {
             REPLACED => Item::Replaced { user: self.user()?, session: self.session()? },
             ALSO => Item::Also { user: self.user()?, login: self.number()? },
             NOTED => Item::Noted { login: self.number()? },
-            CHANGED => Item::Changed { user: self.user()?, message: self.number()? },
+            CHANGED => Item::Changed { user: self.user()? },
             _ => return None,
         };
         Some(item)
@@ -368,7 +365,7 @@ mod tests {
             Item::Replaced { user: user("bob"), session },
             Item::Also { user: user("bob"), login: 1 << 40 },
             Item::Noted { login: 7 },
-            Item::Changed { user: user("bob"), message: 0 },
+            Item::Changed { user: user("bob") },
         ]
     }
 

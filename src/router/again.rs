@@ -172,7 +172,7 @@ impl Router {
 
     /// A node is dead: what was in flight to it is routed again.
     pub(super) fn gone(&self, node: &NodeId, turn: &mut Turn) {
-        let tickets = self.in_flight().with_node(node);
+        let tickets = self.in_flight().with_node(node, None);
         for ticket in tickets {
             if self.take_node(ticket, node, true) {
                 self.lost(ticket, 1, None, turn);
@@ -199,21 +199,28 @@ impl Router {
         }
     }
 
-    /// The recipient of a message is on further nodes: they get it too.
-    pub(super) fn look_again(&self, ticket: Ticket, turn: &mut Turn) {
+    /// A user is on further nodes, as `node` tells: they get what is on its way to it, too. It
+    /// was sent before this node knew; the user may have been there already.
+    pub(super) fn look_again(&self, node: &NodeId, user: UserName, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
-        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(ticket) else {
-            return;
-        };
-        let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
-        let to = envelope.to.clone();
-        let question = Question::Further { envelope, nodes };
-        let further = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+        let mut tickets = in_flight.with_node(node, Some(&user));
+        for ticket in &mut tickets {
+            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
+                let question =
+                    Question::Further { envelope: remote.envelope.clone(), nodes: remote.nodes.clone() };
+                *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+            }
+        }
         drop(in_flight);
-        let is_here = self.table.sessions_of(to.borrowed()) > 0;
-        match self.ask_for(to.borrowed(), is_here) {
-            Answer::Now(places) => self.send_further(further, places),
-            Answer::Later => self.asked().entry(to).or_default().push(further),
+        if tickets.is_empty() {
+            return;
+        }
+        let is_here = self.table.sessions_of(user.borrowed()) > 0;
+        match self.ask_for(user.borrowed(), is_here) {
+            Answer::Now(places) => {
+                tickets.into_iter().for_each(|further| self.send_further(further, places.clone()));
+            }
+            Answer::Later => self.asked().entry(user).or_default().extend(tickets),
         }
     }
 
