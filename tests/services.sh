@@ -295,7 +295,7 @@ watch) watch "${arguments[0]}" ;;
 alarm) alarm "${arguments[0]:-}" ;;
 queues) tell_broker 'length(rabbit_amqqueue:list()).' ;;
 published) tell_broker 'lists:sum([N || {_, #{messages_received_total := N}} <- maps:to_list(rabbit_global_counters:overview())]).' ;;
-delete-queues) tell_broker 'length([rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
-close-connections) tell_broker 'length([rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
+delete-queues) tell_broker 'length([catch rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
+close-connections) tell_broker 'length([catch rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
 *) usage ;;
 esac
