@@ -7,7 +7,7 @@
 #   services.sh stop DIR                          stops them in order; they can be started again
 #   services.sh remove DIR                        ends them at once, and deletes what they left
 #   services.sh alarm DIR on|off                  makes the broker believe that it is out of memory
-#   services.sh queues DIR                        prints how many queues the broker has
+#   services.sh queues DIR                        prints the names of the broker's queues, one a line
 #   services.sh delete-queues DIR                 deletes them all, as an operator would
 #   services.sh close-connections DIR             closes every connection, as an operator would
 #   services.sh around COMMAND...                 runs a command with both, addresses in its environment
@@ -191,6 +191,13 @@ alarm() { # on|off
     esac >alarm.out
 }
 
+queues() {
+    local names
+    names=$(tell_broker '[binary_to_list(element(4, amqqueue:get_name(Q))) || Q <- rabbit_amqqueue:list()].')
+    # ["one", "two"]
+    grep -oE '[^][", ]+' <<<"$names" || true
+}
+
 end() { # NAME SIGNAL: ends it; what doesn't end by the signal is killed
     local by=$((SECONDS + stop_time_max)) signal=$2
     # A watcher that removes everything is not to end itself.
@@ -292,7 +299,7 @@ stop) end_all TERM ;;
 remove) remove ;;
 watch) watch "${arguments[0]}" ;;
 alarm) alarm "${arguments[0]:-}" ;;
-queues) tell_broker 'length(rabbit_amqqueue:list()).' ;;
+queues) queues ;;
 delete-queues) tell_broker 'length([rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
 close-connections) tell_broker 'length([rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
 *) usage ;;
