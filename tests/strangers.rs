@@ -23,7 +23,7 @@ fn user(name: &str) -> UserRef<'_> {
 fn batch(from: &str, number: u64, items: &[Item<'_>]) -> Vec<u8> {
     let from = NodeId::parse(from).expect("valid");
     let mut batch = vec![];
-    Head { from, number, oldest: number.min(1), have: 7, has_gap: number % 2 == 0, first: 1 }
+    Head { from, number, oldest: number.min(1), have: 7, has_gap: number.is_multiple_of(2), first: 1 }
         .print(&mut batch);
     items.iter().for_each(|item| item.print(&mut batch));
     batch

@@ -76,8 +76,7 @@ pub struct Nodes {
     version: String,
     living: HashSet<NodeId>,
     dead: VecDeque<NodeId>,
-    /// Redis's clock less ours, in us.
-    clock_offset_us: i64,
+    clock: Clock,
     /// The latest time that was told.
     last_us: i64,
     /// Some node is busy writing its sessions again.
@@ -119,15 +118,16 @@ impl Nodes {
         command
     }
 
-    /// Takes in the script's answer; `None` when it makes no sense.
-    pub fn renewed(&mut self, answer: Value) -> Option<Renewed> {
+    /// Takes in the script's answer to what was asked at `asked_us`, by [`clock_us`]; `None`
+    /// when it makes no sense.
+    pub fn renewed(&mut self, answer: Value, asked_us: i64) -> Option<Renewed> {
         let Value::Array(answer) = answer else { return None };
         let mut answer = answer.into_iter();
         let now_us = i64::from_redis_value(answer.next()?).ok()?;
         if now_us < 0 {
             return Some(Renewed::Lost);
         }
-        self.clock_offset_us = now_us - clock_us();
+        self.clock.learn(now_us, asked_us, clock_us());
         self.version = String::from_redis_value(answer.next()?).ok()?;
         self.in_doubt = i64::from_redis_value(answer.next()?).ok()? > 0;
         let Some(list) = answer.next() else { return Some(Renewed::Held(vec![])) };
@@ -166,17 +166,77 @@ impl Nodes {
     /// The time by Redis's clock, in us: later logins have later times on every node, and
     /// no two of one node have the same.
     pub fn now_us(&mut self) -> i64 {
-        self.last_us = (clock_us() + self.clock_offset_us).max(self.last_us + 1);
+        self.last_us = (clock_us() + self.clock.offset_us()).max(self.last_us + 1);
         self.last_us
     }
 }
 
+/// What is known of Redis's clock. Each answer says that Redis's time was read between the
+/// question and the answer; what all answers say together is much closer than that.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Redis's clock less ours is at least and at most this, in us.
+    between: Option<(i64, i64)>,
+}
+
+/// How much two clocks may drift apart between two answers, in us: 100 ppm of a second.
+const DRIFT_US: i64 = 100;
+
+impl Clock {
+    fn learn(&mut self, redis_us: i64, asked_us: i64, answered_us: i64) {
+        let new = (redis_us - answered_us, redis_us - asked_us);
+        let old = self.between.map_or(new, |(least, most)| (least - DRIFT_US, most + DRIFT_US));
+        let both = (old.0.max(new.0), old.1.min(new.1));
+        // If they contradict each other, a clock was set, or it is another Redis.
+        self.between = Some(if both.0 <= both.1 { both } else { new });
+    }
+
+    fn offset_us(&self) -> i64 {
+        self.between.map_or(0, |(least, most)| least + (most - least) / 2)
+    }
+}
+
 /// This machine's clock, in us, never set back while the process runs.
-fn clock_us() -> i64 {
+pub fn clock_us() -> i64 {
     use std::sync::LazyLock;
     static START: LazyLock<(Instant, i64)> = LazyLock::new(|| {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         (Instant::now(), since_epoch.as_micros() as i64)
     });
     START.1 + START.0.elapsed().as_micros() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_answers_do_not_spoil_what_quick_ones_told() {
+        let mut clock = Clock::default();
+        // Redis is 1,000,000 us ahead.
+        clock.learn(1_000_050, 0, 100);
+        assert_eq!(clock.offset_us(), 1_000_000);
+        for n in 1..5 {
+            let asked = n * 1_000_000;
+            // Redis was quick, the answer slow: alone it would say 40 ms less.
+            clock.learn(asked + 1_000_050, asked, asked + 80_000);
+            let error = clock.offset_us() - 1_000_000;
+            assert!(error.abs() <= n * DRIFT_US, "{error}");
+        }
+        // Another Redis, one second behind.
+        clock.learn(8_000_050, 9_000_000, 9_000_100);
+        assert_eq!(clock.offset_us(), -1_000_000);
+    }
+
+    #[test]
+    fn later_logins_have_later_times() {
+        let mut nodes = Nodes::default();
+        let mut last = nodes.now_us();
+        for n in 0..1_000 {
+            nodes.clock.between = Some((-n, -n));
+            let now = nodes.now_us();
+            assert!(now > last);
+            last = now;
+        }
+    }
 }

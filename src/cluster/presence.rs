@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::cluster::lease::{Act, RENEW_TIME, Renewed};
+use crate::cluster::lease::{Act, RENEW_TIME, Renewed, clock_us};
 use crate::cluster::remote::Shared;
 use crate::cluster::sessions::{Sessions, tag};
 use crate::cluster::store::Store;
@@ -222,8 +222,10 @@ impl Presence {
         let is_busy = self.restarted.is_some() && (is_new || self.sessions.is_asserting_all());
         let me = self.shared.node();
         let command = self.shared.nodes().command(&me, act, is_busy);
+        let asked_us = clock_us();
         let answer = self.store.query(&command)?;
-        let renewed = self.shared.nodes().renewed(answer).ok_or("it answers what makes no sense")?;
+        let renewed =
+            self.shared.nodes().renewed(answer, asked_us).ok_or("it answers what makes no sense")?;
         self.renewed = Instant::now();
         self.renew_at = self.renewed + RENEW_TIME;
         match renewed {
