@@ -88,6 +88,10 @@ pub const REMOVALS_MAX: usize = 65_536;
 /// How long the bus may take to be reachable under a new id before others hear of it.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How long there is doubt after this node came back under a new id. If Redis lost its data the
+/// others are to come back too: each looks for Redis every 2 seconds, and waits as long for a queue.
+const DOUBT_TIME: Duration = Duration::from_secs(5);
+
 /// How long a user that is not found is looked for while there is doubt, and how often.
 const DOUBT_TIME_MAX: Duration = Duration::from_secs(3);
 const DOUBT_PAUSE: Duration = Duration::from_millis(200);
@@ -218,7 +222,7 @@ impl Presence {
             // Others may look for us at the broker in vain; their messages wait until we are there.
             warn!("joining without RabbitMQ: users of other nodes can't be reached yet");
         }
-        let is_new = self.restarted.is_some_and(|at| at.elapsed() < DOUBT_TIME_MAX);
+        let is_new = self.restarted.is_some_and(|at| at.elapsed() < DOUBT_TIME);
         let is_busy = self.restarted.is_some() && (is_new || self.sessions.is_asserting_all());
         let me = self.shared.node();
         let command = self.shared.nodes().command(&me, act, is_busy);
