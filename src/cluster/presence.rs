@@ -106,7 +106,7 @@ pub struct Presence {
     renewed: Instant,
     renew_at: Instant,
     has_joined: bool,
-    /// When this node came back under a new id.
+    /// When this node came back under a new id, or was about to.
     restarted: Option<Instant>,
     sessions: Sessions,
     removals: VecDeque<(UserName, String)>,
@@ -221,6 +221,10 @@ impl Presence {
         if act == Act::Join && !self.shared.wait_for_queue(QUEUE_TIME_MAX) {
             // Others may look for us at the broker in vain; their messages wait until we are there.
             warn!("joining without RabbitMQ: users of other nodes can't be reached yet");
+        }
+        if act == Act::Join {
+            // Redis may have lost its data once more since.
+            self.restarted = self.restarted.map(|_| Instant::now());
         }
         let is_new = self.restarted.is_some_and(|at| at.elapsed() < DOUBT_TIME);
         let is_busy = self.restarted.is_some() && (is_new || self.sessions.is_asserting_all());
