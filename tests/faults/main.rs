@@ -11,8 +11,10 @@
 mod rig;
 
 mod again;
+mod broker;
 mod cells;
 mod person;
+mod redis;
 mod rows;
 mod table;
 mod town;
