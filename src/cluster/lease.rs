@@ -94,6 +94,13 @@ pub enum Act {
     Leave,
 }
 
+/// The command that asks whether a node is in the table: `Nil` if not.
+pub fn is_member(node: &NodeId) -> Cmd {
+    let mut command = redis::cmd("ZSCORE");
+    command.arg("{nodes}").arg(node.as_str());
+    command
+}
+
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Renewed {

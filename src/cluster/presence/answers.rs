@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Pipeline, Value};
 
+use crate::cluster::lease;
 use crate::cluster::presence::{ASKS_MAX, Ask, DOUBT_TIME_MAX, Presence};
 use crate::cluster::sessions::{Entry, tag};
 use crate::cluster::{Event, Place, Unavailable};
@@ -64,6 +65,10 @@ impl Presence {
         for user in &round.users {
             pipe.hgetall(key(user));
         }
+        if !round.users.is_empty() {
+            // Last: if Redis lost its data before any of them, it lost this too.
+            pipe.add_command(lease::is_member(&self.shared.node()));
+        }
         let replies = match self.store.run(&pipe) {
             Ok(replies) => replies,
             Err(why) => {
@@ -90,10 +95,12 @@ impl Presence {
         let is_write = |ask: &Ask| matches!(ask, Ask::Register { .. });
         let wrote: Vec<bool> = asks.iter().map(|ask| !is_write(ask) || is_fine(replies.next())).collect();
         let hashes: Vec<Option<Vec<Entry>>> = users.iter().map(|_| replies.next().and_then(read)).collect();
-        // That presence knows nothing may mean that it lost everything since the lease was renewed.
+        let is_member = replies.next() != Some(Value::Nil);
+        // That presence knows nothing may mean that it lost everything since the lease was renewed,
+        // or that others are about to write their sessions again.
         let knows_nothing = hashes.iter().flatten().any(Vec::is_empty);
         let mut result = Ok(());
-        if knows_nothing && self.renewed.elapsed() >= TABLE_TIME_MAX {
+        if knows_nothing && (!is_member || self.renewed.elapsed() >= TABLE_TIME_MAX) {
             result = self.renew();
         }
         if let Err(why) = result.and_then(|()| self.know_all(hashes.iter().flatten().flatten())) {
