@@ -11,8 +11,10 @@
 mod rig;
 
 mod again;
+mod alone;
 mod broker;
 mod cells;
+mod nodes;
 mod person;
 mod redis;
 mod rows;

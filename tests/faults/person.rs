@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A connection, logged in or not.
 pub struct Person {
     pub name: String,
-    peer: Peer,
+    /// `None` when the person has left.
+    peer: Option<Peer>,
     count: usize,
     answers: HashMap<String, String>,
     /// Senders and tags of messages that came.
@@ -38,7 +39,7 @@ impl Person {
         peer.patient(PATIENCE);
         Person {
             name: name.to_owned(),
-            peer,
+            peer: Some(peer),
             count: 0,
             answers: HashMap::new(),
             heard: BTreeSet::new(),
@@ -103,8 +104,9 @@ impl Person {
     #[track_caller]
     pub fn says(&mut self, request: &str) -> String {
         self.count += 1;
-        self.peer.say(&format!("@{} {request}", self.count));
-        self.count.to_string()
+        let tag = self.count.to_string();
+        self.peer().say(&format!("@{tag} {request}"));
+        tag
     }
 
     /// Makes a request, and waits for the answer.
@@ -134,22 +136,33 @@ impl Person {
         }
     }
 
-    /// The connection is ended, with this reason, after whatever else it hears.
+    /// Hears on until the connection is ended, with this reason.
     #[track_caller]
-    pub fn is_thrown_out(mut self, reason: &str) {
+    pub fn ends_with(&mut self, reason: &str) {
         loop {
-            let line = self.peer.hear();
+            let line = self.peer().hear();
             if line.starts_with("BYE ") {
                 assert!(line.starts_with(&format!("BYE {reason} ")), "{} hears {line}", self.name);
-                return assert_eq!(self.peer.next(), None);
+                return assert_eq!(self.leaves().next(), None);
             }
             self.take(&line);
         }
     }
 
+    /// Leaves; what was heard and told is kept.
+    #[track_caller]
+    pub fn leaves(&mut self) -> Peer {
+        self.peer.take().expect("not gone yet")
+    }
+
+    #[track_caller]
+    fn peer(&mut self) -> &mut Peer {
+        self.peer.as_mut().expect("not gone")
+    }
+
     #[track_caller]
     fn hear(&mut self) {
-        let line = self.peer.hear();
+        let line = self.peer().hear();
         self.take(&line);
     }
 
@@ -171,10 +184,10 @@ impl Person {
 }
 
 /// What was delivered was heard, and what was not delivered was not, and never is; of
-/// `ERR timeout` nobody knows. These are all who were sent anything.
+/// `ERR timeout` nobody knows. These are all who were ever sent anything.
 #[track_caller]
 pub fn promises_are_kept(people: &mut [Person]) {
-    for person in people.iter_mut() {
+    for person in people.iter_mut().filter(|person| person.peer.is_some()) {
         // Whatever was on its way is behind this.
         assert_eq!(person.asks("PING"), "PONG");
         assert_eq!(person.waits_for, HashMap::new(), "{} was not answered", person.name);
