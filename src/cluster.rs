@@ -213,6 +213,14 @@ impl Cluster {
         }
     }
 
+    /// Where else a user was, if that is remembered: for when presence can't be asked.
+    pub fn recall(&self, user: UserRef<'_>, is_here: bool) -> Option<Vec<Place>> {
+        match self {
+            Cluster::Local(_) => None,
+            Cluster::Remote(remote) => remote.recall(user, is_here),
+        }
+    }
+
     /// What was said of a user's places has turned out to be wrong.
     pub fn forget(&self, user: UserRef<'_>) {
         match self {

@@ -300,7 +300,7 @@ remove) remove ;;
 watch) watch "${arguments[0]}" ;;
 alarm) alarm "${arguments[0]:-}" ;;
 queues) queues ;;
-delete-queues) tell_broker 'length([rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
-close-connections) tell_broker 'length([rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
+delete-queues) tell_broker 'length([catch rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
+close-connections) tell_broker 'length([catch rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
 *) usage ;;
 esac

@@ -146,10 +146,14 @@ impl Remote {
     }
 
     pub(super) fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        if let Some(places) = self.shared.remembered().find(user, is_here, Instant::now()) {
-            return Answer::Now(Ok(places));
+        match self.recall(user, is_here) {
+            Some(places) => Answer::Now(Ok(places)),
+            None => self.ask(user, is_here),
         }
-        self.ask(user, is_here)
+    }
+
+    pub(super) fn recall(&self, user: UserRef<'_>, is_here: bool) -> Option<Vec<Place>> {
+        self.shared.remembered().find(user, is_here, Instant::now())
     }
 
     pub(super) fn ask(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {

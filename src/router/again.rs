@@ -251,22 +251,27 @@ impl Router {
     /// Presence has answered where a user is: what waited for it goes on, in order.
     pub(super) fn located(&self, user: &UserName, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
         let Some(tickets) = self.asked().remove(user) else { return };
+        let is_here = self.table.sessions_of(user.borrowed()) > 0;
+        // A message that waited behind a question of somebody else goes where it would have gone without.
+        let recalled = places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here)).flatten();
+        let recalled = recalled.map(Ok);
+        let to = recalled.as_ref().unwrap_or(&places);
         for ticket in tickets {
             let mut in_flight = self.in_flight();
             match in_flight.question(ticket) {
                 Some(Question::Sent(_)) => {
                     drop(in_flight);
-                    self.place(ticket, places.clone(), turn);
+                    self.place(ticket, to.clone(), turn);
                 }
                 Some(Question::Further { .. }) => {
                     drop(in_flight);
-                    self.send_further(ticket, places.clone());
+                    self.send_further(ticket, to.clone());
                 }
                 Some(Question::Cast { .. }) => {
                     let question = in_flight.remove(ticket);
                     drop(in_flight);
                     let Some(Question::Cast { envelope, is_taken }) = question else { continue };
-                    if !self.cast_to(places.as_deref().unwrap_or_default(), &envelope) && !is_taken {
+                    if !self.cast_to(to.as_deref().unwrap_or_default(), &envelope) && !is_taken {
                         self.metrics.casts_lost.add();
                     }
                 }
