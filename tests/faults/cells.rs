@@ -277,6 +277,5 @@ fn others(since: Instant, olga: &mut Person, alice: &str) {
 
 #[track_caller]
 fn is_within(took: Duration, time_max: Duration) {
-    println!("{}: {took:?} of {time_max:?}", std::panic::Location::caller());
     assert!(took <= time_max, "{took:?} is more than {time_max:?}");
 }
