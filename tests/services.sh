@@ -7,7 +7,7 @@
 #   services.sh stop DIR                          stops them in order; they can be started again
 #   services.sh remove DIR                        ends them at once, and deletes what they left
 #   services.sh alarm DIR on|off                  makes the broker believe that it is out of memory
-#   services.sh queues DIR                        prints how many queues the broker has
+#   services.sh queues DIR                        prints the names of the broker's queues, one a line
 #   services.sh published DIR                     prints how many messages the broker has taken so far
 #   services.sh delete-queues DIR                 deletes them all, as an operator would
 #   services.sh close-connections DIR             closes every connection, as an operator would
@@ -177,8 +177,9 @@ usage() {
 tell_broker() { # EXPRESSION
     local answer
     is_ours broker || fail "no broker runs in $PWD"
+    # Under a name of our own, because the broker takes no two of one name at the same time.
     answer=$(timeout 10 env ERL_EPMD_PORT="$(<epmd.port)" HOME="$PWD/broker/home" erl_call -sname pinpost@localhost \
-        -c "$(<broker/home/.erlang.cookie)" -e <<<"$1") || fail "the broker does not answer: ${answer:-}"
+        -h "test$$" -c "$(<broker/home/.erlang.cookie)" -e <<<"$1") || fail "the broker does not answer: ${answer:-}"
     [[ $answer == '{ok, '*'}' ]] || fail "the broker says: $answer"
     answer=${answer#'{ok, '}
     echo "${answer%'}'}"
@@ -190,6 +191,13 @@ alarm() { # on|off
     off) tell_broker 'rabbit_alarm:clear_alarm({resource_limit, memory, node()}).' ;;
     *) usage ;;
     esac >alarm.out
+}
+
+queues() {
+    local names
+    names=$(tell_broker '[binary_to_list(element(4, amqqueue:get_name(Q))) || Q <- rabbit_amqqueue:list()].')
+    # ["one", "two"]
+    grep -oE '[^][", ]+' <<<"$names" || true
 }
 
 end() { # NAME SIGNAL: ends it; what doesn't end by the signal is killed
@@ -293,7 +301,7 @@ stop) end_all TERM ;;
 remove) remove ;;
 watch) watch "${arguments[0]}" ;;
 alarm) alarm "${arguments[0]:-}" ;;
-queues) tell_broker 'length(rabbit_amqqueue:list()).' ;;
+queues) queues ;;
 published) tell_broker 'lists:sum([N || {_, #{messages_received_total := N}} <- maps:to_list(rabbit_global_counters:overview())]).' ;;
 delete-queues) tell_broker 'length([catch rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
 close-connections) tell_broker 'length([catch rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;

@@ -176,7 +176,8 @@ impl Presence {
     /// When something is to be done by itself.
     fn next_due(&self, now: Instant) -> Instant {
         if !self.store.is_open() {
-            return self.store.retry_at();
+            // What waits for a broker that is away too is looked at all the same.
+            return self.store.retry_at().min(now + RENEW_TIME);
         }
         let mut due = self.renew_at.min(self.shared.announced().due().unwrap_or(self.renew_at));
         if let Some(at) = self.sessions.due() {

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, Value};
+use redis::{Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, Value};
 
 use crate::config::Redis;
 use crate::pause::{Pauses, random};
@@ -17,6 +17,9 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The longest pause between attempts to connect.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What is said of a Redis that does not answer.
+const LATE: &str = "it does not answer in time";
 
 /// A connection to Redis, open or not.
 pub struct Store {
@@ -65,28 +68,29 @@ impl Store {
     /// When it does not work.
     pub fn connect(&mut self) -> Result<bool, String> {
         let info = self.redis.url().into_connection_info().map_err(text)?;
+        // The name of the library would be two more replies to wait for.
+        let who = info.redis_settings().clone().set_skip_set_lib_name();
         let settings = info.tcp_settings().clone().set_nodelay(true);
-        let client = redis::Client::open(info.set_tcp_settings(settings)).map_err(text)?;
+        let info = info.set_tcp_settings(settings).set_redis_settings(who);
+        let client = redis::Client::open(info).map_err(text)?;
         let mut connection = client.get_connection_with_timeout(CALL_TIME_MAX).map_err(text)?;
         connection.set_read_timeout(Some(CALL_TIME_MAX)).map_err(text)?;
         connection.set_write_timeout(Some(CALL_TIME_MAX)).map_err(text)?;
+        let mut pipe = redis::pipe();
         // What the connection before had sent and Redis has not done yet must not come after what
         // this one says. The address is checked too: a new Redis counts its connections anew.
-        if let Some((id, addr)) = self.called.take() {
-            let mut kill = redis::cmd("CLIENT");
-            kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(addr);
-            // Fails where it is gone already, or not allowed: then late writes do little harm.
-            let _: Result<i64, _> = kill.query(&mut connection);
+        if let Some((id, addr)) = &self.called {
+            // Refused where it is gone already, or not allowed: then late writes do little harm.
+            pipe.cmd("CLIENT").arg("KILL").arg("ID").arg(id).arg("ADDR").arg(addr);
         }
-        let called: Result<String, _> = redis::cmd("CLIENT").arg("INFO").query(&mut connection);
-        self.called = called.ok().and_then(|info| {
-            let field = |key| info.split(' ').find_map(|field| field.strip_prefix(key)).map(str::to_owned);
-            Some((field("id=")?, field("addr=")?))
-        });
-        let info: Result<String, _> = redis::cmd("INFO").arg("server").query(&mut connection);
-        let run = info
-            .ok()
-            .and_then(|info| info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned));
+        pipe.cmd("CLIENT").arg("INFO").cmd("INFO").arg("server");
+        let mut replies = call(&mut connection, &pipe)?.into_iter().rev();
+        // Either may be refused.
+        let mut text = || replies.next().and_then(|reply| String::from_redis_value(reply).ok());
+        let (server, client) = (text().unwrap_or_default(), text().unwrap_or_default());
+        let field = |key| client.split(' ').find_map(|field| field.strip_prefix(key)).map(str::to_owned);
+        self.called = field("id=").zip(field("addr="));
+        let run = server.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
         let is_another = self.run.is_some() && run != self.run;
         self.run = run;
         self.connection = Some(connection);
@@ -99,13 +103,8 @@ impl Store {
     /// # Errors
     /// When Redis does not answer.
     pub fn run(&mut self, pipe: &Pipeline) -> Result<Vec<Value>, String> {
-        let count = pipe.cmd_iter().count();
-        if count == 0 {
-            return Ok(vec![]);
-        }
         let connection = self.connection.as_mut().ok_or("it is not connected")?;
-        let replies = connection.req_packed_commands(&pipe.get_packed_pipeline(), 0, count);
-        replies.map_err(text)
+        call(connection, pipe)
     }
 
     /// Runs one command.
@@ -138,6 +137,24 @@ impl Store {
     }
 }
 
+/// Sends commands and takes in their replies. The library's own call waits on for every
+/// further reply when one did not come in time, a second each.
+fn call(connection: &mut redis::Connection, pipe: &Pipeline) -> Result<Vec<Value>, String> {
+    let count = pipe.cmd_iter().count();
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    let by = Instant::now() + CALL_TIME_MAX;
+    connection.send_packed_command(&pipe.get_packed_pipeline()).map_err(text)?;
+    let receive = |_| {
+        if Instant::now() >= by {
+            return Err(LATE.to_owned());
+        }
+        connection.recv_response().map_err(text)
+    };
+    (0..count).map(receive).collect()
+}
+
 fn text(error: redis::RedisError) -> String {
-    if error.is_timeout() { "it does not answer in time".to_owned() } else { error.to_string() }
+    if error.is_timeout() { LATE.to_owned() } else { error.to_string() }
 }

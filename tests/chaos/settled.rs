@@ -47,7 +47,7 @@ pub fn check(world: &World, lines: Vec<Line>) {
         world.recorder.oddity(format!("Redis has {keys:?}"));
     }
     settles(world, "Redis has the nodes", || redis.command(&["ZCARD", "{nodes}"]).number() == NODES as i64);
-    settles(world, "the broker has a queue for each node", || broker.queues() == NODES);
+    settles(world, "the broker has a queue for each node", || broker.queues().len() == NODES);
     everyone_reaches_everyone(world, &lines);
     drop(auditors);
     let readers: Vec<_> = lines.into_iter().map(|line| line.leave_so(Leaving::Quits)).collect();

@@ -98,6 +98,11 @@ impl Program {
         self.err.recv_timeout(WAIT_TIME_MAX).expect("a line in time").trim_end_matches('\n').to_owned()
     }
 
+    /// The lines of standard error that have come and were not read.
+    pub fn troubles(&self) -> Vec<String> {
+        self.err.try_iter().map(|line| line.trim_end_matches('\n').to_owned()).collect()
+    }
+
     pub fn type_in(&mut self, text: &str) {
         self.input.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
@@ -108,6 +113,13 @@ impl Program {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child.0), signal).unwrap();
+    }
+
+    /// Ends it by `kill -9`, when it is over with it.
+    pub fn kill(mut self) {
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
+        self.has_ended = true;
     }
 
     /// Waits for the end, and gives what was not read yet. Nothing in it may have panicked.

@@ -139,7 +139,8 @@ impl Redis {
     }
 }
 
-/// A broker.
+/// A broker; it ends with the last of its clones.
+#[derive(Clone)]
 pub struct Broker {
     addr: SocketAddr,
     process: Option<Process>,
@@ -207,9 +208,9 @@ impl Broker {
         self.process().folder.run("alarm", &[if is_on { "on" } else { "off" }]);
     }
 
-    /// How many queues there are.
-    pub fn queues(&self) -> usize {
-        self.process().folder.run("queues", &[]).trim().parse().expect("a number")
+    /// The names of all queues.
+    pub fn queues(&self) -> Vec<String> {
+        self.process().folder.run("queues", &[]).lines().map(str::to_owned).collect()
     }
 
     /// Deletes every queue, as an operator would, whoever uses it.
@@ -228,6 +229,7 @@ impl Broker {
 }
 
 /// One server of a folder.
+#[derive(Clone)]
 struct Process {
     name: &'static str,
     folder: Arc<Folder>,
