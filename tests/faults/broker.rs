@@ -79,7 +79,7 @@ fn a_broker_without_memory_counts_as_away_for_messages_to_other_nodes() {
     let local = Again::start([xenia, yuri], |[xenia, yuri]| xenia.reaches(yuri));
     alice.reaches(&mut bob);
     town.broker.alarm(true);
-    // The first goes off, and the broker says that it reads no more.
+    // The broker says that it reads no more when something comes, which may be this message.
     let first = alice.says_to("bob");
     after(Duration::from_secs(1), Instant::now());
     let start = Instant::now();
@@ -92,9 +92,8 @@ fn a_broker_without_memory_counts_as_away_for_messages_to_other_nodes() {
     let mut carol = town.login(0, "carol");
     assert_eq!(bob.finds("carol"), "online 1");
     town.broker.alarm(false);
-    // It was on its way all the time.
     let fate = alice.answer(&first);
-    assert!(matches!(&fate[..], "delivered" | "timeout"), "{fate}");
+    assert!(matches!(&fate[..], "delivered" | "timeout" | "unavailable"), "{fate}");
     until_in(RECOVERY_TIME_MAX, "the broker takes messages", || alice.sends("bob") == "delivered");
     town.recovers(&mut [&mut alice, &mut bob, &mut carol]);
     let ([xenia, yuri], talked) = local.end();
