@@ -109,6 +109,8 @@ pub struct Presence {
     renewed: Instant,
     renew_at: Instant,
     has_joined: bool,
+    /// There was a queue when this node joined last, or has tried to: said once if not.
+    had_queue: bool,
     /// When this node came back under a new id, or was about to, or to another Redis.
     busy_since: Option<Instant>,
     sessions: Sessions,
@@ -133,6 +135,7 @@ impl Presence {
             renewed: now,
             renew_at: now,
             has_joined: false,
+            had_queue: true,
             busy_since: None,
             sessions: Sessions::default(),
             removals: VecDeque::new(),
@@ -230,11 +233,13 @@ impl Presence {
             self.restart("too many sessions ended while Redis was away");
         }
         let act = if self.has_joined { Act::Renew } else { Act::Join };
-        if act == Act::Join && !self.shared.wait_for_queue(QUEUE_TIME_MAX) {
-            // Others may look for us at the broker in vain; their messages wait until we are there.
-            warn!("joining without RabbitMQ: users of other nodes can't be reached yet");
-        }
         if act == Act::Join {
+            let has_queue = self.shared.wait_for_queue(QUEUE_TIME_MAX);
+            if !has_queue && self.had_queue {
+                // Others may look for us at the broker in vain; their messages wait until we are there.
+                warn!("joining without RabbitMQ: users of other nodes can't be reached yet");
+            }
+            self.had_queue = has_queue;
             // Redis may have lost its data once more since.
             self.busy_since = self.busy_since.map(|_| Instant::now());
         }

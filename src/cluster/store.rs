@@ -158,3 +158,35 @@ fn call(connection: &mut redis::Connection, pipe: &Pipeline) -> Result<Vec<Value
 fn text(error: redis::RedisError) -> String {
     if error.is_timeout() { LATE.to_owned() } else { error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn many_replies_that_do_not_come_are_waited_for_together() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let redis = Redis::parse(&format!("redis://{}", listener.local_addr().expect("it is bound")));
+        let mut store = Store::new(redis.expect("a URL"));
+        // Answers the first questions, as a Redis would that stops then.
+        let silent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("somebody comes");
+            let _ = stream.read(&mut [0; 1024]).expect("CLIENT INFO, INFO");
+            stream.write_all(b"+id=7 addr=127.0.0.1:1\r\n+run_id:1\r\n").expect("it listens");
+            let _ = stream.read_to_end(&mut vec![]);
+        });
+        store.connect().expect("there is an answer");
+        let mut pipe = redis::pipe();
+        for n in 0..100 {
+            pipe.hgetall(n);
+        }
+        let start = Instant::now();
+        assert_eq!(store.run(&pipe).expect_err("nothing comes"), LATE);
+        assert!(start.elapsed() < 3 * CALL_TIME_MAX, "{:?}", start.elapsed());
+        store.lose(LATE);
+        silent.join().expect("it was there all the time");
+    }
+}

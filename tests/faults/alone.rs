@@ -132,6 +132,27 @@ fn a_node_starts_without_services_and_joins_when_they_are_there() {
 }
 
 #[test]
+fn a_node_that_can_join_nowhere_does_not_repeat_itself() {
+    let mut town = Town::with_ways("nowhere", calm(), 0);
+    town.ways.as_mut().expect("it has some")[1].cut();
+    town.redis.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let mut node = Logged::start_in(&town, town.urls(0));
+    node.says("Redis at 127.0.0.1:", 3);
+    town.redis.command(&["REPLICAOF", "NO", "ONE"]);
+    town.heal();
+    node.has_said(&[
+        "warn: Redis at ",
+        "warn: RabbitMQ at ",
+        "warn: Redis or RabbitMQ can't be reached",
+        "warn: joining without RabbitMQ",
+        "info: Redis at ",
+        "info: RabbitMQ at ",
+    ]);
+    town.others.push(node.node.tcp());
+    town.has_no_remains();
+}
+
+#[test]
 fn a_wrong_password_for_redis_is_said_once_and_may_be_right_later() {
     let mut town = Town::new("redis-password", calm(), 0);
     let mut operator = Resp::connect(town.redis.addr()).expect("Redis is there");

@@ -41,6 +41,9 @@ pub enum Cell {
     Recovery,
 }
 
+const CELLS: [Cell; 6] =
+    [Cell::Login, Cell::SendHere, Cell::SendElsewhere, Cell::Who, Cell::Others, Cell::Recovery];
+
 /// Rows that are played in turn, in one town.
 struct Play {
     faults: &'static [Fault],
@@ -81,7 +84,10 @@ pub fn begin_beside() {
 
 /// Shows one cell.
 pub fn show(fault: Fault, cell: Cell, act: impl FnOnce()) {
-    let result = tried(act);
+    tell(fault, cell, tried(act));
+}
+
+fn tell(fault: Fault, cell: Cell, result: Result<(), String>) {
     shown().entry((fault, cell)).or_insert(result);
     HAS_SHOWN.notify_all();
 }
@@ -98,22 +104,25 @@ impl Play {
     fn run(&self) {
         let result = tried(|| {
             let mut town = (self.town)();
-            self.faults.iter().for_each(|fault| play(*fault, &mut town));
-        });
-        // What was not reached, because something failed before.
-        let missing = result.err().unwrap_or_else(|| "it has no such cell".to_owned());
-        for fault in self.faults {
-            for cell in
-                [Cell::Login, Cell::SendHere, Cell::SendElsewhere, Cell::Who, Cell::Others, Cell::Recovery]
-            {
-                show(*fault, cell, || panic!("{missing}"));
+            let (last, others) = self.faults.split_last().expect("one at least");
+            for fault in others {
+                tell(*fault, Cell::Recovery, play(*fault, &mut town));
             }
+            let recovery = play(*last, &mut town);
+            // Fails if a task of a node has panicked.
+            drop(town);
+            tell(*last, Cell::Recovery, recovery);
+        });
+        // For cells that were not reached, because something failed before.
+        let Err(why) = result else { return };
+        for fault in self.faults {
+            CELLS.iter().for_each(|cell| tell(*fault, *cell, Err(why.clone())));
         }
     }
 }
 
 /// Runs it: what its panic said.
-fn tried(act: impl FnOnce()) -> Result<(), String> {
+pub fn tried(act: impl FnOnce()) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
