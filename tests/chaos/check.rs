@@ -23,6 +23,10 @@ const SOON_TIME: Ms = 3_000;
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
 
+/// So many messages of a hundred may time out, whatever fails; a few always may.
+const TIMEOUTS_PERCENT_MAX: usize = 1;
+const TIMEOUTS_MIN: usize = 4;
+
 /// How long after its end a fault may still make messages take another way.
 const REROUTE_TIME: Ms = 3_000;
 
@@ -87,6 +91,8 @@ pub enum Rule {
     FalseOffline,
     /// `ERR timeout` has a cause.
     CauselessTimeout,
+    /// And is rare.
+    TooManyTimeouts,
     /// `ERR unavailable` has a cause.
     CauselessUnavailable,
     /// `WHO` tells the truth.
@@ -110,6 +116,7 @@ pub fn check(history: &History) -> Verdict {
     for question in &history.questions {
         check.question(question);
     }
+    check.timeouts();
     check.verdict.wrongs.sort_by_key(|wrong| wrong.at);
     check.verdict
 }
@@ -296,6 +303,15 @@ impl<'a> Check<'a> {
             self.excuse(why, message.sent.saturating_sub(RETURN_TIME), told);
         } else {
             self.wrong(Rule::FalseOffline, told, format!("{name}, but was on node {node}"));
+        }
+    }
+
+    fn timeouts(&mut self) {
+        let count = self.history.messages.len();
+        let told = self.history.messages.iter().flat_map(|message| &message.told);
+        let timeouts = told.filter(|(_, fate)| *fate == Fate::Error("timeout".to_owned())).count();
+        if timeouts > TIMEOUTS_MIN && timeouts * 100 > count * TIMEOUTS_PERCENT_MAX {
+            self.wrong(Rule::TooManyTimeouts, 0, format!("{timeouts} of {count} messages"));
         }
     }
 
