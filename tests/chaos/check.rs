@@ -23,6 +23,10 @@ const SOON_TIME: Ms = 3_000;
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
 
+/// So many messages of a hundred may time out, whatever fails; a few always may.
+const TIMEOUTS_PERCENT_MAX: usize = 1;
+const TIMEOUTS_MIN: usize = 4;
+
 /// How long after its end a fault may still make messages take another way.
 const REROUTE_TIME: Ms = 3_000;
 
@@ -48,10 +52,8 @@ pub struct Verdict {
 pub struct Books {
     /// Messages by what their senders were told.
     pub fates: BTreeMap<String, usize>,
-    /// Timeouts by the faults that were there in the time before.
-    pub timeouts: BTreeMap<String, usize>,
-    /// Everything else that was excused, by why.
-    pub excused: BTreeMap<&'static str, usize>,
+    /// What was excused, by why, and by the kinds of the faults that were there.
+    pub excused: BTreeMap<(&'static str, String), usize>,
 }
 
 /// A broken promise.
@@ -89,6 +91,8 @@ pub enum Rule {
     FalseOffline,
     /// `ERR timeout` has a cause.
     CauselessTimeout,
+    /// And is rare.
+    TooManyTimeouts,
     /// `ERR unavailable` has a cause.
     CauselessUnavailable,
     /// `WHO` tells the truth.
@@ -112,6 +116,7 @@ pub fn check(history: &History) -> Verdict {
     for question in &history.questions {
         check.question(question);
     }
+    check.timeouts();
     check.verdict.wrongs.sort_by_key(|wrong| wrong.at);
     check.verdict
 }
@@ -126,8 +131,13 @@ impl<'a> Check<'a> {
         self.verdict.wrongs.push(Wrong { rule, at, what });
     }
 
-    fn excuse(&mut self, why: &'static str) {
-        *self.verdict.books.excused.entry(why).or_default() += 1;
+    /// Something was wrong between these two, and that is excused.
+    fn excuse(&mut self, why: &'static str, from: Ms, to: Ms) {
+        let mut kinds: Vec<_> = self.troubles(from, to).map(|trouble| trouble.fault.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let faults = if kinds.len() > 2 { "three or more kinds".to_owned() } else { kinds.join(" + ") };
+        *self.verdict.books.excused.entry((why, faults)).or_default() += 1;
     }
 
     /// Checks what each session saw, and how it ended. Returns which sessions saw each message.
@@ -178,7 +188,7 @@ impl<'a> Check<'a> {
             }
             if let Some(before) = places.insert(seen.message, place) {
                 if place - before > SEEN_MAX {
-                    self.excuse("shown twice, with more than 256 others between");
+                    self.excuse("shown twice, with more than 256 others between", message.sent, seen.at);
                 } else {
                     let what = format!("{name}, {} others between", place - before - 1);
                     self.wrong(Rule::ShownTwice, seen.at, what);
@@ -187,8 +197,9 @@ impl<'a> Check<'a> {
             let last = newest.entry(message.session).or_insert(seen.message);
             if *last > seen.message {
                 let what = format!("{name} came behind {last}");
-                if self.trouble(message.sent.saturating_sub(REROUTE_TIME), seen.at).is_some() {
-                    self.excuse("out of order, by a fault");
+                let from = message.sent.saturating_sub(REROUTE_TIME);
+                if self.trouble(from, seen.at).is_some() {
+                    self.excuse("out of order", from, seen.at);
                 } else {
                     self.wrong(Rule::OutOfOrder, seen.at, what);
                 }
@@ -238,13 +249,11 @@ impl<'a> Check<'a> {
             ("timeout", None) => self.wrong(Rule::CauselessTimeout, told, name),
             ("unavailable", None) => self.wrong(Rule::CauselessUnavailable, told, name),
             ("timeout", Some(_)) => {
-                let near = self.troubles(told.saturating_sub(AFTERMATH_TIME), told);
-                let mut kinds: Vec<_> = near.map(|trouble| trouble.fault.kind()).collect();
-                kinds.sort_unstable();
-                kinds.dedup();
-                *self.verdict.books.timeouts.entry(kinds.join(" + ")).or_default() += 1;
+                self.excuse("ERR timeout", told.saturating_sub(AFTERMATH_TIME), told);
             }
-            ("unavailable", Some(_)) => {}
+            ("unavailable", Some(_)) => {
+                self.excuse("ERR unavailable", message.sent.saturating_sub(RETURN_TIME), told);
+            }
             _ => self.wrong(Rule::Odd, told, name),
         }
     }
@@ -259,7 +268,7 @@ impl<'a> Check<'a> {
                 && self.fell(session).is_some_and(|(fell, noticed)| fell <= to && noticed >= from)
         };
         if self.history.sessions.iter().any(|session| is_excuse(&session)) {
-            self.excuse("delivered to a connection that broke then");
+            self.excuse("delivered to a connection that broke then", from, to);
         } else {
             self.wrong(Rule::Lost, told, name);
         }
@@ -287,11 +296,22 @@ impl<'a> Check<'a> {
         let Some(session) = self.history.sessions.iter().find(was_in) else { return };
         let node = session.node;
         if self.is_lost(message.sent, told) {
-            self.excuse("said to be offline when Redis had lost its data");
+            let why = "said to be offline when Redis had lost its data";
+            self.excuse(why, message.sent.saturating_sub(LOSS_TIME), told);
         } else if self.is_taken_for_dead(node, message.sent, told) {
-            self.excuse("said to be offline while the node was taken for dead");
+            let why = "said to be offline while the node was taken for dead";
+            self.excuse(why, message.sent.saturating_sub(RETURN_TIME), told);
         } else {
             self.wrong(Rule::FalseOffline, told, format!("{name}, but was on node {node}"));
+        }
+    }
+
+    fn timeouts(&mut self) {
+        let count = self.history.messages.len();
+        let told = self.history.messages.iter().flat_map(|message| &message.told);
+        let timeouts = told.filter(|(_, fate)| *fate == Fate::Error("timeout".to_owned())).count();
+        if timeouts > TIMEOUTS_MIN && timeouts * 100 > count * TIMEOUTS_PERCENT_MAX {
+            self.wrong(Rule::TooManyTimeouts, 0, format!("{timeouts} of {count} messages"));
         }
     }
 
@@ -324,7 +344,7 @@ impl<'a> Check<'a> {
                 let most = of_user().filter(|session| may_be_in(session, *asked, *answered)).count();
                 if (least..=most).contains(count) {
                 } else if cause.is_some() {
-                    self.excuse("WHO was wrong, by a fault");
+                    self.excuse("WHO was wrong", asked.saturating_sub(RETURN_TIME), *answered);
                 } else {
                     let what = format!("{name}: {count}, not {least} to {most}");
                     self.wrong(Rule::WrongPresence, *answered, what);

@@ -82,6 +82,18 @@ fn what_was_not_delivered_was_not_seen() {
 }
 
 #[test]
+fn timeouts_are_rare() {
+    let late = |count: usize, rules: &[Rule]| {
+        finds(rules, |history| {
+            (0..count).for_each(|message| history.tell(message, "timeout"));
+            history.suffer(Fault::BrokerFrozen, 1_000, 30_000);
+        });
+    };
+    late(4, &[]);
+    late(5, &[Rule::TooManyTimeouts]);
+}
+
+#[test]
 fn a_request_has_one_reply_in_time() {
     finds(&[Rule::Unanswered], |history| history.messages[3].told.clear());
     finds(&[], |history| {

@@ -30,10 +30,8 @@ pub fn print(history: &History, verdict: &Verdict) {
     for (fate, number) in &books.fates {
         println!("{number:>8} {fate} ({:.2} %)", 100.0 * *number as f64 / count as f64);
     }
-    println!("\ntimeouts by the faults of the {} s before:", AFTERMATH_TIME / 1_000);
-    books.timeouts.iter().for_each(|(faults, number)| println!("{number:>8} {faults}"));
-    println!("\nexcused:");
-    books.excused.iter().for_each(|(why, number)| println!("{number:>8} {why}"));
+    println!("\nexcused by a fault:");
+    books.excused.iter().for_each(|((why, faults), number)| println!("{number:>8} {why}: {faults}"));
     println!("\nfaults, and the time until all went well again (ms; measured where it was quiet enough):");
     let mut kinds: BTreeMap<&str, (usize, Vec<Ms>)> = BTreeMap::new();
     for trouble in &history.troubles {
