@@ -3,8 +3,10 @@
 CARGO ?= cargo
 # How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
 LINES = 1000000
+# How long `make chaos` plays.
+SECONDS = 600
 
-.PHONY: help run build test check smoke bench fuzz cluster cluster-stop ci needs services
+.PHONY: help run build test check smoke bench fuzz chaos cluster cluster-stop ci needs services
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -28,12 +30,15 @@ smoke: needs ## start the real binary, talk to it from outside, drain it; run th
 	$(CARGO) build --release
 	tests/smoke.sh
 
-bench: needs ## compare with a bare relay, measure memory; QUICK=1 is shorter
+bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter
 	$(CARGO) build --release
 	$(CARGO) run --release --example bench $(if $(QUICK),-- --quick)
 
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
+
+chaos: services ## break a cluster at random for longer: SECONDS=600; PINPOST_SEED=N repeats a run
+	PINPOST_CHAOS_SECONDS=$(SECONDS) $(CARGO) test --test chaos every_promise -- --nocapture
 
 cluster: services ## start a Redis, a RabbitMQ and three nodes of the release build, all on loopback
 	$(CARGO) build --release

@@ -7,7 +7,7 @@
 //! part of every call's type, so that callers handle both.
 //!
 //! What a cluster promises: envelopes from one node to another arrive in order
-//! and at most once, or not at all; a node that is gone is told to everyone who
+//! and at most once, or not at all; the end of a node is told to everyone who
 //! had to do with it, once. What it does not: that anything arrives. The origin
 //! keeps each message until it has a receipt.
 //!
@@ -100,7 +100,7 @@ pub enum Event {
         /// What became of it.
         fate: Fate,
     },
-    /// A node is dead: nothing will come from it any more.
+    /// A node is dead, or this one has a new id: nothing that was said between them counts.
     Gone(NodeId),
     /// Messages could not be carried to a node, which may live all the same.
     Returned {
@@ -111,10 +111,13 @@ pub enum Event {
         /// An earlier attempt may have carried them.
         maybe_seen: bool,
     },
-    /// The recipient of a message is on further nodes: ask again, and send it there too.
+    /// A user to whom this node sends is on further nodes: ask again, and send there too what
+    /// is on its way.
     Changed {
-        /// The number of the envelope.
-        number: u64,
+        /// The node that tells it.
+        node: NodeId,
+        /// The user.
+        user: UserName,
     },
     /// A session of this node was replaced by a login elsewhere.
     Replaced {

@@ -31,6 +31,7 @@ use crate::proto::reply::{print_delivered, print_msg, print_presence};
 use crate::proto::{
     Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, SessionId, Tag, UserName, UserRef,
 };
+use crate::router::again::Asked;
 use crate::router::flush::Unflushed;
 use crate::router::in_flight::{InFlight, Question, Received, Remote, Sent};
 use crate::table::{Seat, Table};
@@ -45,8 +46,8 @@ pub struct Router {
     /// Who is elsewhere.
     cluster: Cluster,
     in_flight: Mutex<InFlight>,
-    /// Questions that wait for presence, by the user they ask for, in order.
-    asked: Mutex<HashMap<UserName, Vec<Ticket>>>,
+    /// Questions that wait for presence, by the user they ask for.
+    asked: Mutex<HashMap<UserName, Asked>>,
     /// Sessions that presence knows of and the user table does not yet.
     entering: Mutex<HashMap<SessionId, Arc<Outbox>>>,
     unflushed: Mutex<Unflushed>,
@@ -188,7 +189,7 @@ impl Router {
                 let reply = asker.expect(tag.map(Tag::as_str));
                 let question = Question::Who { asker: asker.clone(), reply };
                 let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
-                self.asked().entry(user.into()).or_default().push(ticket);
+                self.wait_for_presence(user.into(), vec![ticket]);
             }
         }
     }
@@ -248,7 +249,7 @@ impl Router {
             Event::Receipt { node, number, fate } => self.receipt(&node, Ticket(number), fate, turn),
             Event::Gone(node) => self.gone(&node, turn),
             Event::Returned { node, numbers, maybe_seen } => self.returned(&node, &numbers, maybe_seen, turn),
-            Event::Changed { number } => self.look_again(Ticket(number), turn),
+            Event::Changed { node, user } => self.look_again(&node, user, turn),
             Event::Replaced { user, session } => self.replaced(&user, session),
         }
     }
@@ -422,7 +423,7 @@ impl Router {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashMap<UserName, Vec<Ticket>>> {
+    fn asked(&self) -> MutexGuard<'_, HashMap<UserName, Asked>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

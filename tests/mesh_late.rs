@@ -113,6 +113,26 @@ fn while_presence_is_late_all_questions_wait_in_order() {
 }
 
 #[test]
+fn an_answer_older_than_a_message_does_not_tell_that_its_recipient_is_offline() {
+    let mesh = Mesh::default();
+    let [a, b] = nodes(&mesh, &[]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    mesh.hold(&a.id);
+    alice.say("@early SEND bob are you there?");
+    alice.heard_all();
+    let mut bob = Peer::login(b.tcp, "bob");
+    alice.say("@who WHO bob");
+    alice.say("@late SEND bob there you are");
+    alice.heard_all();
+    mesh.release(&a.id);
+    let mut replies = [alice.hear(), alice.hear(), alice.hear()];
+    replies.sort();
+    assert!(replies[0].starts_with("@early ERR offline "), "{replies:?}");
+    assert_eq!(replies[1..], ["@late OK late delivered", "@who OK bob online 1"]);
+    bob.hears("MSG alice late there you are");
+}
+
+#[test]
 fn nothing_overtakes_what_waits_for_presence() {
     const COUNT: usize = 5_000;
     let mesh = Mesh::default();

@@ -10,7 +10,7 @@ use pinpost::cluster::Mesh;
 
 use rig::net::{Net, Real, is_empty, nodes, on_every_net};
 use rig::node::Node;
-use rig::peer::Peer;
+use rig::peer::{Peer, delivered};
 use rig::until;
 
 #[test]
@@ -31,6 +31,44 @@ fn sessions_are_counted_across_nodes() {
         others[0].will_find("bob", "online 2");
         let _again = Peer::login(c.tcp, "bob");
         others[1].finds("bob", "online 3");
+    });
+}
+
+#[test]
+fn every_session_hears_all_though_its_user_was_here_before() {
+    on_every_net(|net| {
+        let [a, b, c] = nodes(net, &[]);
+        let mut alice = Peer::login(a.tcp, "alice");
+        let mut bob = Peer::login(b.tcp, "bob");
+        alice.sends("bob", "1", "I remember where you are");
+        bob.hears("MSG alice 1 I remember where you are");
+        bob.quits();
+        Peer::login(c.tcp, "carol").will_find("bob", "offline");
+        // He is where alice's node remembers him, and elsewhere too.
+        let sessions = [&c, &b].map(|node| Peer::login(node.tcp, "bob"));
+        alice.sends("bob", "2", "hi");
+        sessions.into_iter().for_each(|mut bob| bob.hears("MSG alice 2 hi"));
+    });
+}
+
+#[test]
+fn a_session_that_has_just_come_hears_a_whole_burst() {
+    on_every_net(|net| {
+        let [a, b, c] = nodes(net, &[]);
+        let mut alice = Peer::login(a.tcp, "alice");
+        let mut bob = Peer::login(b.tcp, "bob");
+        alice.sends("bob", "first", "I remember where you are");
+        bob.hears("MSG alice first I remember where you are");
+        let mut also_bob = Peer::login(c.tcp, "bob");
+        let burst: String = (0..50).map(|n| format!("@{n} SEND bob hi\n")).collect();
+        alice.raw(burst.as_bytes());
+        for peer in [&mut bob, &mut also_bob] {
+            (0..50).for_each(|n| peer.hears(&format!("MSG alice {n} hi")));
+        }
+        for _ in 0..50 {
+            let reply = alice.hear();
+            assert!(delivered(&reply).is_some(), "{reply}");
+        }
     });
 }
 

@@ -90,6 +90,7 @@ const NO_LIMITS: &[(&str, &str)] = &[
     // What the form of batches makes of a head, a number and a range of receipts.
     ("proto/batch.rs", "HEAD_BYTES_MAX"),
     ("proto/batch.rs", "NUMBER_BYTES_MAX"),
+    ("proto/batch.rs", "NUMBER_MAX"),
     ("cluster/link.rs", "RECEIPTS_BYTES_MAX"),
     // When a node says a word that nobody but another node waits for.
     ("cluster/link.rs", "QUIET_TIME_MAX"),

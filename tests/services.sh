@@ -8,6 +8,7 @@
 #   services.sh remove DIR                        ends them at once, and deletes what they left
 #   services.sh alarm DIR on|off                  makes the broker believe that it is out of memory
 #   services.sh queues DIR                        prints the names of the broker's queues, one a line
+#   services.sh published DIR                     prints how many messages the broker has taken so far
 #   services.sh delete-queues DIR                 deletes them all, as an operator would
 #   services.sh close-connections DIR             closes every connection, as an operator would
 #   services.sh around COMMAND...                 runs a command with both, addresses in its environment
@@ -301,6 +302,7 @@ remove) remove ;;
 watch) watch "${arguments[0]}" ;;
 alarm) alarm "${arguments[0]:-}" ;;
 queues) queues ;;
+published) tell_broker 'lists:sum([N || {_, #{messages_received_total := N}} <- maps:to_list(rabbit_global_counters:overview())]).' ;;
 delete-queues) tell_broker 'length([catch rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
 close-connections) tell_broker 'length([catch rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
 *) usage ;;

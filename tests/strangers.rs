@@ -46,10 +46,14 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
         Item::Replaced { user: user("nobody"), session },
         Item::Also { user: user("alice"), login: u64::MAX },
         Item::Noted { login: 3 },
-        Item::Changed { user: user("bob"), message: u64::MAX },
+        Item::Changed { user: user("bob") },
     ];
     let whole = batch("stranger-1", 1, &items);
     let mut sayings = vec![whole.clone(), batch("stranger-2", 9, &items), batch("stranger-3", 0, &[])];
+    for number in [u64::MAX, 1 << 48, (1 << 48) - 1] {
+        sayings.push(batch("stranger-4", number, &items));
+        sayings.push(batch("stranger-4", number, &items));
+    }
     for number in 0..200 {
         sayings.push(batch(&format!("stranger-{number}"), 1 + number % 3, &items[..number as usize % 9]));
         let mut broken = whole.clone();

@@ -57,7 +57,7 @@ struct Sample {
 fn measure(program: &Program, cores: Cores, loads: &[Load]) -> io::Result<Vec<Sample>> {
     let server = program.start(cores, &[])?;
     let address = server.address(server.tcp)?;
-    let mut crowd = Crowd::log_in(address, Transport::Tcp, program.dialect(), USERS, LOGINS_AT_ONCE)?;
+    let mut crowd = Crowd::log_in(&[address], Transport::Tcp, program.dialect(), USERS, LOGINS_AT_ONCE)?;
     let mut pairs = Pairs::new(program.dialect(), crowd.len());
     let mut samples = Vec::new();
     for load in loads {

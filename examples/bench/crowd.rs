@@ -14,12 +14,12 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::client::{Client, Inbox, Transport};
-use crate::dialect::{self, Dialect};
+use crate::dialect::Dialect;
 
 /// Connected clients; user `u7` is number 7.
 pub struct Crowd {
     epoll: OwnedFd,
-    server: SocketAddr,
+    servers: Vec<SocketAddr>,
     transport: Transport,
     clients: Vec<Client>,
 }
@@ -29,21 +29,31 @@ pub trait Job {
     /// Starts a client's turn, typically by queueing a line.
     fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()>;
 
-    /// Takes one line that a client received; returns whether that ends its turn.
-    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<bool>;
+    /// Takes one line that a client received; returns how many turns that ends: its own, or none.
+    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<usize>;
+
+    /// Who else may go on when a client has received something; `resume` is called for it.
+    fn partner(&self, _user: usize) -> Option<usize> {
+        None
+    }
+
+    /// Goes on with a client's turn.
+    fn resume(&mut self, _client: &mut Client, _user: usize) {}
 }
 
 impl Crowd {
-    /// Connects and logs in `users` clients, so many at a time, and returns when all have their `OK`.
+    /// Connects and logs in `users` clients, to the servers in turn, so many at a time, and returns
+    /// when all have their `OK`.
     pub fn log_in(
-        server: SocketAddr,
+        servers: &[SocketAddr],
         transport: Transport,
         dialect: Dialect,
         users: usize,
         at_once: usize,
     ) -> io::Result<Crowd> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut crowd = Crowd { epoll, server, transport, clients: Vec::with_capacity(users) };
+        let servers = servers.to_vec();
+        let mut crowd = Crowd { epoll, servers, transport, clients: Vec::with_capacity(users) };
         crowd.run(&mut LogIn(dialect), users, at_once)?;
         Ok(crowd)
     }
@@ -88,11 +98,15 @@ impl Crowd {
                     client.receive(&mut inbox)?;
                     let mut rest = &inbox.lines[..];
                     while let Some(length) = memchr::memchr(b'\n', rest) {
-                        over += usize::from(job.line(client, user, &rest[..length])?);
+                        over += job.line(client, user, &rest[..length])?;
                         rest = &rest[length + 1..];
                     }
                 }
                 client.flush(&self.epoll, user)?;
+                if let Some(partner) = job.partner(user) {
+                    job.resume(&mut self.clients[partner], partner);
+                    self.clients[partner].flush(&self.epoll, partner)?;
+                }
             }
         }
         Ok(())
@@ -100,7 +114,8 @@ impl Crowd {
 
     fn begin(&mut self, job: &mut impl Job, user: usize) -> io::Result<()> {
         if user == self.clients.len() {
-            self.clients.push(Client::connect(self.server, self.transport, &self.epoll, user)?);
+            let server = self.servers[user % self.servers.len()];
+            self.clients.push(Client::connect(server, self.transport, &self.epoll, user)?);
         }
         let client = &mut self.clients[user];
         job.begin(client, user)?;
@@ -119,18 +134,18 @@ struct LogIn(Dialect);
 impl Job for LogIn {
     fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()> {
         if !self.0.greets() {
-            client.send(&dialect::login(user));
+            client.send(&self.0.login(user));
         }
         Ok(())
     }
 
-    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<bool> {
+    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<usize> {
         if self.0.is_greeting(line) {
-            client.send(&dialect::login(user));
-            return Ok(false);
+            client.send(&self.0.login(user));
+            return Ok(0);
         }
         match self.0.is_login_reply(line, user) {
-            true => Ok(true),
+            true => Ok(1),
             false => Err(unexpected(user, line, "the reply to LOGIN")),
         }
     }
@@ -145,9 +160,9 @@ impl Job for Probe {
         Ok(())
     }
 
-    fn line(&mut self, _: &mut Client, user: usize, line: &[u8]) -> io::Result<bool> {
+    fn line(&mut self, _: &mut Client, user: usize, line: &[u8]) -> io::Result<usize> {
         match self.0.is_probe_reply(line) {
-            true => Ok(true),
+            true => Ok(1),
             false => Err(unexpected(user, line, "nothing but the answer to the last question")),
         }
     }

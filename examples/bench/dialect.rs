@@ -11,19 +11,22 @@
 //!   there?
 //! ```
 //!
-//! Answers are checked to the byte as far as they can be known beforehand.
+//! Users of a cluster have names of 12 characters, `user00000007`. Answers are
+//! checked to the byte as far as they can be known beforehand.
 
-/// Which of the two is spoken.
+/// Which of the two is spoken, and how users are called.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Pinpost,
+    /// The same with longer names: what a user takes in Redis depends on them.
+    Cluster,
     Relay,
 }
 
 impl Dialect {
     /// Whether the server speaks first.
     pub fn greets(self) -> bool {
-        self == Dialect::Pinpost
+        self != Dialect::Relay
     }
 
     pub fn is_greeting(self, line: &[u8]) -> bool {
@@ -32,7 +35,9 @@ impl Dialect {
 
     pub fn is_login_reply(self, line: &[u8], user: usize) -> bool {
         match self {
-            Dialect::Pinpost => line.starts_with(format!("OK {} ", name(user)).as_bytes()),
+            Dialect::Pinpost | Dialect::Cluster => {
+                line.starts_with(format!("OK {} ", self.name(user)).as_bytes())
+            }
             Dialect::Relay => line == b"OK",
         }
     }
@@ -40,7 +45,7 @@ impl Dialect {
     /// Whether this is the reply to a `SEND` that reached its recipient.
     pub fn is_delivered(self, line: &[u8]) -> bool {
         match self {
-            Dialect::Pinpost => {
+            Dialect::Pinpost | Dialect::Cluster => {
                 let id = line.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b" delivered"));
                 id.is_some_and(|id| !id.is_empty() && !id.contains(&b' '))
             }
@@ -51,7 +56,7 @@ impl Dialect {
     /// What a message from `user` begins with, before its id.
     pub fn message_head(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost => format!("MSG {} ", name(user)).into_bytes(),
+            Dialect::Pinpost | Dialect::Cluster => format!("MSG {} ", self.name(user)).into_bytes(),
             Dialect::Relay => b"MSG ".to_vec(),
         }
     }
@@ -59,7 +64,7 @@ impl Dialect {
     /// The text of a message whose head has been taken off: what follows the id, where there is one.
     pub fn message_text(self, rest: &[u8]) -> Option<&[u8]> {
         match self {
-            Dialect::Pinpost => memchr::memchr(b' ', rest).map(|space| &rest[space + 1..]),
+            Dialect::Pinpost | Dialect::Cluster => memchr::memchr(b' ', rest).map(|space| &rest[space + 1..]),
             Dialect::Relay => Some(rest),
         }
     }
@@ -67,29 +72,44 @@ impl Dialect {
     /// A request whose answer shows that nothing sent before it is still on its way.
     pub fn probe(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost => b"PING end".to_vec(),
-            Dialect::Relay => login(user),
+            Dialect::Pinpost | Dialect::Cluster => b"PING end".to_vec(),
+            Dialect::Relay => self.login(user),
         }
     }
 
     pub fn is_probe_reply(self, line: &[u8]) -> bool {
         match self {
-            Dialect::Pinpost => line == b"PONG end",
+            Dialect::Pinpost | Dialect::Cluster => line == b"PONG end",
             Dialect::Relay => line == b"OK",
+        }
+    }
+
+    /// The request that logs a user in, the same in all dialects.
+    pub fn login(self, user: usize) -> Vec<u8> {
+        format!("LOGIN {}", self.name(user)).into_bytes()
+    }
+
+    /// What every message to `user` begins with.
+    pub fn message_request(self, verb: Verb, user: usize) -> Vec<u8> {
+        let verb = match verb {
+            Verb::Send => "SEND",
+            Verb::Cast => "CAST",
+        };
+        format!("{verb} {} ", self.name(user)).into_bytes()
+    }
+
+    /// What a user is called.
+    pub fn name(self, user: usize) -> String {
+        match self {
+            Dialect::Pinpost | Dialect::Relay => format!("u{user}"),
+            Dialect::Cluster => format!("user{user:08}"),
         }
     }
 }
 
-/// The request that logs a user in, the same in both dialects.
-pub fn login(user: usize) -> Vec<u8> {
-    format!("LOGIN {}", name(user)).into_bytes()
-}
-
-/// What every message to `user` begins with, the same in both dialects.
-pub fn send_head(user: usize) -> Vec<u8> {
-    format!("SEND {} ", name(user)).into_bytes()
-}
-
-fn name(user: usize) -> String {
-    format!("u{user}")
+/// How a message is sent: with an answer, or without. The relay knows the first only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Send,
+    Cast,
 }

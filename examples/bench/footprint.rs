@@ -59,7 +59,7 @@ pub fn users(program: &Program, cores: Cores, transport: Transport, count: usize
 
     eprintln!("{count} users over {}", transport.name());
     let clock = Instant::now();
-    let mut crowd = Crowd::log_in(address, transport, program.dialect(), count, AT_ONCE_MAX)?;
+    let mut crowd = Crowd::log_in(&[address], transport, program.dialect(), count, AT_ONCE_MAX)?;
     let logins_per_second = count as f64 / clock.elapsed().as_secs_f64();
     let idle = settled_memory(pid)?;
 

@@ -1,23 +1,27 @@
-//! The load: users in pairs, each sending to its partner, in a closed loop.
+//! The load: users in pairs, each or one of them sending to its partner, in a
+//! closed loop.
 //!
-//! Every user keeps a window of messages under way: an `OK` for one lets it send
-//! the next, and the `OK`s of one read let it send as many in one write. With a
-//! window of 1 nothing can be batched for a user; with 16 a server that handles
-//! many lines at a time is rewarded.
+//! Every sender keeps a window of messages under way: an `OK` for one lets it
+//! send the next, and the `OK`s of one read let it send as many in one write. With
+//! a window of 1 nothing can be batched for a user; with 16 a server that handles
+//! many lines at a time is rewarded. A `CAST` has no `OK`: what its recipient has
+//! received lets the sender go on.
 //!
 //! Each message carries its sender and a number. It must reach the recipient
 //! whole, exactly once and in order, and its sender must be told so; the run
-//! ends with an error as soon as that is not the case.
+//! ends with an error as soon as that is not the case. A `CAST` may be lost, but
+//! not where nothing is full and nobody goes.
 
 use std::io;
 
 use crate::client::Client;
 use crate::crowd::{Crowd, Job, unexpected};
-use crate::dialect::{self, Dialect};
+use crate::dialect::{Dialect, Verb};
 
 /// The load on one crowd, from its login to its end.
 pub struct Pairs {
     dialect: Dialect,
+    verb: Verb,
     users: Vec<User>,
     window: u32,
 }
@@ -28,68 +32,106 @@ struct User {
     send_head: Vec<u8>,
     /// What a message from the partner begins with.
     message_head: Vec<u8>,
+    is_sender: bool,
     /// Messages to send, and to receive, until this turn is over.
-    goal: u32,
+    to_send: u32,
+    to_receive: u32,
     sent: u32,
     answered: u32,
     received: u32,
 }
 
 impl Pairs {
-    /// Pairs the users of a crowd: `u0` with `u1`, `u2` with `u3` and so on.
+    /// Pairs the users of a crowd: `u0` with `u1`, `u2` with `u3` and so on; everybody sends.
     pub fn new(dialect: Dialect, users: usize) -> Pairs {
+        Pairs::of(dialect, Verb::Send, users, |_| true)
+    }
+
+    /// The same, but only users with an even number send.
+    pub fn one_way(dialect: Dialect, verb: Verb, users: usize) -> Pairs {
+        Pairs::of(dialect, verb, users, |user| user % 2 == 0)
+    }
+
+    fn of(dialect: Dialect, verb: Verb, users: usize, is_sender: impl Fn(usize) -> bool) -> Pairs {
         assert!(users.is_multiple_of(2), "users come in pairs");
         let user = |user| User {
-            send_head: dialect::send_head(partner(user)),
+            send_head: dialect.message_request(verb, partner(user)),
             message_head: dialect.message_head(partner(user)),
-            goal: 0,
+            is_sender: is_sender(user),
+            to_send: 0,
+            to_receive: 0,
             sent: 0,
             answered: 0,
             received: 0,
         };
-        Pairs { dialect, users: (0..users).map(user).collect(), window: 0 }
+        Pairs { dialect, verb, users: (0..users).map(user).collect(), window: 0 }
     }
 
-    /// Lets each user send `each` messages, `window` of them under way at a time, and at most
+    /// Lets each sender send `each` messages, `window` of them under way at a time, and at most
     /// `at_once` users. Returns when every message was answered and received.
     pub fn exchange(&mut self, crowd: &mut Crowd, window: u32, each: u32, at_once: usize) -> io::Result<()> {
         self.window = window;
-        for user in &mut self.users {
-            user.goal += each;
+        for number in 0..self.users.len() {
+            if self.users[number].is_sender {
+                self.users[number].to_send += each;
+                self.users[partner(number)].to_receive += each;
+            }
         }
         crowd.run(self, self.users.len(), at_once)
+    }
+
+    /// Sends what the window has room for.
+    fn fill(&mut self, client: &mut Client, number: usize) {
+        let window = self.window;
+        let user = &mut self.users[number];
+        while user.sent < user.to_send && user.sent - user.answered < window {
+            user.send(client, number);
+        }
     }
 }
 
 impl Job for Pairs {
     fn begin(&mut self, client: &mut Client, number: usize) -> io::Result<()> {
-        let window = self.window;
-        let user = &mut self.users[number];
-        while user.sent < user.goal && user.sent - user.answered < window {
-            user.send(client, number);
-        }
+        self.fill(client, number);
         Ok(())
     }
 
-    fn line(&mut self, client: &mut Client, number: usize, line: &[u8]) -> io::Result<bool> {
+    fn line(&mut self, client: &mut Client, number: usize, line: &[u8]) -> io::Result<usize> {
         let user = &mut self.users[number];
+        let mut turns = 1;
         if let Some(rest) = line.strip_prefix(&user.message_head[..]) {
             let text = self.dialect.message_text(rest);
-            if text != Some(&payload(partner(number), user.received)) || user.received == user.goal {
-                let wanted = format!("message {} of u{}", user.received, partner(number));
+            if text != Some(&payload(partner(number), user.received)) || user.received == user.to_receive {
+                let wanted = format!("message {} of {}", user.received, self.dialect.name(partner(number)));
                 return Err(unexpected(number, line, &wanted));
             }
             user.received += 1;
+            if self.verb == Verb::Cast {
+                let received = user.received;
+                self.users[partner(number)].answered = received;
+                // That of its sender, too, whom nobody answers.
+                turns = 2;
+            }
         } else if self.dialect.is_delivered(line) && user.answered < user.sent {
             user.answered += 1;
-            if user.sent < user.goal {
+            if user.sent < user.to_send {
                 user.send(client, number);
             }
         } else {
             return Err(unexpected(number, line, "a message or the OK to one"));
         }
         // The counts only grow, up to the goal: both are there in one line only, the last one.
-        Ok(user.answered == user.goal && user.received == user.goal)
+        let user = &self.users[number];
+        let is_over = user.answered == user.to_send && user.received == user.to_receive;
+        Ok(if is_over { turns } else { 0 })
+    }
+
+    fn partner(&self, number: usize) -> Option<usize> {
+        (self.verb == Verb::Cast).then_some(partner(number))
+    }
+
+    fn resume(&mut self, client: &mut Client, number: usize) {
+        self.fill(client, number);
     }
 }
 

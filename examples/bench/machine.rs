@@ -3,7 +3,8 @@
 //!
 //! The server gets one core and the load generator another, so that neither
 //! takes time from the other and a figure means "per core". With one core only
-//! nothing is pinned, and the report says so.
+//! nothing is pinned, and the report says so. Nor is anything of a cluster: its
+//! five processes share what there is.
 
 use std::fs;
 use std::io;
@@ -14,20 +15,29 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Which core runs the server and which one this program; none with a single core.
 #[derive(Clone, Copy)]
-pub struct Cores(Option<(usize, usize)>);
+pub struct Cores {
+    pinned: Option<(usize, usize)>,
+    allowed: CpuSet,
+}
 
 impl Cores {
     /// Takes the first two cores that this process may use.
     pub fn choose() -> io::Result<Cores> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        Ok(Cores(cores.next().zip(cores.next())))
+        Ok(Cores { pinned: cores.next().zip(cores.next()), allowed })
+    }
+
+    /// Lets this process run on all cores again, and those that it starts with what this returns.
+    pub fn unpinned(self) -> io::Result<Cores> {
+        sched_setaffinity(None, &self.allowed)?;
+        Ok(Cores { pinned: None, ..self })
     }
 
     /// Runs `start` on the server's core, which the child that it spawns inherits,
     /// and comes back to the load generator's.
     pub fn on_server_core<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let Some((server, load)) = self.0 else { return start() };
+        let Some((server, load)) = self.pinned else { return start() };
         pin(server)?;
         let started = start();
         pin(load)?;
@@ -36,7 +46,7 @@ impl Cores {
 
     /// One line for the report.
     pub fn describe(self) -> String {
-        match self.0 {
+        match self.pinned {
             Some((server, load)) => format!("server pinned to core {server}, load generator to core {load}"),
             None => "one core only: server and load generator share it, expect noise".to_owned(),
         }

@@ -7,8 +7,8 @@
 //! fails when a server gives a wrong answer or loses a message, never because
 //! of a figure: those are printed with their bounds.
 //!
-//! The tour, from the top: `compare` and `footprint` are the two parts; `load`
-//! is the traffic; `crowd` runs many of `client`, which speaks TCP or
+//! The tour, from the top: `compare`, `footprint` and `cluster` are the parts;
+//! `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
 //! `websocket`; `dialect` is what differs between pinpost and the `relay`;
 //! `server` starts either; `measure`, `machine` and `report` are what they say.
 
@@ -21,6 +21,7 @@ use crate::machine::Cores;
 use crate::server::Program;
 
 mod client;
+mod cluster;
 mod compare;
 mod crowd;
 mod dialect;
@@ -35,6 +36,9 @@ mod websocket;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(outcome) = cluster::plain::run(&arguments) {
+        return exit_code(outcome);
+    }
     // The relay is this same program, started by `server.rs`.
     let outcome = match arguments.first().map(String::as_str) {
         Some("relay") => relay::run(arguments.iter().any(|argument| argument == "--ack")),
@@ -50,6 +54,10 @@ fn main() -> ExitCode {
             }
         },
     };
+    exit_code(outcome)
+}
+
+fn exit_code(outcome: io::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,8 +85,8 @@ impl Options {
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
-                    Some(part @ (MESSAGES | FOOTPRINT)) => options.only = Some(part.to_owned()),
-                    _ => return Err(format!("--only needs {MESSAGES} or {FOOTPRINT}")),
+                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER)) => options.only = Some(part.to_owned()),
+                    _ => return Err(format!("--only needs {MESSAGES}, {FOOTPRINT} or {CLUSTER}")),
                 },
                 "--window" => {
                     let window = arguments.next().and_then(|window| window.parse().ok());
@@ -118,6 +126,9 @@ fn bench(options: Options) -> io::Result<()> {
         footprint::users(&pinpost, cores, Transport::Tcp, users)?;
         footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
     }
+    if wanted(CLUSTER) {
+        cluster::run(&pinpost, cores, options.quick, options.window)?;
+    }
     Ok(())
 }
 
@@ -134,12 +145,13 @@ const HELP: &str = "\
 usage: bench [--quick] [--server PATH] [--only PART] [--window N] [--noise]
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
-  --only PART    messages or footprint
+  --only PART    messages, footprint or cluster
   --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
 
 const MESSAGES: &str = "messages";
 const FOOTPRINT: &str = "footprint";
+const CLUSTER: &str = "cluster";
 const USERS: usize = 10_000;
 const USERS_QUICK: usize = 2_000;
 const FILES_RESERVED: u64 = 200;

@@ -88,6 +88,25 @@ impl Spread {
     }
 }
 
+/// Times of single messages or requests, sorted.
+pub struct Times(Vec<Duration>);
+
+impl Times {
+    /// Sorts them; none at all is a mistake in the bench.
+    pub fn of(times: impl IntoIterator<Item = Duration>) -> Times {
+        let mut times: Vec<Duration> = times.into_iter().collect();
+        times.sort();
+        assert!(!times.is_empty(), "nothing was measured");
+        Times(times)
+    }
+
+    /// The time, in microseconds, that so many percent of them did not take longer than.
+    pub fn percentile_us(&self, percent: usize) -> f64 {
+        let at = (self.0.len() * percent).div_ceil(100).max(1) - 1;
+        self.0[at].as_secs_f64() * 1e6
+    }
+}
+
 const SAME_READINGS: u32 = 10;
 const READING_PAUSE: Duration = Duration::from_millis(20);
 const SETTLE_MAX: Duration = Duration::from_secs(5);

@@ -69,7 +69,7 @@ const TICK_TIME: Duration = Duration::from_millis(50);
 /// How often it does for a bus with nothing to do.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// The longest pause between attempts to connect, and when the broker refused us.
+/// The longest pause between attempts to connect.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What is said of a connection that died without a word.
@@ -83,6 +83,8 @@ pub struct Bus {
     watchdog: Watchdog,
     /// Batches handed up since the start.
     handed: Cell<u64>,
+    /// Since when this session, if there is one, can publish.
+    up_since: Cell<Option<Instant>>,
 }
 
 /// Why a session ended.
@@ -98,7 +100,14 @@ enum End {
 impl Bus {
     /// Makes a bus that is woken by `bell`.
     pub fn new(shared: Arc<Shared>, amqp: Amqp, bell: Receiver<()>) -> Self {
-        Bus { shared, amqp, bell, watchdog: Watchdog::start(), handed: Cell::new(0) }
+        Bus {
+            shared,
+            amqp,
+            bell,
+            watchdog: Watchdog::start(),
+            handed: Cell::new(0),
+            up_since: Cell::new(None),
+        }
     }
 
     /// Runs until the node goes.
@@ -106,16 +115,17 @@ impl Bus {
         let mut pauses = Pauses::new(PAUSE_TIME_MAX);
         let mut is_lost = false;
         while !self.shared.is_stopping() {
-            let start = Instant::now();
+            self.up_since.set(None);
             let end = catch_unwind(AssertUnwindSafe(|| self.session(&mut is_lost)));
             self.shared.set_bus_up(false);
+            self.shared.lose_queue();
             match end {
                 Ok(Ok(End::Stop)) => return,
                 Ok(Ok(End::Restart)) => continue,
                 Ok(Ok(End::Lost(why)) | Err(why)) => self.told(&mut is_lost, &why),
                 Err(_) => self.told(&mut is_lost, "the AMQP library panicked"),
             }
-            pauses.held(start.elapsed());
+            pauses.held(self.up_since.get().map_or(Duration::ZERO, |since| since.elapsed()));
             self.rest(pauses.next(random()));
         }
     }
@@ -143,8 +153,9 @@ impl Bus {
     fn session(&self, is_lost: &mut bool) -> Result<End, String> {
         let epoch = self.shared.epoch.load(Acquire);
         let node = self.shared.node();
+        let sockets = self.connect()?;
         let result = self.watchdog.limit(SETUP_TIME_MAX, || -> amiquip::Result<_> {
-            let (mut publisher, mut consumer) = match self.connect() {
+            let (mut publisher, mut consumer) = match self.open(sockets) {
                 Ok(connections) => connections,
                 Err(why) => return Ok(Err(why)),
             };
@@ -173,6 +184,7 @@ impl Bus {
         if std::mem::take(is_lost) {
             info!("RabbitMQ at {} is back", self.amqp);
         }
+        self.up_since.set(Some(Instant::now()));
         self.shared.set_bus_up(true);
         self.shared.has_queue(&node);
         let wires = Wires { to: &to, from: &from, consuming: &consuming, returned, blocked };
@@ -198,26 +210,23 @@ impl Bus {
         }
     }
 
-    /// Opens both connections, on sockets that the watchdog can shut.
-    fn connect(&self) -> Result<(Connection, Connection), String> {
+    /// Connects two sockets.
+    fn connect(&self) -> Result<[TcpStream; 2], String> {
         let host = (&self.amqp.host[..], self.amqp.port);
         let addrs = host.to_socket_addrs().map_err(|error| format!("its name is not known: {error}"))?;
         let mut failure = "its name has no address".to_owned();
         for addr in addrs {
-            let pair = || -> std::io::Result<_> {
-                let sockets = [0, 1].map(|_| TcpStream::connect_timeout(&addr, CONNECT_TIME_MAX));
-                let [a, b] = sockets;
-                Ok((a?, b?))
-            };
-            match pair() {
-                Ok((publisher, consumer)) => return self.open(publisher, consumer),
+            let connect = || TcpStream::connect_timeout(&addr, CONNECT_TIME_MAX);
+            match connect().and_then(|first| Ok([first, connect()?])) {
+                Ok(sockets) => return Ok(sockets),
                 Err(error) => failure = error.to_string(),
             }
         }
         Err(failure)
     }
 
-    fn open(&self, publisher: TcpStream, consumer: TcpStream) -> Result<(Connection, Connection), String> {
+    /// Opens both connections, on sockets that the watchdog can shut.
+    fn open(&self, [publisher, consumer]: [TcpStream; 2]) -> Result<(Connection, Connection), String> {
         let clones = [&publisher, &consumer].map(TcpStream::try_clone);
         let clones: Result<Vec<_>, _> = clones.into_iter().collect();
         self.watchdog.sockets(clones.map_err(|error| error.to_string())?);
@@ -254,13 +263,20 @@ impl Bus {
             is_active |= self.publish(wires.to)?;
             let now = Instant::now();
             let is_time = now.duration_since(ticked) >= TICK_TIME;
+            deliveries.acknowledge(&self.shared, wires.from, is_time)?;
+            let mut is_ready = false;
             if is_time {
                 ticked = now;
-                is_active = self.shared.links().tick(now);
+                let mut links = self.shared.links();
+                is_active = links.tick(now);
+                is_ready = links.has_next();
             }
-            deliveries.acknowledge(&self.shared, wires.from, is_time)?;
             is_active |= !deliveries.waiting.is_empty();
-            let time_max = if is_active { TICK_TIME } else { IDLE_TIME };
+            let time_max = match (is_ready, is_active) {
+                (true, _) => Duration::ZERO,
+                (_, true) => TICK_TIME,
+                _ => IDLE_TIME,
+            };
             select! {
                 recv(self.bell) -> _ => is_active = true,
                 recv(wires.consuming.receiver()) -> message => {

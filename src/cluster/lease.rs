@@ -106,7 +106,7 @@ pub fn is_member(node: &NodeId) -> Cmd {
 pub enum Renewed {
     /// The lease holds; these nodes are dead since the last time.
     Held(Vec<NodeId>),
-    /// This node is not in the table.
+    /// This node is not in the table, or the table is older than what this node knows.
     Lost,
 }
 
@@ -135,11 +135,19 @@ impl Nodes {
             return Some(Renewed::Lost);
         }
         self.clock.learn(now_us, asked_us, clock_us());
-        self.version = String::from_redis_value(answer.next()?).ok()?;
+        let version = String::from_redis_value(answer.next()?).ok()?;
         self.in_doubt = i64::from_redis_value(answer.next()?).ok()? > 0;
         let Some(list) = answer.next() else { return Some(Renewed::Held(vec![])) };
         let list = Vec::<String>::from_redis_value(list).ok()?;
         let living: HashSet<NodeId> = list.iter().filter_map(|id| NodeId::parse(id)).collect();
+        let count = self.dead.len();
+        self.dead.retain(|node| !living.contains(node));
+        if self.dead.len() < count {
+            // Redis has gone back in time. We have ended our link to a node that kept its end: only
+            // under a new id do both begin anew.
+            return Some(Renewed::Lost);
+        }
+        self.version = version;
         let dead: Vec<NodeId> = self.living.difference(&living).cloned().collect();
         self.living = living;
         dead.iter().for_each(|node| self.bury(node));
@@ -245,5 +253,25 @@ mod tests {
             assert!(now > last);
             last = now;
         }
+    }
+
+    #[test]
+    fn a_node_that_was_dead_and_lives_makes_this_one_begin_anew() {
+        let table = |version: &str, nodes: &[&str]| {
+            let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+            let nodes = Value::Array(nodes.iter().map(|node| text(node)).collect());
+            Value::Array(vec![Value::Int(1), text(version), Value::Int(0), nodes])
+        };
+        let other = NodeId::parse("b-1").expect("valid");
+        let mut nodes = Nodes::default();
+        assert_eq!(nodes.renewed(table("1", &["a-1", "b-1"]), 0), Some(Renewed::Held(vec![])));
+        assert_eq!(nodes.renewed(table("2", &["a-1"]), 0), Some(Renewed::Held(vec![other.clone()])));
+        assert!(nodes.is_dead(&other) && !nodes.is_living(&other));
+        assert_eq!(nodes.renewed(table("1", &["a-1", "b-1"]), 0), Some(Renewed::Lost));
+        let us_before = NodeId::parse("a-1").expect("valid");
+        assert_eq!(nodes.renewed(table("3", &["a-2", "b-1"]), 0), Some(Renewed::Held(vec![us_before])));
+        assert!(nodes.is_living(&other) && !nodes.is_dead(&other));
+        assert_eq!(nodes.renewed(Value::Array(vec![Value::Int(-1)]), 0), Some(Renewed::Lost));
+        assert_eq!(nodes.renewed(Value::Nil, 0), None);
     }
 }

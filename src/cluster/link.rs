@@ -64,6 +64,9 @@ struct Out {
     /// The router's ticket of each message from `first_open` on, until its receipt comes.
     tickets: VecDeque<Option<u64>>,
     first_open: u64,
+    /// Up to which message the other end had everything, and since when: receipts of these come
+    /// soon, or never.
+    had: VecDeque<(Instant, u64)>,
     /// For which `have` a gap was filled: each is filled at once only once.
     filled: Option<u64>,
 }
@@ -131,6 +134,7 @@ impl Link {
             next_batch: 1,
             tickets: VecDeque::new(),
             first_open: 1,
+            had: VecDeque::new(),
             filled: None,
         };
         Link { since: now, is_ready: false, out, heard: Told::default(), probe: None }
@@ -173,6 +177,11 @@ impl Link {
         self.may_try(now) && (self.out.is_due() || self.owes_word(now))
     }
 
+    /// Tells whether there is nothing for [`Link::tick`] to do.
+    pub fn is_quiet(&self) -> bool {
+        !self.is_active() && self.out.had.is_empty()
+    }
+
     /// Tells whether anything is under way, so that time alone may make it due.
     pub fn is_active(&self) -> bool {
         !self.out.is_idle() || self.heard.untold > 0 || self.heard.has_gap
@@ -205,7 +214,7 @@ impl Link {
     /// Takes in the head of a batch that came.
     pub fn hear(&mut self, head: &Head, now: Instant) -> Heard {
         self.probe = None;
-        self.out.have(head.have, head.has_gap);
+        self.out.have(head.have, head.has_gap, now);
         if head.number == 0 {
             return Heard::Nothing;
         }
@@ -231,12 +240,6 @@ impl Link {
             out.tickets[at].take().into_iter().for_each(&mut settle);
         }
         out.close_answered();
-    }
-
-    /// The ticket of a message that waits for its receipt.
-    pub fn ticket(&self, message: u64) -> Option<u64> {
-        let at = message.checked_sub(self.out.first_open)?;
-        *self.out.tickets.get(at as usize)?
     }
 
     /// A batch came back: there is no queue for this node. Its messages go
@@ -267,18 +270,19 @@ impl Link {
         self.out.forget(parcel)
     }
 
-    /// Time passes: what was not heard of is sent again, what is too old is given up.
+    /// Time passes: what was not heard of is sent again, messages that are too old are given up.
     pub fn tick(&mut self, now: Instant) {
         let is_old = |parcel: &Parcel| now.duration_since(parcel.since) >= KEEP_TIME_MAX;
         while self.out.sent.front().is_some_and(|sent| is_old(&sent.parcel)) {
             let sent = self.out.sent.pop_front().expect("it is there");
-            self.out.forget(&sent.parcel);
+            self.give_back(&sent.parcel, now);
         }
         while self.out.waiting.front().is_some_and(is_old) {
             let parcel = self.out.waiting.pop_front().expect("it is there");
             self.out.waiting_bytes -= parcel.items.len();
-            self.out.forget(&parcel);
+            self.give_back(&parcel, now);
         }
+        self.out.forget_unanswered(now);
         for sent in &mut self.out.sent {
             if sent.at.is_some_and(|at| now.duration_since(at) >= RESEND_TIME) {
                 sent.at = None;
@@ -375,9 +379,12 @@ impl Out {
     }
 
     /// The other end has every batch up to `have`; `has_gap` when it misses the next.
-    fn have(&mut self, have: u64, has_gap: bool) {
+    fn have(&mut self, have: u64, has_gap: bool, now: Instant) {
         while self.sent.front().is_some_and(|sent| sent.number <= have) {
-            self.sent.pop_front();
+            let parcel = self.sent.pop_front().expect("it is there").parcel;
+            if parcel.count > 0 {
+                self.had.push_back((now, parcel.first + parcel.count));
+            }
         }
         if has_gap && self.filled != Some(have) {
             self.filled = Some(have);
@@ -393,6 +400,18 @@ impl Out {
         let tickets = self.tickets.range_mut(range).filter_map(Option::take).collect();
         self.close_answered();
         tickets
+    }
+
+    /// The other end has had messages for so long that their receipts must be lost.
+    fn forget_unanswered(&mut self, now: Instant) {
+        while let Some((since, end)) = self.had.front()
+            && now.duration_since(*since) >= KEEP_TIME_MAX
+        {
+            let count = (end.saturating_sub(self.first_open) as usize).min(self.tickets.len());
+            self.tickets.range_mut(..count).for_each(|ticket| *ticket = None);
+            self.had.pop_front();
+            self.close_answered();
+        }
     }
 
     fn close_answered(&mut self) {

@@ -334,3 +334,20 @@ fn what_waits_for_a_broker_that_stays_away_is_given_up() {
     link.settle(1, 2, |ticket| settled.push(ticket));
     assert_eq!(settled, [1]);
 }
+
+#[test]
+fn receipts_that_never_come_hold_no_memory() {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = Link::new(now);
+    link.forward(&envelope(Some(1), "hi"), now);
+    link.forward(&envelope(Some(2), "hi"), now);
+    assert!(link.next(&me, now).is_some());
+    link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 }, now);
+    assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
+    link.forward(&envelope(Some(3), "hi"), now + KEEP_TIME_MAX);
+    link.tick(now + KEEP_TIME_MAX);
+    assert_eq!(link.out.tickets, [Some(3)]);
+    let mut settled = vec![];
+    link.settle(1, 9, |ticket| settled.push(ticket));
+    assert_eq!(settled, [3]);
+}

@@ -26,11 +26,6 @@ const DOWN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Where a message's number on its link ends, and the epoch begins.
 const EPOCH_SHIFT: u32 = 48;
 
-/// The number of a message on its link, without the epoch.
-pub fn message_of(number: u64) -> u64 {
-    number & ((1 << EPOCH_SHIFT) - 1)
-}
-
 /// All links of one node.
 pub struct Links {
     me: NodeId,
@@ -38,6 +33,10 @@ pub struct Links {
     peers: HashMap<NodeId, Link>,
     /// Links with something to publish.
     ready: Vec<NodeId>,
+    /// Nothing was under way when time passed last: the bus does not look by itself.
+    is_idle: bool,
+    /// Something is under way since.
+    wakes: bool,
     /// The bus can publish.
     is_up: bool,
     /// Since when it can't.
@@ -47,7 +46,16 @@ pub struct Links {
 impl Links {
     /// No links yet.
     pub fn new(me: NodeId) -> Self {
-        Links { me, epoch: 0, peers: HashMap::new(), ready: vec![], is_up: false, down_since: None }
+        Links {
+            me,
+            epoch: 0,
+            peers: HashMap::new(),
+            ready: vec![],
+            is_idle: true,
+            wakes: false,
+            is_up: false,
+            down_since: None,
+        }
     }
 
     /// Tells whether the bus can publish.
@@ -72,6 +80,11 @@ impl Links {
         Ok(())
     }
 
+    /// Tells whether there is a link to this node.
+    pub fn has(&self, node: &NodeId) -> bool {
+        self.peers.contains_key(node)
+    }
+
     /// Adds something else for another node.
     pub fn say(&mut self, node: &NodeId, item: &Item<'_>, now: Instant) {
         if let Some(link) = self.link(node, now) {
@@ -84,7 +97,7 @@ impl Links {
     pub fn receipt(&mut self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
         let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
         if let Some(link) = self.peers.get_mut(origin).filter(|_| is_current) {
-            link.receipt(fate, message_of(number));
+            link.receipt(fate, number & ((1 << EPOCH_SHIFT) - 1));
             self.check(origin, now);
         }
     }
@@ -109,9 +122,9 @@ impl Links {
         None
     }
 
-    /// Tells whether there is something to publish.
+    /// Tells whether the bus has to look: there is something to publish, now or soon.
     pub fn has_next(&self) -> bool {
-        self.is_up && !self.ready.is_empty()
+        self.is_up && (self.wakes || !self.ready.is_empty())
     }
 
     /// Takes in the head of a batch that came to the incarnation `epoch` of this node.
@@ -145,16 +158,17 @@ impl Links {
     pub fn tick(&mut self, now: Instant) -> bool {
         let mut is_active = false;
         for (node, link) in &mut self.peers {
-            if !link.is_active() {
+            if link.is_quiet() {
                 continue;
             }
-            is_active = true;
+            is_active |= link.is_active();
             link.tick(now);
             if !link.is_ready && link.is_due(now) {
                 link.is_ready = true;
                 self.ready.push(node.clone());
             }
         }
+        (self.is_idle, self.wakes) = (!is_active, false);
         is_active
     }
 
@@ -209,11 +223,6 @@ impl Links {
         self.peers.remove(node).map_or_else(Vec::new, |link| end(node.clone(), link, now))
     }
 
-    /// The router's ticket of a message that waits for its receipt.
-    pub fn ticket(&self, node: &NodeId, message: u64) -> Option<u64> {
-        self.peers.get(node)?.ticket(message)
-    }
-
     fn link(&mut self, node: &NodeId, now: Instant) -> Option<&mut Link> {
         if !self.peers.contains_key(node) {
             if self.peers.len() >= LINKS_MAX {
@@ -226,12 +235,12 @@ impl Links {
 
     /// Notes a link that has something to publish.
     fn check(&mut self, node: &NodeId, now: Instant) {
-        if let Some(link) = self.peers.get_mut(node)
-            && !link.is_ready
-            && link.is_due(now)
-        {
+        let Some(link) = self.peers.get_mut(node) else { return };
+        if !link.is_ready && link.is_due(now) {
             link.is_ready = true;
             self.ready.push(node.clone());
+        } else if self.is_idle && link.is_active() {
+            self.wakes = true;
         }
     }
 }
@@ -271,5 +280,20 @@ mod tests {
         assert_eq!(ours.hear(0, &late, now), Heard::Nothing);
         let fresh = said(&mut theirs, &us_again, now);
         assert_eq!(ours.hear(1, &fresh, now), Heard::Next);
+    }
+
+    #[test]
+    fn an_idle_bus_hears_of_what_will_be_due_soon() {
+        let now = Instant::now();
+        let (us, them) = (node("1"), node("2"));
+        let mut links = Links::new(us);
+        links.set_up(true);
+        let bob = UserName::parse("bob").expect("valid");
+        // The other node has no queue, and is left alone for a while.
+        links.link(&them, now).expect("there is room").returned(1, now);
+        assert!(!links.tick(now) && !links.has_next());
+        links.say(&them, &Item::Also { user: bob.borrowed(), login: 1 }, now);
+        assert!(links.next(now).is_none() && links.has_next(), "the bus has to wake up for it");
+        assert!(links.tick(now) && !links.has_next(), "and then looks by itself");
     }
 }

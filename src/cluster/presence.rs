@@ -14,7 +14,7 @@
 //! first is written in the hash, so all agree. A session removes its own field
 //! and no other, so a late removal can't erase a newer login. Fields of dead
 //! nodes are ignored and removed by whoever meets them; keys that nobody asks
-//! for end by their time to live, which every sweep sets anew. Whatever is
+//! for end by their time to live, which begins anew with every sweep. Whatever is
 //! written may be written again, or late, without harm.
 //!
 //! While Redis is away every question is answered "unavailable" at once, and
@@ -88,6 +88,9 @@ pub const REMOVALS_MAX: usize = 65_536;
 /// How long the bus may take to be reachable under a new id before others hear of it.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How long the bus may take to say its last words.
+const BUS_END_TIME_MAX: Duration = Duration::from_millis(1_500);
+
 /// How long there is doubt after this node came back under a new id. If Redis lost its data the
 /// others are to come back too: each looks for Redis every 2 seconds, and waits as long for a queue.
 const DOUBT_TIME: Duration = Duration::from_secs(5);
@@ -108,8 +111,8 @@ pub struct Presence {
     has_joined: bool,
     /// There was a queue when this node joined last, or has tried to: said once if not.
     had_queue: bool,
-    /// When this node came back under a new id, or was about to.
-    restarted: Option<Instant>,
+    /// When this node came back under a new id, or was about to, or to another Redis.
+    busy_since: Option<Instant>,
     sessions: Sessions,
     removals: VecDeque<(UserName, String)>,
     /// There were more removals than may wait.
@@ -133,7 +136,7 @@ impl Presence {
             renew_at: now,
             has_joined: false,
             had_queue: true,
-            restarted: None,
+            busy_since: None,
             sessions: Sessions::default(),
             removals: VecDeque::new(),
             has_too_many: false,
@@ -202,8 +205,12 @@ impl Presence {
             if now < self.store.retry_at() {
                 return Ok(());
             }
-            self.store.connect()?;
+            let is_another = self.store.connect()?;
             self.renew_at = now;
+            if is_another {
+                // Its data may be old: sessions may be missing until all nodes have written them.
+                self.busy_since = Some(now);
+            }
             // Whatever happened to Redis meanwhile: what it must know is written again.
             self.sessions.assert_all(now);
         }
@@ -219,6 +226,10 @@ impl Presence {
     /// Renews the lease, or enters the table.
     fn renew(&mut self) -> Result<(), String> {
         if std::mem::take(&mut self.has_too_many) {
+            // Under the old id those who are gone would count until its lease has run out.
+            let old = self.shared.node();
+            let command = self.shared.nodes().command(&old, Act::Leave, false);
+            self.store.query(&command)?;
             self.restart("too many sessions ended while Redis was away");
         }
         let act = if self.has_joined { Act::Renew } else { Act::Join };
@@ -230,10 +241,10 @@ impl Presence {
             }
             self.had_queue = has_queue;
             // Redis may have lost its data once more since.
-            self.restarted = self.restarted.map(|_| Instant::now());
+            self.busy_since = self.busy_since.map(|_| Instant::now());
         }
-        let is_new = self.restarted.is_some_and(|at| at.elapsed() < DOUBT_TIME);
-        let is_busy = self.restarted.is_some() && (is_new || self.sessions.is_asserting_all());
+        let is_new = self.busy_since.is_some_and(|at| at.elapsed() < DOUBT_TIME);
+        let is_busy = self.busy_since.is_some() && (is_new || self.sessions.is_asserting_all());
         let me = self.shared.node();
         let command = self.shared.nodes().command(&me, act, is_busy);
         let asked_us = clock_us();
@@ -266,7 +277,7 @@ impl Presence {
         let node = self.shared.restart();
         warn!("{why}: it is {} from now on", node.as_str());
         self.has_joined = false;
-        self.restarted = Some(Instant::now());
+        self.busy_since = Some(Instant::now());
         self.removals.clear();
         self.sessions.assert_all(Instant::now());
     }
@@ -320,6 +331,8 @@ impl Presence {
             }
             presence.store.query(&command).map(drop)
         };
+        // A node that is not in the table any more is not listened to.
+        self.shared.wait_for_bus_end(BUS_END_TIME_MAX);
         if self.store.is_open() && removing(&mut self).is_err() {
             warn!("Redis was not told that this node goes: its lease will run out");
         }

@@ -62,6 +62,13 @@ impl Remembered {
         self.asked.remove(user.as_str());
     }
 
+    /// Nodes are dead: they can't say any more that a user is not there.
+    pub fn bury(&mut self, dead: &[NodeId]) {
+        if !dead.is_empty() {
+            self.places.retain(|_, (_, places)| !places.iter().any(|place| dead.contains(&place.node)));
+        }
+    }
+
     /// Everything may be wrong.
     pub fn forget_all(&mut self) {
         self.places.clear();
@@ -143,6 +150,22 @@ mod tests {
         remembered.answered(&bob, Some(&[]), now);
         assert_eq!(remembered.find(bob.borrowed(), true, now), Some(vec![]));
         assert_eq!(remembered.find(bob.borrowed(), false, now), None);
+    }
+
+    #[test]
+    fn places_of_dead_nodes_are_forgotten() {
+        let now = Instant::now();
+        let mut remembered = Remembered::default();
+        for (user, at) in [("bob", vec!["a"]), ("carol", vec!["a", "b"]), ("dave", vec!["b"])] {
+            let user = UserName::parse(user).expect("valid");
+            let places: Vec<Place> = at.into_iter().flat_map(places).collect();
+            remembered.asking(user.borrowed());
+            remembered.answered(&user, Some(&places), now);
+        }
+        remembered.bury(&[node("a")]);
+        let mut users: Vec<&str> = remembered.places.keys().map(UserName::as_str).collect();
+        users.sort_unstable();
+        assert_eq!(users, ["dave"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! The channel has no bound of its own: answers are bounded by questions, and
 //! batches by the broker's prefetch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender as AskSender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender as Bell, bounded};
-use log::warn;
+use log::{error, warn};
 use nanoid::nanoid;
 use smol::channel::{Receiver, Sender, unbounded};
 
@@ -24,7 +25,7 @@ use crate::cluster::announced::Announced;
 use crate::cluster::bus::Bus;
 use crate::cluster::lease::Nodes;
 use crate::cluster::link::Heard;
-use crate::cluster::links::{Links, message_of};
+use crate::cluster::links::Links;
 use crate::cluster::presence::{Ask, Presence};
 use crate::cluster::remembered::Remembered;
 use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
@@ -77,6 +78,7 @@ struct Stage {
     has_joined: bool,
     /// Since when the bus is away.
     bus_away: Option<Instant>,
+    bus_has_ended: bool,
 }
 
 impl Remote {
@@ -110,8 +112,19 @@ impl Remote {
             // Without them there is no cluster: a node that can't have two threads does not start.
             thread::Builder::new().name(name.to_owned()).spawn(run).expect("there is room for a thread")
         };
-        let threads =
-            vec![start("bus", Box::new(|| bus.run())), start("presence", Box::new(|| presence.run()))];
+        let (bus_shared, presence_shared) = (shared.clone(), shared.clone());
+        let bus = move || {
+            bus.run();
+            bus_shared.set_bus_ended();
+        };
+        let presence = move || {
+            if catch_unwind(AssertUnwindSafe(|| presence.run())).is_err() {
+                // Nobody would answer: from now on everybody is told so at once.
+                presence_shared.set_presence(false);
+                error!("the presence thread panicked: this node is cut off until it is started again");
+            }
+        };
+        let threads = vec![start("bus", Box::new(bus)), start("presence", Box::new(presence))];
         Remote { shared, incoming, threads: Mutex::new(threads) }
     }
 
@@ -170,6 +183,13 @@ impl Remote {
     }
 
     pub(super) fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
+        let has_link = self.shared.links().has(node);
+        if !has_link && self.shared.nodes().is_dead(node) {
+            let number = envelope.number.ok_or(Unavailable)?;
+            let (node, numbers) = (node.clone(), vec![number]);
+            self.shared.tell(Event::Returned { node, numbers, maybe_seen: false });
+            return Ok(());
+        }
         self.shared.links().forward(node, envelope, Instant::now())
     }
 
@@ -223,9 +243,7 @@ impl Remote {
                 let number = message.asks.then_some(*next);
                 *next += u64::from(message.asks);
                 if self.shared.remembered().is_news_to(from, message.to, now) {
-                    let message_number = number.map_or(0, message_of);
-                    let item = Item::Changed { user: message.to, message: message_number };
-                    self.shared.links().say(from, &item, now);
+                    self.shared.links().say(from, &Item::Changed { user: message.to }, now);
                 }
                 take(Event::Envelope { origin: from.clone(), envelope: message.envelope(number) });
             }
@@ -245,10 +263,9 @@ impl Remote {
                 let event = self.shared.announced().noted(from, login);
                 event.into_iter().for_each(take);
             }
-            Item::Changed { user, message } => {
+            Item::Changed { user } => {
                 self.shared.remembered().forget(user);
-                let number = self.shared.links().ticket(from, message);
-                number.into_iter().for_each(|number| take(Event::Changed { number }));
+                take(Event::Changed { node: from.clone(), user: user.into() });
             }
         }
     }
@@ -350,13 +367,16 @@ impl Shared {
 
     /// Presence has answered where a user is.
     pub fn located(&self, user: UserName, places: Result<Vec<Place>, Unavailable>, is_here: bool) {
-        let worth = places.as_deref().ok().filter(|places| is_here || !places.is_empty());
+        // While some node writes its sessions again, an answer may be a part of the truth.
+        let is_whole = !self.nodes().in_doubt;
+        let worth = places.as_deref().ok().filter(|places| is_whole && (is_here || !places.is_empty()));
         self.remembered().answered(&user, worth, Instant::now());
         self.tell(Event::Located { user, places });
     }
 
     /// These nodes are dead.
     pub fn bury(&self, dead: &[NodeId]) {
+        self.remembered().bury(dead);
         let now = Instant::now();
         let mut gone = vec![];
         let mut links = self.links();
@@ -396,12 +416,29 @@ impl Shared {
         self.links().set_up(is_up);
         let mut stage = lock(&self.stage);
         if !is_up {
-            stage.queue = None;
             stage.bus_away.get_or_insert_with(Instant::now);
         } else if stage.bus_away.take().is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
-            // What was said of replaced sessions meanwhile is lost.
+            // What other nodes said of replaced sessions meanwhile may be lost.
+            drop(stage);
             self.ask(Ask::AssertAll);
         }
+    }
+
+    /// The bus has no queue any more.
+    pub fn lose_queue(&self) {
+        lock(&self.stage).queue = None;
+    }
+
+    /// The bus has said its last words.
+    fn set_bus_ended(&self) {
+        lock(&self.stage).bus_has_ended = true;
+        self.stage_changed.notify_all();
+    }
+
+    /// Waits until the bus has said its last words, or so long.
+    pub fn wait_for_bus_end(&self, time_max: Duration) {
+        let ended = |stage: &mut Stage| !stage.bus_has_ended;
+        drop(self.stage_changed.wait_timeout_while(lock(&self.stage), time_max, ended));
     }
 
     /// Gives up what waits for a broker that does not come back.

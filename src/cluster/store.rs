@@ -27,6 +27,8 @@ pub struct Store {
     connection: Option<redis::Connection>,
     /// What Redis calls the connection: its id and our address.
     called: Option<(String, String)>,
+    /// Which start of which Redis it is.
+    run: Option<String>,
     since: Instant,
     retry_at: Instant,
     pauses: Pauses,
@@ -38,7 +40,16 @@ impl Store {
     pub fn new(redis: Redis) -> Self {
         let now = Instant::now();
         let pauses = Pauses::new(PAUSE_TIME_MAX);
-        Store { redis, connection: None, called: None, since: now, retry_at: now, pauses, is_lost: false }
+        Store {
+            redis,
+            connection: None,
+            called: None,
+            run: None,
+            since: now,
+            retry_at: now,
+            pauses,
+            is_lost: false,
+        }
     }
 
     /// Tells whether it is connected.
@@ -51,11 +62,11 @@ impl Store {
         self.retry_at
     }
 
-    /// Connects.
+    /// Connects; `true` when this is another Redis than the one before, or that one was started again.
     ///
     /// # Errors
     /// When it does not work.
-    pub fn connect(&mut self) -> Result<(), String> {
+    pub fn connect(&mut self) -> Result<bool, String> {
         let info = self.redis.url().into_connection_info().map_err(text)?;
         // The name of the library would be two more replies to wait for.
         let who = info.redis_settings().clone().set_skip_set_lib_name();
@@ -72,16 +83,19 @@ impl Store {
             // Refused where it is gone already, or not allowed: then late writes do little harm.
             pipe.cmd("CLIENT").arg("KILL").arg("ID").arg(id).arg("ADDR").arg(addr);
         }
-        pipe.cmd("CLIENT").arg("INFO");
-        let called = call(&mut connection, &pipe)?.pop();
-        self.called = called.and_then(|info| {
-            let info = String::from_redis_value(info).ok()?;
-            let field = |key| info.split(' ').find_map(|field| field.strip_prefix(key)).map(str::to_owned);
-            Some((field("id=")?, field("addr=")?))
-        });
+        pipe.cmd("CLIENT").arg("INFO").cmd("INFO").arg("server");
+        let mut replies = call(&mut connection, &pipe)?.into_iter().rev();
+        // Either may be refused.
+        let mut text = || replies.next().and_then(|reply| String::from_redis_value(reply).ok());
+        let (server, client) = (text().unwrap_or_default(), text().unwrap_or_default());
+        let field = |key| client.split(' ').find_map(|field| field.strip_prefix(key)).map(str::to_owned);
+        self.called = field("id=").zip(field("addr="));
+        let run = server.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
+        let is_another = self.run.is_some() && run != self.run;
+        self.run = run;
         self.connection = Some(connection);
         self.since = Instant::now();
-        Ok(())
+        Ok(is_another)
     }
 
     /// Runs commands; an error among the answers is an answer.
@@ -157,11 +171,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let redis = Redis::parse(&format!("redis://{}", listener.local_addr().expect("it is bound")));
         let mut store = Store::new(redis.expect("a URL"));
-        // Answers the first question, as a Redis would that stops then.
+        // Answers the first questions, as a Redis would that stops then.
         let silent = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("somebody comes");
-            let _ = stream.read(&mut [0; 1024]).expect("CLIENT INFO");
-            stream.write_all(b"+id=7 addr=127.0.0.1:1\r\n").expect("it listens");
+            let _ = stream.read(&mut [0; 1024]).expect("CLIENT INFO, INFO");
+            stream.write_all(b"+id=7 addr=127.0.0.1:1\r\n+run_id:1\r\n").expect("it listens");
             let _ = stream.read_to_end(&mut vec![]);
         });
         store.connect().expect("there is an answer");

@@ -43,12 +43,12 @@ impl Watchdog {
         *self.watched.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
     }
 
-    /// Runs a blocking call that is overdue after `time_max`.
+    /// Runs a blocking call that is overdue after `time_max`; one within another counts alone.
     pub fn limit<T>(&self, time_max: Duration, call: impl FnOnce() -> T) -> T {
         let overdue = self.watched.start.elapsed() + time_max;
-        self.watched.overdue_ms.store(overdue.as_millis() as u64, SeqCst);
+        let outer = self.watched.overdue_ms.swap(overdue.as_millis() as u64, SeqCst);
         let result = call();
-        self.watched.overdue_ms.store(0, SeqCst);
+        self.watched.overdue_ms.store(outer, SeqCst);
         result
     }
 

@@ -125,8 +125,13 @@ impl Connection {
     pub(super) fn finishing(&mut self, turn: &mut Turn) -> Poll<()> {
         let Phase::Finishing(finish) = &self.phase else { return Poll::Ready(()) };
         let (end, by) = &**finish;
-        if turn.now < *by && self.outbox.await_for(Await::Replies) {
-            return Poll::Pending;
+        if self.outbox.await_for(Await::Replies) {
+            if turn.now < *by {
+                return Poll::Pending;
+            }
+            // All of them are overdue. A node that did not run for a while, frozen or suspended,
+            // may come here before the sweep that says so.
+            self.talk.shared.router.sweep(turn);
         }
         self.outbox.finish(|bytes| self.last_words(end, bytes));
         let lingers = *end != End::Eof;

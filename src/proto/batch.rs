@@ -28,6 +28,9 @@ const VERSION: u8 = 1;
 /// The most bytes of a batch's head.
 pub const HEAD_BYTES_MAX: usize = 2 + NodeId::BYTES_MAX + 4 * NUMBER_BYTES_MAX + 1;
 
+/// The highest number of a batch or a message: nobody gets there.
+const NUMBER_MAX: u64 = (1 << 48) - 1;
+
 /// The most bytes of a number.
 const NUMBER_BYTES_MAX: usize = 10;
 
@@ -94,8 +97,6 @@ pub enum Item<'a> {
     Changed {
         /// The user.
         user: UserRef<'a>,
-        /// The message that told of it, or 0.
-        message: u64,
     },
 }
 
@@ -140,8 +141,9 @@ impl Head {
             _ => return None,
         };
         let head = Head { from, number, oldest, have, has_gap, first: rest.number()? };
+        let fits = [number, oldest, have, head.first].iter().all(|number| *number <= NUMBER_MAX);
         // A gap of numbers would never be filled.
-        (oldest <= number || number == 0).then_some((head, rest))
+        (fits && (oldest <= number || number == 0)).then_some((head, rest))
     }
 }
 
@@ -171,10 +173,9 @@ impl Item<'_> {
                 out.push(NOTED);
                 put_number(*login, out);
             }
-            Item::Changed { user, message } => {
+            Item::Changed { user } => {
                 out.push(CHANGED);
                 put_text(user.as_str(), out);
-                put_number(*message, out);
             }
         }
     }
@@ -242,7 +243,7 @@ impl<'a> Items<'a> {
             REPLACED => Item::Replaced { user: self.user()?, session: self.session()? },
             ALSO => Item::Also { user: self.user()?, login: self.number()? },
             NOTED => Item::Noted { login: self.number()? },
-            CHANGED => Item::Changed { user: self.user()?, message: self.number()? },
+            CHANGED => Item::Changed { user: self.user()? },
             _ => return None,
         };
         Some(item)
@@ -347,7 +348,7 @@ mod tests {
 
     fn head() -> Head {
         let from = NodeId::new("pi", "V1StGXR8").expect("valid");
-        Head { from, number: 300, oldest: 7, have: u64::MAX, has_gap: true, first: 128 }
+        Head { from, number: 300, oldest: 7, have: NUMBER_MAX, has_gap: true, first: 128 }
     }
 
     fn user(name: &str) -> UserRef<'_> {
@@ -368,7 +369,7 @@ mod tests {
             Item::Replaced { user: user("bob"), session },
             Item::Also { user: user("bob"), login: 1 << 40 },
             Item::Noted { login: 7 },
-            Item::Changed { user: user("bob"), message: 0 },
+            Item::Changed { user: user("bob") },
         ]
     }
 
@@ -432,6 +433,9 @@ mod tests {
         check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
         check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1]);
         check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]);
+        let mut beyond = vec![];
+        Head { number: NUMBER_MAX + 1, ..head() }.print(&mut beyond);
+        assert_eq!(parse(&beyond), None);
         let mut other_version = print(&[]);
         other_version[0] = 2;
         assert_eq!(parse(&other_version), None);

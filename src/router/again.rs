@@ -16,6 +16,17 @@ use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, Use
 use crate::router::in_flight::{Question, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
+/// What presence answers: where else a user is.
+type Located = Result<Vec<Place>, Unavailable>;
+
+/// Who waits for the answer where a user is, in order.
+#[derive(Default)]
+pub(super) struct Asked {
+    tickets: Vec<Ticket>,
+    /// So many of them waited when the question was asked; the others came later.
+    count: usize,
+}
+
 /// With so many questions open, a `CAST` does not wait for presence.
 pub const QUESTIONS_BEFORE_CASTS_MAX: usize = 16_384;
 
@@ -40,8 +51,19 @@ impl Router {
     ) {
         match answer {
             Answer::Now(places) => self.place(ticket, places, turn),
-            Answer::Later => self.asked().entry(to).or_default().push(ticket),
+            Answer::Later => self.wait_for_presence(to, vec![ticket]),
         }
+    }
+
+    /// Notes who waits for the answer where a user is: the question was asked just now, or
+    /// before, when somebody waits for it already.
+    pub(super) fn wait_for_presence(&self, user: UserName, tickets: Vec<Ticket>) {
+        let mut asked = self.asked();
+        let asked = asked.entry(user).or_default();
+        if asked.tickets.is_empty() {
+            asked.count = tickets.len();
+        }
+        asked.tickets.extend(tickets);
     }
 
     /// Hands a message to every session and node that its recipient has now.
@@ -172,7 +194,7 @@ impl Router {
 
     /// A node is dead: what was in flight to it is routed again.
     pub(super) fn gone(&self, node: &NodeId, turn: &mut Turn) {
-        let tickets = self.in_flight().with_node(node);
+        let tickets = self.in_flight().with_node(node, None);
         for ticket in tickets {
             if self.take_node(ticket, node, true) {
                 self.lost(ticket, 1, None, turn);
@@ -190,30 +212,45 @@ impl Router {
             let mut in_flight = self.in_flight();
             let Some(Question::Sent(sent)) = in_flight.question(ticket) else { continue };
             sent.parties -= 1;
-            let to = sent.remote.as_ref().filter(|_| sent.parties == 0);
-            let to = to.map(|remote| remote.envelope.to.clone());
+            let is_nowhere = sent.parties == 0;
+            let Some(to) = sent.remote.as_ref().map(|remote| remote.envelope.to.clone()) else { continue };
             drop(in_flight);
-            if let Some(to) = to {
+            if is_nowhere {
                 self.route_again(ticket, to, turn);
+            } else {
+                // Others have it, and may deliver it; but the sessions of this node want it too.
+                self.spread(vec![ticket], to, turn);
             }
         }
     }
 
-    /// The recipient of a message is on further nodes: they get it too.
-    pub(super) fn look_again(&self, ticket: Ticket, turn: &mut Turn) {
+    /// A user is on further nodes, as `node` tells: they get what is on its way to it, too. It
+    /// was sent before this node knew; the user may have been there already.
+    pub(super) fn look_again(&self, node: &NodeId, user: UserName, turn: &mut Turn) {
+        let tickets = self.in_flight().with_node(node, Some(&user));
+        if !tickets.is_empty() {
+            self.spread(tickets, user, turn);
+        }
+    }
+
+    /// Messages that some node of a user has go to all others of it, too.
+    fn spread(&self, mut tickets: Vec<Ticket>, user: UserName, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
-        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(ticket) else {
-            return;
-        };
-        let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
-        let to = envelope.to.clone();
-        let question = Question::Further { envelope, nodes };
-        let further = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+        for ticket in &mut tickets {
+            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
+                let question =
+                    Question::Further { envelope: remote.envelope.clone(), nodes: remote.nodes.clone() };
+                *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
+            }
+        }
         drop(in_flight);
-        let is_here = self.table.sessions_of(to.borrowed()) > 0;
-        match self.ask_for(to.borrowed(), is_here) {
-            Answer::Now(places) => self.send_further(further, places),
-            Answer::Later => self.asked().entry(to).or_default().push(further),
+        self.cluster.forget(user.borrowed());
+        let is_here = self.table.sessions_of(user.borrowed()) > 0;
+        match self.ask_for(user.borrowed(), is_here) {
+            Answer::Now(places) => {
+                tickets.into_iter().for_each(|further| self.send_further(further, places.clone()));
+            }
+            Answer::Later => self.wait_for_presence(user, tickets),
         }
     }
 
@@ -233,7 +270,7 @@ impl Router {
         let to = envelope.to.clone();
         let ticket = in_flight.insert(Question::Cast { envelope, is_taken }, Some(turn.now + RECEIPT_MS_MAX));
         drop(in_flight);
-        self.asked().entry(to).or_default().push(ticket);
+        self.wait_for_presence(to, vec![ticket]);
         true
     }
 
@@ -249,59 +286,85 @@ impl Router {
     }
 
     /// Presence has answered where a user is: what waited for it goes on, in order.
-    pub(super) fn located(&self, user: &UserName, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
-        let Some(tickets) = self.asked().remove(user) else { return };
+    ///
+    /// The answer may be older than what came after the question. What it says of places is
+    /// good enough for messages, because a node that does not have the user says so. But that
+    /// the user is nowhere, and how many sessions there are, is asked again for those.
+    pub(super) fn located(&self, user: &UserName, places: Located, turn: &mut Turn) {
+        let Some(Asked { mut tickets, count }) = self.asked().remove(user) else { return };
+        let mut later = tickets.split_off(count);
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         // A message that waited behind a question of somebody else goes where it would have gone without.
         let recalled = places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here)).flatten();
         let recalled = recalled.map(Ok);
         let to = recalled.as_ref().unwrap_or(&places);
-        for ticket in tickets {
-            let mut in_flight = self.in_flight();
-            match in_flight.question(ticket) {
-                Some(Question::Sent(_)) => {
-                    drop(in_flight);
-                    self.place(ticket, to.clone(), turn);
-                }
-                Some(Question::Further { .. }) => {
-                    drop(in_flight);
-                    self.send_further(ticket, to.clone());
-                }
-                Some(Question::Cast { .. }) => {
-                    let question = in_flight.remove(ticket);
-                    drop(in_flight);
-                    let Some(Question::Cast { envelope, is_taken }) = question else { continue };
-                    if !self.cast_to(to.as_deref().unwrap_or_default(), &envelope) && !is_taken {
-                        self.metrics.casts_lost.add();
-                    }
-                }
-                Some(Question::Who { .. }) => {
-                    let question = in_flight.remove(ticket);
-                    drop(in_flight);
-                    let Some(Question::Who { asker, reply }) = question else { continue };
-                    match &places {
-                        Ok(places) => self.answer_who(&asker, &reply, user, places, turn),
-                        Err(Unavailable) => self.fail(&asker, &reply, ErrorCode::Unavailable, turn),
-                    }
-                }
-                _ => {}
+        tickets.into_iter().for_each(|ticket| self.answered(ticket, user, &places, to, turn));
+        let is_found = places.as_ref().is_ok_and(|places| is_here || !places.is_empty());
+        later.retain(|ticket| {
+            let is_who = matches!(self.in_flight().question(*ticket), Some(Question::Who { .. }));
+            let asks_again = places.is_ok() && (is_who || !is_found);
+            if !asks_again {
+                self.answered(*ticket, user, &places, to, turn);
             }
+            asks_again
+        });
+        if later.is_empty() {
+            return;
+        }
+        match self.unless_asked(user.borrowed(), || self.cluster.locate_now(user.borrowed(), is_here)) {
+            Answer::Now(places) => {
+                later.into_iter().for_each(|ticket| self.answered(ticket, user, &places, &places, turn));
+            }
+            Answer::Later => self.wait_for_presence(user.clone(), later),
+        }
+    }
+
+    /// Does what waited for the answer where a user is. Messages go `to` these places.
+    fn answered(&self, ticket: Ticket, user: &UserName, places: &Located, to: &Located, turn: &mut Turn) {
+        let mut in_flight = self.in_flight();
+        match in_flight.question(ticket) {
+            Some(Question::Sent(_)) => {
+                drop(in_flight);
+                self.place(ticket, to.clone(), turn);
+            }
+            Some(Question::Further { .. }) => {
+                drop(in_flight);
+                self.send_further(ticket, to.clone());
+            }
+            Some(Question::Cast { .. }) => {
+                let question = in_flight.remove(ticket);
+                drop(in_flight);
+                let Some(Question::Cast { envelope, is_taken }) = question else { return };
+                if !self.cast_to(to.as_deref().unwrap_or_default(), &envelope) && !is_taken {
+                    self.metrics.casts_lost.add();
+                }
+            }
+            Some(Question::Who { .. }) => {
+                let question = in_flight.remove(ticket);
+                drop(in_flight);
+                let Some(Question::Who { asker, reply }) = question else { return };
+                match places {
+                    Ok(places) => self.answer_who(&asker, &reply, user, places, turn),
+                    Err(Unavailable) => self.fail(&asker, &reply, ErrorCode::Unavailable, turn),
+                }
+            }
+            _ => {}
         }
     }
 
     /// The answers that these questions waited for are lost: what waits behind
     /// them asks again, or it would wait for the same answer for ever.
     pub(super) fn ask_again(&self, expired: &HashSet<Ticket>, turn: &mut Turn) {
-        let is_lost = |tickets: &[Ticket]| tickets.iter().any(|ticket| expired.contains(ticket));
-        let lost: Vec<_> = self.asked().extract_if(|_, tickets| is_lost(tickets)).collect();
-        for (user, mut tickets) in lost {
+        let is_lost = |asked: &Asked| asked.tickets.iter().any(|ticket| expired.contains(ticket));
+        let lost: Vec<_> = self.asked().extract_if(|_, asked| is_lost(asked)).collect();
+        for (user, Asked { mut tickets, .. }) in lost {
             tickets.retain(|ticket| !expired.contains(ticket));
             if tickets.is_empty() {
                 continue;
             }
             let is_here = self.table.sessions_of(user.borrowed()) > 0;
             let answer = self.cluster.locate(user.borrowed(), is_here);
-            self.asked().insert(user.clone(), tickets);
+            self.wait_for_presence(user.clone(), tickets);
             if let Answer::Now(places) = answer {
                 self.located(&user, places, turn);
             }

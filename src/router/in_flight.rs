@@ -218,14 +218,15 @@ impl InFlight {
         Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
     }
 
-    /// The messages that are with `node`, oldest first.
-    pub fn with_node(&self, node: &NodeId) -> Vec<Ticket> {
+    /// The messages that are with `node`, of one recipient if `to` names it, oldest first.
+    pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
         let mut found = vec![];
         let mut next = self.oldest;
         while let Some(index) = next {
             let slot = &self.slots[index as usize];
             if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = &slot.question
                 && remote.nodes.contains(node)
+                && to.is_none_or(|to| remote.envelope.to == *to)
             {
                 found.push(Ticket(u64::from(slot.generation) << 32 | u64::from(index)));
             }

@@ -16,6 +16,11 @@ use crate::cluster::{Event, Place, Unavailable};
 use crate::proto::batch::Item;
 use crate::proto::{NodeId, SessionId, UserName};
 
+/// Writes a session, and begins the time to live of its user's key anew: in one command, so that
+/// no node can die between the two.
+const WRITE: &str =
+    "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
+
 /// How long a user may go unasked before the key ends; every sweep begins it anew.
 const KEY_TIME_MS: u64 = 24 * 3_600_000;
 
@@ -65,7 +70,7 @@ impl Presence {
         for user in &round.users {
             pipe.hgetall(key(user));
         }
-        if !round.users.is_empty() {
+        if round.asks.iter().any(|ask| matches!(ask, Ask::Locate { is_here: false, .. })) {
             // Last: if Redis lost its data before any of them, it lost this too.
             pipe.add_command(lease::is_member(&self.shared.node()));
         }
@@ -176,22 +181,30 @@ impl Presence {
     /// A login is answered: at once, or when the nodes where the user is too know of it.
     fn announce(&mut self, user: &UserName, number: u64, before: Vec<Place>, after: &[Place]) {
         let nodes: Vec<NodeId> = before.iter().chain(after).map(|place| place.node.clone()).collect();
-        if nodes.is_empty() || self.is_single || !self.shared.links().is_up() {
-            return self.shared.tell(Event::Registered { number, others: Ok(before) });
+        let now = Instant::now();
+        if !nodes.is_empty() {
+            // An origin may remember the user here from an earlier session, and not know of the others.
+            self.shared.remembered().heard_news(user.borrowed(), now);
         }
-        self.shared.announced().add(number, before, nodes.clone(), Instant::now());
-        for node in nodes {
-            self.shared.say(&node, &Item::Also { user: user.borrowed(), login: number });
+        let is_known_at_once = nodes.is_empty() || self.is_single || !self.shared.links().is_up();
+        if is_known_at_once {
+            self.shared.tell(Event::Registered { number, others: Ok(before) });
+        } else {
+            self.shared.announced().add(number, before, nodes.clone(), now);
+        }
+        for node in nodes.iter().filter(|_| !self.is_single) {
+            self.shared.say(node, &Item::Also { user: user.borrowed(), login: number });
         }
     }
 
     /// Asserts the sessions whose turn it is.
     pub(super) fn assert(&mut self) -> Result<(), String> {
+        let is_urgent = self.sessions.is_asserting_all();
         let taken = self.sessions.take(Instant::now());
         let mut pipe = redis::pipe();
         for session in &taken {
             let key = self.write(&mut pipe, *session);
-            pipe.hgetall(&key).pexpire(&key, KEY_TIME_MS as i64);
+            pipe.hgetall(&key);
         }
         if taken.is_empty() {
             return Ok(());
@@ -199,8 +212,7 @@ impl Presence {
         let mut replies = self.store.run(&pipe)?.into_iter();
         let mut asserted = vec![];
         for session in taken {
-            // Whether it was written, the hash, and whether its time was set.
-            let (wrote, entries, _) = (is_fine(replies.next()), replies.next(), replies.next());
+            let (wrote, entries) = (is_fine(replies.next()), replies.next());
             let entries = entries.and_then(read).filter(|_| wrote);
             asserted.extend(entries.map(|entries| (session, entries)));
         }
@@ -209,6 +221,12 @@ impl Presence {
             let Some(own) = self.sessions.find(session).cloned() else { continue };
             let entries = self.living(&own.user, entries);
             if !self.is_single {
+                // Its tag may be new, so other nodes may know the user's places without this one.
+                let me = self.shared.node();
+                let others = places(entries.iter().filter(|entry| entry.node != me));
+                for place in others.iter().filter(|_| is_urgent) {
+                    self.shared.say(&place.node, &Item::Also { user: own.user.borrowed(), login: 0 });
+                }
                 continue;
             }
             for place in self.settle(&own.user, session, &entries).0 {
@@ -226,7 +244,8 @@ impl Presence {
     fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
         let own = self.sessions.find(session).expect("it is added before it is written");
         let key = key(&own.user);
-        pipe.hset(&key, tag(&self.shared.node(), session), own.since_us);
+        let tag = tag(&self.shared.node(), session);
+        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(own.since_us).arg(KEY_TIME_MS);
         key
     }
 

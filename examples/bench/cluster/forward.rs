@@ -1,0 +1,180 @@
+//! Messages from node to node: pinpost beside a plain program that publishes
+//! each message by itself.
+//!
+//! CPU time of every process that has to do with it: both nodes, the broker and
+//! Redis. pinpost's nodes also talk to their clients, which the plain program
+//! does not have; nothing is taken off for that. The rounds alternate, each load
+//! on fresh processes, on one broker and one Redis; medians are compared.
+
+use std::io;
+use std::time::Instant;
+
+use crate::client::Transport;
+use crate::cluster::plain::Plain;
+use crate::cluster::{Nodes, Rig};
+use crate::crowd::Crowd;
+use crate::dialect::{Dialect, Verb};
+use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::measure::{self, Spread};
+use crate::report::{grouped, table, verdict};
+
+/// Measures both in turn and prints a table for each load.
+pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
+    let rounds = if rig.quick { 3 } else { 5 };
+    let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
+    let loads: Vec<Load> = LOADS.into_iter().filter(wanted).collect();
+    let mut series = vec![[vec![], vec![]]; loads.len()];
+    for round in 0..rounds {
+        for (load, samples) in loads.iter().zip(&mut series) {
+            eprintln!("round {} of {rounds}: {}, {} under way", round + 1, load.verb(), load.window);
+            samples[0].push(pinpost(rig, load)?);
+            samples[1].push(plain(rig, load)?);
+        }
+    }
+    for (load, samples) in loads.iter().zip(&series) {
+        print(load, samples);
+    }
+    Ok(())
+}
+
+/// One load.
+struct Load {
+    verb: Verb,
+    /// Messages that each sender has under way.
+    window: u32,
+    /// Messages of each sender in one round; a tenth more, before, warm up.
+    each: u32,
+    /// The same for the plain program.
+    each_plain: u32,
+}
+
+impl Load {
+    fn verb(&self) -> &'static str {
+        match self.verb {
+            Verb::Send => "SEND",
+            Verb::Cast => "CAST",
+        }
+    }
+}
+
+/// What one round of one load found.
+#[derive(Clone, Copy)]
+struct Sample {
+    messages_per_second: f64,
+    /// CPU time a message: the sender's process, the recipient's, the broker, Redis; all.
+    cpu_us: [f64; 5],
+    /// Messages that the broker took from both processes for each user message.
+    published: f64,
+}
+
+fn pinpost(rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
+    let nodes = Nodes::start(rig)?;
+    let addresses = nodes.addresses()?;
+    let dialect = Dialect::Cluster;
+    let mut crowd = Crowd::log_in(&addresses, Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
+    let each = load.each(rig.quick, load.each);
+    let mut pairs = Pairs::one_way(dialect, load.verb, USERS);
+    pairs.exchange(&mut crowd, load.window, each / 10, USERS)?;
+    let processes = [nodes.a.pid(), nodes.b.pid(), rig.services.broker_pid, rig.services.redis_pid];
+    let sample = measure(rig, processes, f64::from(each) * PAIRS as f64, || {
+        pairs.exchange(&mut crowd, load.window, each, USERS)
+    })?;
+    crowd.expect_silence(dialect)?;
+    Ok(sample)
+}
+
+fn plain(rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
+    let answer_every = match load.verb {
+        Verb::Send => 1,
+        Verb::Cast => CASTS_TO_AN_ANSWER,
+    };
+    let mut plain = Plain::start(&rig.services.amqp, answer_every, u64::from(load.window) * PAIRS as u64)?;
+    let messages = u64::from(load.each(rig.quick, load.each_plain)) * PAIRS as u64;
+    plain.exchange(messages / 10)?;
+    let processes =
+        [plain.sender_pid(), plain.recipient_pid(), rig.services.broker_pid, rig.services.redis_pid];
+    measure(rig, processes, messages as f64, || plain.exchange(messages))
+}
+
+impl Load {
+    /// Messages of each sender, fewer when it should be quick.
+    fn each(&self, quick: bool, each: u32) -> u32 {
+        if quick { each / 4 } else { each }
+    }
+}
+
+/// Lets `exchange` move so many messages, and tells what that took.
+fn measure(
+    rig: &Rig<'_>,
+    processes: [u32; 4],
+    messages: f64,
+    exchange: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Sample> {
+    let cpu = || -> io::Result<[f64; 4]> {
+        let mut seconds = [0.0; 4];
+        for (seconds, pid) in seconds.iter_mut().zip(processes) {
+            *seconds = measure::cpu(pid)?.as_secs_f64();
+        }
+        Ok(seconds)
+    };
+    let published = rig.services.published()?;
+    let (before, clock) = (cpu()?, Instant::now());
+    exchange()?;
+    let elapsed = clock.elapsed();
+    let after = cpu()?;
+    let mut cpu_us = [0.0; 5];
+    for which in 0..4 {
+        cpu_us[which] = (after[which] - before[which]) * 1e6 / messages;
+        cpu_us[4] += cpu_us[which];
+    }
+    let published = (rig.services.published()? - published) as f64 / messages;
+    Ok(Sample { messages_per_second: messages / elapsed.as_secs_f64(), cpu_us, published })
+}
+
+fn print(load: &Load, samples: &[Vec<Sample>; 2]) {
+    println!();
+    println!(
+        "{} from node to node: {PAIRS} senders on one, {PAIRS} recipients on the other, {} under way each, \
+         {PAYLOAD_BYTES} bytes, {} rounds in turn",
+        load.verb(),
+        load.window,
+        samples[0].len()
+    );
+    println!("  CPU in us a message: both nodes, broker, Redis, all; AMQP messages for 1,000 of users");
+    let names = ["pinpost", "plain"];
+    let (mut all, mut broker) = ([0.0; 2], [0.0; 2]);
+    let rows: Vec<Vec<String>> = (0..2)
+        .map(|which| {
+            let of = |figure: &dyn Fn(&Sample) -> f64| Spread::of(samples[which].iter().map(figure));
+            let mut row = vec![names[which].to_owned(), grouped(of(&|s| s.messages_per_second).median)];
+            row.extend((0..4).map(|at| format!("{:.2}", of(&|s| s.cpu_us[at]).median)));
+            broker[which] = of(&|s| s.cpu_us[2]).median;
+            let sum = of(&|s| s.cpu_us[4]);
+            all[which] = sum.median;
+            row.push(format!("{:.2}", sum.median));
+            row.push(format!("{:.2} .. {:.2}", sum.min, sum.max));
+            row.push(format!("{:.1}", of(&|s| s.published).median * 1e3));
+            row
+        })
+        .collect();
+    let head = ["", "messages/s", "sender's", "recipient's", "broker", "Redis", "all", "min .. max", "AMQP"];
+    table(&head, &rows);
+    let ratio = all[0] / all[1];
+    let aim = match load.window {
+        16 => format!(" ({})", verdict(ratio, RATIO_AIM, "0.10")),
+        _ => String::new(),
+    };
+    println!("  CPU pinpost / plain: {ratio:.3}{aim}, of the broker alone {:.3}", broker[0] / broker[1]);
+}
+
+const PAIRS: usize = 200;
+const USERS: usize = 2 * PAIRS;
+const LOGINS_AT_ONCE: usize = 128;
+const CASTS_TO_AN_ANSWER: u64 = 50;
+const RATIO_AIM: f64 = 0.1;
+const LOADS: [Load; 4] = [
+    Load { verb: Verb::Send, window: 1, each: 1_000, each_plain: 200 },
+    Load { verb: Verb::Send, window: 16, each: 4_000, each_plain: 200 },
+    Load { verb: Verb::Cast, window: 1, each: 1_000, each_plain: 200 },
+    Load { verb: Verb::Cast, window: 16, each: 4_000, each_plain: 200 },
+];

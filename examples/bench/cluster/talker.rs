@@ -1,0 +1,59 @@
+//! One user on a connection that waits: for the parts that measure single
+//! messages and requests, not crowds.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A logged-in user; see the head of this file.
+pub struct Talker {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+    line: String,
+}
+
+impl Talker {
+    /// Connects and logs in.
+    pub fn log_in(node: SocketAddr, name: &str) -> io::Result<Talker> {
+        let stream = TcpStream::connect(node)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        let reader = BufReader::new(stream.try_clone()?);
+        let mut talker = Talker { stream, reader, line: String::new() };
+        talker.hear("HELLO pinpost 1 ")?;
+        talker.say(&format!("LOGIN {name}"))?;
+        talker.hear(&format!("OK {name} "))?;
+        Ok(talker)
+    }
+
+    /// Sends a line, given without its LF.
+    pub fn say(&mut self, line: &str) -> io::Result<()> {
+        self.stream.write_all(format!("{line}\n").as_bytes())
+    }
+
+    /// Waits for a line, whatever it is.
+    pub fn hear_any(&mut self) -> io::Result<&str> {
+        self.line.clear();
+        if self.reader.read_line(&mut self.line)? == 0 {
+            return Err(io::Error::other("the server closed a connection"));
+        }
+        Ok(self.line.trim_end())
+    }
+
+    /// Waits for the next line, which has to begin like this.
+    pub fn hear(&mut self, head: &str) -> io::Result<&str> {
+        let line = self.hear_any()?;
+        if line.starts_with(head) {
+            // Asked for again because the borrow above would outlive the other branch.
+            return Ok(self.line.trim_end());
+        }
+        Err(io::Error::other(format!("received {line:?} where {head:?} was due")))
+    }
+
+    /// One end to write and one to read, for two threads.
+    pub fn split(self) -> (TcpStream, BufReader<TcpStream>) {
+        (self.stream, self.reader)
+    }
+}
+
+const SILENCE_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,221 @@
+//! Which faults come when, and for how long: a schedule that follows from the seed alone.
+//!
+//! Faults overlap as they like, except where one would undo the other: a broker that was
+//! killed can't be frozen. Every now and then comes a calm, long enough for whatever goes
+//! wrong then to be nobody's fault but ours.
+
+use std::fmt;
+
+use crate::history::Ms;
+use crate::rig::random::Random;
+
+/// Nodes of the cluster.
+pub const NODES: usize = 3;
+
+/// What goes wrong. Numbers are places of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Killed, and started again under its name.
+    NodeKilled(usize),
+    /// Stopped, and continued.
+    NodeFrozen(usize),
+    /// One node's links to the services are closed and refused.
+    Cut(usize, Links),
+    /// One node's links carry nothing, and stay open.
+    Hung(usize, Links),
+    /// Killed, and started again.
+    BrokerKilled,
+    BrokerFrozen,
+    /// Believes that it is out of memory.
+    BrokerAlarm,
+    /// By an operator.
+    QueuesDeleted,
+    /// By an operator.
+    ConnectionsClosed,
+    /// Killed, and started again empty.
+    RedisKilled,
+    RedisFrozen,
+    /// `FLUSHALL`.
+    RedisFlushed,
+}
+
+/// Links of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    Redis,
+    Broker,
+    Both,
+}
+
+/// A fault that will be.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    pub fault: Fault,
+    pub at: Ms,
+    /// How long it lasts; healing takes its own time.
+    pub time: Ms,
+}
+
+/// Parts of the cluster, a bit each.
+type Parts = u32;
+
+/// How many there are.
+pub const PARTS: usize = 2 + 3 * NODES;
+
+const BROKER: Parts = 1;
+const REDIS: Parts = 2;
+/// The first of the nodes, and of their links to Redis and to the broker.
+const NODE: u32 = 2;
+const LINK: u32 = NODE + NODES as u32;
+
+/// How long a killed broker takes to be back.
+const BROKER_START_TIME: Ms = 12_000;
+
+/// Long enough to see how long a fault is felt.
+const QUIET_TIME: Ms = 6_000;
+
+/// Longer than any fault may be felt.
+const CALM_TIME: Ms = 18_000;
+
+impl Fault {
+    /// What the report calls it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Fault::NodeKilled(_) => "node killed",
+            Fault::NodeFrozen(_) => "node frozen",
+            Fault::Cut(_, Links::Redis) => "cut off from Redis",
+            Fault::Cut(_, Links::Broker) => "cut off from the broker",
+            Fault::Cut(_, Links::Both) => "cut off from both",
+            Fault::Hung(_, Links::Redis) => "Redis hangs for one",
+            Fault::Hung(_, Links::Broker) => "the broker hangs for one",
+            Fault::Hung(_, Links::Both) => "both hang for one",
+            Fault::BrokerKilled => "broker killed",
+            Fault::BrokerFrozen => "broker frozen",
+            Fault::BrokerAlarm => "memory alarm",
+            Fault::QueuesDeleted => "queues deleted",
+            Fault::ConnectionsClosed => "connections closed",
+            Fault::RedisKilled => "Redis killed",
+            Fault::RedisFrozen => "Redis frozen",
+            Fault::RedisFlushed => "Redis flushed",
+        }
+    }
+
+    /// The node that alone has it.
+    pub fn node(self) -> Option<usize> {
+        match self {
+            Fault::NodeKilled(node) | Fault::NodeFrozen(node) => Some(node),
+            Fault::Cut(node, _) | Fault::Hung(node, _) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// Presence is lost by it.
+    pub fn loses_presence(self) -> bool {
+        matches!(self, Fault::RedisKilled | Fault::RedisFlushed)
+    }
+
+    /// Keeps its node from renewing its lease.
+    pub fn stops_lease(self) -> bool {
+        let links = match self {
+            Fault::Cut(_, links) | Fault::Hung(_, links) => links,
+            _ => return matches!(self, Fault::NodeFrozen(_)),
+        };
+        links != Links::Broker
+    }
+
+    /// What it needs for itself.
+    pub fn parts(self) -> Parts {
+        match self {
+            Fault::NodeKilled(node) | Fault::NodeFrozen(node) => 1 << (NODE + node as u32),
+            Fault::Cut(node, links) | Fault::Hung(node, links) => {
+                let links = match links {
+                    Links::Redis => 1,
+                    Links::Broker => 2,
+                    Links::Both => 3,
+                };
+                links << (LINK + 2 * node as u32)
+            }
+            Fault::RedisKilled | Fault::RedisFrozen | Fault::RedisFlushed => REDIS,
+            _ => BROKER,
+        }
+    }
+
+    /// From when on the next may come, counted from its end.
+    fn rest(self) -> Ms {
+        if self == Fault::BrokerKilled { BROKER_START_TIME } else { 2_000 }
+    }
+}
+
+impl Planned {
+    /// When its parts may have another.
+    fn is_over(&self) -> Ms {
+        self.at + self.time + self.fault.rest()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())?;
+        self.node().map_or(Ok(()), |node| write!(f, " ({node})"))
+    }
+}
+
+/// The most telling faults in about 20 seconds.
+pub fn short(random: &mut Random) -> Vec<Planned> {
+    let mut node = || random.below(NODES);
+    let (killed, cut, frozen) = (node(), node(), node());
+    let set = [
+        (1_500, Fault::NodeKilled(killed), 1_500),
+        (4_500, Fault::RedisFlushed, 0),
+        (6_000, Fault::Hung(cut, Links::Both), 3_000),
+        (8_500, Fault::BrokerKilled, 500),
+        (11_000, Fault::RedisKilled, 700),
+        (13_500, Fault::NodeFrozen(frozen), 7_000),
+        (16_000, Fault::QueuesDeleted, 0),
+        (18_000, Fault::ConnectionsClosed, 0),
+    ];
+    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(800) as Ms, time }).into()
+}
+
+/// Faults of all kinds, as long as it says: some alone, some several at a time.
+pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
+    let mut plan: Vec<Planned> = vec![];
+    let mut at = 3_000;
+    while at + 4_000 < length {
+        let (fault, time) = any(random);
+        let is_free = |other: &Planned| other.fault.parts() & fault.parts() == 0 || other.is_over() < at;
+        if !plan.iter().all(is_free) {
+            at += 200;
+            continue;
+        }
+        plan.push(Planned { fault, at, time });
+        let over = plan.iter().map(Planned::is_over).max().unwrap_or(at);
+        at = match random.below(12) {
+            0 => over + CALM_TIME,
+            1..5 => over + QUIET_TIME,
+            _ => at + 300 + random.below(4_000) as Ms,
+        };
+    }
+    plan
+}
+
+fn any(random: &mut Random) -> (Fault, Ms) {
+    let node = random.below(NODES);
+    let links = [Links::Redis, Links::Broker, Links::Both][random.below(3)];
+    let mut time = |from: usize, to: usize| (from + random.below(to - from)) as Ms;
+    let lease = [time(7_000, 10_000), time(500, 5_000)][usize::from(time(0, 4) == 0)];
+    match time(0, 32) {
+        0..4 => (Fault::NodeKilled(node), time(300, 6_000)),
+        4..8 => (Fault::NodeFrozen(node), lease),
+        8..11 => (Fault::Cut(node, links), time(300, 10_000)),
+        11..15 => (Fault::Hung(node, links), time(300, 10_000)),
+        15..17 => (Fault::BrokerKilled, time(0, 2_000)),
+        17..19 => (Fault::BrokerFrozen, time(2_000, 12_000)),
+        19..21 => (Fault::BrokerAlarm, time(1_000, 8_000)),
+        21..23 => (Fault::QueuesDeleted, 0),
+        23..25 => (Fault::ConnectionsClosed, 0),
+        25..27 => (Fault::RedisKilled, time(0, 4_000)),
+        27..30 => (Fault::RedisFrozen, time(500, 9_000)),
+        _ => (Fault::RedisFlushed, 0),
+    }
+}
