@@ -137,7 +137,7 @@ fn a_node_that_can_join_nowhere_does_not_repeat_itself() {
     town.ways.as_mut().expect("it has some")[1].cut();
     town.redis.command(&["REPLICAOF", "127.0.0.1", "1"]);
     let mut node = Logged::start_in(&town, town.urls(0));
-    node.says("Redis at 127.0.0.1:", 3);
+    node.says("Redis at 127.0.0.1:", 2);
     town.redis.command(&["REPLICAOF", "NO", "ONE"]);
     town.heal();
     node.has_said(&[
