@@ -173,7 +173,10 @@ impl Town {
     pub fn is_at(&self, user: &str, nodes: &[&str]) {
         until_in(RECOVERY_TIME_MAX, &format!("{user} is on {nodes:?}"), || {
             let fields = self.redis.command(&["HKEYS", &format!("p:{user}")]).list();
-            let mut on: Vec<_> = fields.iter().filter_map(|tag| Some(tag.rsplit_once('.')?.0)).collect();
+            let mut on: Vec<_> = fields
+                .iter()
+                .filter_map(|tag| Some(tag.split_at_checked(tag.len().checked_sub(8)?)?.0))
+                .collect();
             on.sort();
             on == nodes
         });
