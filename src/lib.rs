@@ -50,6 +50,7 @@
 //! router             the routing decision, the in-flight table, receipts
 //! table | cluster    who is here | who is elsewhere
 //! chat  | send       what two of the commands do; they know client and proto only
+//! mailbox            what waits for users who are not here: memory, Redis
 //! session  outbox  config  metrics  client  terminal
 //! proto              lines, names, requests, replies, envelopes: pure
 //! ```
@@ -60,15 +61,16 @@
 //! 2. [`session`]: a state machine that decides what a request may do: a request in, an action out.
 //! 3. [`outbox`]: the bounded bytes that wait for one connection, and the replies it is owed, in order.
 //! 4. [`table`]: which users have sessions on this node.
-//! 5. [`cluster`]: the one seam to other nodes: those of one process, joined by a [`Mesh`](cluster::Mesh),
+//! 5. [`mailbox`]: messages for users without a session, in memory or in Redis.
+//! 6. [`cluster`]: the one seam to other nodes: those of one process, joined by a [`Mesh`](cluster::Mesh),
 //!    or those that share Redis and RabbitMQ.
-//! 6. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
-//! 7. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
-//! 8. [`server`]: opens the listeners, runs all tasks of a node, and drains it.
-//! 9. [`config`]: the settings, in one table that flags, file, environment and help follow from.
-//! 10. [`metrics`]: counters of what happened and gauges of what is held.
-//! 11. [`client`]: a user's connection for programs, kept up by a task of its own.
-//! 12. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
+//! 7. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
+//! 8. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
+//! 9. [`server`]: opens the listeners, runs all tasks of a node, and drains it.
+//! 10. [`config`]: the settings, in one table that flags, file, environment and help follow from.
+//! 11. [`metrics`]: counters of what happened and gauges of what is held.
+//! 12. [`client`]: a user's connection for programs, kept up by a task of its own.
+//! 13. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
 //!
 //! # The way of one message
 //!
@@ -140,6 +142,7 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod conn;
+pub mod mailbox;
 pub mod metrics;
 pub mod outbox;
 mod pause;

@@ -84,6 +84,7 @@ const ROWS: &[Row] = &[
         ],
     ),
     row("config", 2, &[], &["config.rs", "config/sources.rs", "config/services.rs"]),
+    row("mailbox", 2, &[], &["mailbox.rs", "mailbox/memory.rs", "mailbox/redis.rs"]),
     row("metrics", 2, &[], &["metrics.rs"]),
     row(
         "client",
