@@ -32,6 +32,10 @@ pub struct Config {
     pub amqp: Option<Amqp>,
     /// Sessions a user may hold; with 1 a new login replaces the old.
     pub sessions_max: usize,
+    /// Messages kept for a user who has no session; 0 for no mailboxes.
+    pub mailbox_messages_max: usize,
+    /// How long such a message is kept.
+    pub mailbox_time_max: Duration,
     /// How long a connection may take to log in.
     pub login_time_max: Duration,
     /// The longest request line, LF included.
@@ -106,6 +110,20 @@ pub const SETTINGS: &[Setting] = &[
         allowed: "a number from 1 to 1000",
     },
     Setting {
+        name: "mailbox",
+        form: "N",
+        default: "0",
+        about: "messages kept for an absent user; 0: the sender gets ERR offline",
+        allowed: "a number from 0 to 1000000",
+    },
+    Setting {
+        name: "mailbox-ttl",
+        form: "TIME",
+        default: "7d",
+        about: "how long they are kept",
+        allowed: "a time from 1s to 365d, such as 7d, 12h or 30m",
+    },
+    Setting {
         name: "login-timeout",
         form: "TIME",
         default: "60s",
@@ -153,6 +171,8 @@ pub const SETTINGS: &[Setting] = &[
 /// library opens.
 pub const FILES_RESERVED: usize = 64;
 
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// One sentence that names the setting, its value and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
@@ -174,6 +194,8 @@ impl Default for Config {
             redis: None,
             amqp: None,
             sessions_max: 8,
+            mailbox_messages_max: 0,
+            mailbox_time_max: 7 * DAY,
             login_time_max: Duration::from_secs(60),
             line_bytes_max: LINE_BYTES_MAX,
             outbox_bytes_max: 256 * 1024,
@@ -214,7 +236,9 @@ impl Config {
             "redis" => self.redis = optional(value, Redis::parse)?,
             "amqp" => self.amqp = optional(value, Amqp::parse)?,
             "sessions" => self.sessions_max = number(value, 1, 1000)?,
-            "login-timeout" => self.login_time_max = time(value)?,
+            "mailbox" => self.mailbox_messages_max = number(value, 0, 1_000_000)?,
+            "mailbox-ttl" => self.mailbox_time_max = time(value, Duration::from_secs(1), 365 * DAY)?,
+            "login-timeout" => self.login_time_max = time(value, Duration::from_millis(100), DAY)?,
             "max-line" => self.line_bytes_max = number(value, 64, LINE_BYTES_LIMIT)?,
             "outbox" => self.outbox_bytes_max = number(value, 4096, 1 << 30)?,
             "connections" => {
@@ -239,6 +263,8 @@ impl Config {
             "redis" => self.redis.as_ref().map_or("off", Redis::url).to_owned(),
             "amqp" => self.amqp.as_ref().map_or("off", Amqp::url).to_owned(),
             "sessions" => self.sessions_max.to_string(),
+            "mailbox" => self.mailbox_messages_max.to_string(),
+            "mailbox-ttl" => print_time(self.mailbox_time_max),
             "login-timeout" => print_time(self.login_time_max),
             "max-line" => self.line_bytes_max.to_string(),
             "outbox" => self.outbox_bytes_max.to_string(),
@@ -334,7 +360,7 @@ fn number(text: &str, least: usize, most: usize) -> Option<usize> {
 }
 
 /// A number and a unit: `ms`, `s`, `m`, `h` or `d`.
-fn time(text: &str) -> Option<Duration> {
+fn time(text: &str, least: Duration, most: Duration) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(split);
     let unit_ms: u64 = match unit {
@@ -345,8 +371,8 @@ fn time(text: &str) -> Option<Duration> {
         "d" => 86_400_000,
         _ => return None,
     };
-    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
-    (100..=86_400_000).contains(&ms).then(|| Duration::from_millis(ms))
+    let time = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?);
+    (least..=most).contains(&time).then_some(time)
 }
 
 /// Prints a time in the largest unit of which it is several.
@@ -393,6 +419,12 @@ mod tests {
             ("amqp", "amqp://me:secret@pi.local/pinpost"),
             ("sessions", "1"),
             ("sessions", "1000"),
+            ("mailbox", "0"),
+            ("mailbox", "1000000"),
+            ("mailbox-ttl", "1000ms"),
+            ("mailbox-ttl", "36h"),
+            ("mailbox-ttl", "7d"),
+            ("mailbox-ttl", "365d"),
             ("login-timeout", "100ms"),
             ("login-timeout", "24h"),
             ("max-line", "65536"),
@@ -424,6 +456,13 @@ mod tests {
             ("sessions", "1001"),
             ("sessions", "+1"),
             ("sessions", "-1"),
+            ("mailbox", "1000001"),
+            ("mailbox", "all"),
+            ("mailbox-ttl", "0d"),
+            ("mailbox-ttl", "7"),
+            ("mailbox-ttl", "999ms"),
+            ("mailbox-ttl", "366d"),
+            ("mailbox-ttl", "d"),
             ("login-timeout", "60"),
             ("login-timeout", "0s"),
             ("login-timeout", "2d"),

@@ -77,6 +77,8 @@ fn wrong_arguments() {
     check(&["serve", "--redis", "redis://127.0.0.1"], &["--redis alone", "--amqp"]);
     check(&["serve", "--sessions", "0"], &["--sessions \"0\"", "from 1 to 1000"]);
     check(&["serve", "--sessions", "--check"], &["--sessions \"--check\"", "from 1 to 1000"]);
+    check(&["serve", "--mailbox", "1000001"], &["--mailbox \"1000001\"", "1000000"]);
+    check(&["serve", "--mailbox-ttl", "7"], &["--mailbox-ttl \"7\"", "7d"]);
     check(&["serve", "--login-timeout", "60"], &["--login-timeout \"60\"", "60s"]);
     check(&["serve", "--max-line", "65537"], &["--max-line \"65537\"", "65536"]);
     check(&["serve", "--outbox", "1"], &["--outbox \"1\"", "4096"]);
@@ -229,6 +231,8 @@ fn what_is_printed_is_a_settings_file() {
         ["--redis", "redis://:secret@127.0.0.1:6380/7"],
         ["--amqp", "amqp://me:secret%40@localhost/pinpost"],
         ["--sessions", "1"],
+        ["--mailbox", "1000"],
+        ["--mailbox-ttl", "30d"],
         ["--login-timeout", "500ms"],
         ["--max-line", "65536"],
         ["--outbox", "4096"],
