@@ -22,7 +22,9 @@ use crate::cluster::remote::Remote;
 use crate::cluster::{Cluster, Mesh};
 use crate::config::{Config, ConfigError};
 use crate::conn::{Roll, Shared};
+use crate::mailbox::Limits;
 use crate::metrics::Metrics;
+use crate::outbox::SEEN_TIME;
 use crate::proto::{CloseReason, NodeId};
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::server::listen::Listener;
@@ -72,6 +74,9 @@ const JOIN_TIME_MAX: Duration = Duration::from_secs(3);
 /// How often deadlines are looked at.
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 
+/// How often what is remembered is looked at, and what waits in mailboxes.
+const EXPIRE_TIME: Duration = SEEN_TIME;
+
 /// Events after which a turn takes in nothing more, so that others have theirs.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
@@ -86,11 +91,13 @@ impl Server {
     /// # Errors
     /// When a setting is not allowed, or an address can't be listened on.
     pub fn bind(config: &Config) -> Result<Self, ConfigError> {
+        let limits = limits_of(config);
         let (Some(redis), Some(amqp)) = (&config.redis, &config.amqp) else {
-            return Self::bind_with(config, || Ok(Cluster::alone(fresh_id(&config.node)?)));
+            return Self::bind_with(config, || Ok(Cluster::alone(fresh_id(&config.node)?, limits)));
         };
         Self::bind_with(config, || {
-            let remote = Remote::start(&config.node, redis.clone(), amqp.clone(), config.sessions_max);
+            let (redis, amqp) = (redis.clone(), amqp.clone());
+            let remote = Remote::start(&config.node, redis, amqp, config.sessions_max, limits);
             if !remote.wait_until_joined(JOIN_TIME_MAX) {
                 warn!("Redis or RabbitMQ can't be reached: other nodes are out of reach until both are");
             }
@@ -103,6 +110,7 @@ impl Server {
     /// # Errors
     /// As [`Server::bind`].
     pub fn bind_in(config: &Config, mesh: &Mesh) -> Result<Self, ConfigError> {
+        mesh.bound(limits_of(config));
         Self::bind_with(config, || Ok(Cluster::Local(mesh.join(fresh_id(&config.node)?))))
     }
 
@@ -231,6 +239,10 @@ impl Handle {
     }
 }
 
+fn limits_of(config: &Config) -> Limits {
+    Limits { messages_max: config.mailbox_messages_max, time_max: config.mailbox_time_max }
+}
+
 /// An id that no node ever had.
 fn fresh_id(name: &str) -> Result<NodeId, ConfigError> {
     NodeId::new(name, &nanoid!(8)).ok_or_else(|| ConfigError(format!("--node {name:?} is not allowed")))
@@ -290,10 +302,16 @@ async fn take_events(shared: Arc<Shared>) {
 /// Answers what has waited too long.
 async fn sweep(shared: Arc<Shared>) {
     let mut turn = Turn::default();
+    let mut expire_at = Instant::now() + EXPIRE_TIME;
     loop {
         turn.now = Timer::after(SWEEP_TIME).await;
         shared.router.sweep(&mut turn);
         shared.router.end(&mut turn);
+        if turn.now >= expire_at {
+            expire_at = turn.now + EXPIRE_TIME;
+            shared.roll.each(|outbox| outbox.forget_old(turn.now));
+            shared.router.cluster().expire(turn.now);
+        }
     }
 }
 

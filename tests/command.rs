@@ -349,7 +349,11 @@ fn send_tells_what_became_of_the_line() {
     assert_eq!(send("bob", " hello  there 你好"), Ran::of(0, "delivered\n", ""));
     let line = bob.hear();
     assert!(line.starts_with("MSG alice ") && line.ends_with("  hello  there 你好"), "{line}");
+    // Its own session acknowledges nothing; another one of the same user takes the line.
+    let mut alice = Peer::login(node.tcp(), "alice");
     assert_eq!(send("alice", "to myself"), Ran::of(0, "delivered\n", ""));
+    assert!(alice.hear().ends_with(" to myself"));
+    alice.quits();
     assert_eq!(send("carol", "hello"), Ran::of(1, "", "pinpost: carol is not connected: not delivered\n"));
     let long = send("bob", &"x".repeat(5000));
     assert_eq!((long.code, &long.out[..], long.err.lines().count()), (1, "", 1), "{}", long.err);

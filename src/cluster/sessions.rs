@@ -2,7 +2,8 @@
 //!
 //! In Redis a user is a hash with one field a session: its tag, which is the
 //! node's id and the session's, and is never used twice; its value, the time of
-//! the login by Redis's clock. Later beats earlier, wherever that matters.
+//! the login by Redis's clock, and a `d` while it drains the user's mailbox.
+//! Later beats earlier, wherever that matters.
 //!
 //! Every session is asserted again from time to time (the sweep), which repairs
 //! whatever Redis or a failover lost, and all of them at once, paced, after this
@@ -60,6 +61,7 @@ impl Entry {
         // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
         let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
         let (node, session) = (NodeId::parse(node)?, SessionId::parse(session)?);
+        let since_us = since_us.strip_suffix('d').unwrap_or(since_us);
         Some(Entry { node, session, since_us: since_us.parse().ok()? })
     }
 
@@ -174,6 +176,8 @@ mod tests {
         let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
         let entry = Entry { node: node.clone(), session: session(7), since_us: -5 };
         assert_eq!(Entry::parse(&tag(&node, session(7)), "-5"), Some(entry));
+        let drains = Entry::parse(&tag(&node, session(7)), "12d").expect("it drains");
+        assert_eq!(drains.since_us, 12);
         for (tag, since) in [
             ("", "1"),
             ("x", "1"),

@@ -180,17 +180,24 @@ impl Bytes {
     }
 
     fn unwritten(&self, mark: &Mark) -> Unwritten {
+        Unwritten { ticket: mark.ticket, line: self.line(mark).into() }
+    }
+
+    /// The lines of the messages that are not written whole.
+    pub(super) fn unwritten_lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.marks.iter().map(|mark| self.line(mark)).filter(|line| !line.is_empty())
+    }
+
+    fn line(&self, mark: &Mark) -> &[u8] {
+        if mark.line_bytes == 0 {
+            return &[];
+        }
         let ending = match self.framing {
             Framing::Lines => 1,
             Framing::WebSocket => 0,
         };
-        let line = if mark.line_bytes == 0 {
-            &[][..]
-        } else {
-            let end = (mark.end - self.base) as usize - ending;
-            &self.buffer[end - mark.line_bytes as usize..end]
-        };
-        Unwritten { ticket: mark.ticket, line: line.into() }
+        let end = (mark.end - self.base) as usize - ending;
+        &self.buffer[end - mark.line_bytes as usize..end]
     }
 
     /// Appends a framed line, and returns its length without framing.

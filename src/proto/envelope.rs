@@ -39,4 +39,6 @@ pub enum Fate {
     Delivered,
     /// The recipient has no session on that node, or none that took it.
     NotHere,
+    /// Sessions of the recipient on that node were shown it, and none acknowledged it in time.
+    Unacked,
 }
