@@ -28,16 +28,24 @@ use crate::server::{Program, Server};
 /// What every part needs.
 pub struct Rig<'a> {
     pinpost: &'a Program,
+    /// Another build of it, to compare with.
+    before: Option<&'a Program>,
     cores: Cores,
     services: Services,
     quick: bool,
 }
 
 /// Runs all parts that are about clusters. `window`: of the messages, only those with so many under way.
-pub fn run(pinpost: &Program, cores: Cores, quick: bool, window: Option<u32>) -> io::Result<()> {
+pub fn run(
+    pinpost: &Program,
+    before: Option<&Program>,
+    cores: Cores,
+    quick: bool,
+    window: Option<u32>,
+) -> io::Result<()> {
     let cores = cores.unpinned()?;
     eprintln!("starting a private Redis and RabbitMQ");
-    let rig = Rig { pinpost, cores, services: Services::start()?, quick };
+    let rig = Rig { pinpost, before, cores, services: Services::start()?, quick };
     forward::run(&rig, window)?;
     if window.is_none() {
         latency::run(&rig)?;
@@ -55,10 +63,15 @@ struct Nodes {
 
 impl Nodes {
     fn start(rig: &Rig<'_>) -> io::Result<Nodes> {
+        Nodes::of(rig.pinpost, rig)
+    }
+
+    /// Two nodes of this program.
+    fn of(program: &Program, rig: &Rig<'_>) -> io::Result<Nodes> {
         let start = |name| {
             let services = &rig.services;
             let flags = ["--redis", &services.redis, "--amqp", &services.amqp, "--node", name];
-            rig.pinpost.start(rig.cores, &flags)
+            program.start(rig.cores, &flags)
         };
         Ok(Nodes { a: start(NODE_NAMES[0])?, b: start(NODE_NAMES[1])? })
     }

@@ -91,11 +91,7 @@ impl Dialect {
 
     /// What every message to `user` begins with.
     pub fn message_request(self, verb: Verb, user: usize) -> Vec<u8> {
-        let verb = match verb {
-            Verb::Send => "SEND",
-            Verb::Cast => "CAST",
-        };
-        format!("{verb} {} ", self.name(user)).into_bytes()
+        format!("{} {} ", verb.name(), self.name(user)).into_bytes()
     }
 
     /// What a user is called.
@@ -112,4 +108,13 @@ impl Dialect {
 pub enum Verb {
     Send,
     Cast,
+}
+
+impl Verb {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Send => "SEND",
+            Verb::Cast => "CAST",
+        }
+    }
 }

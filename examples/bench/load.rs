@@ -52,6 +52,14 @@ impl Pairs {
         Pairs::of(dialect, verb, users, |user| user % 2 == 0)
     }
 
+    /// From now on messages are sent this way.
+    pub fn say(&mut self, verb: Verb) {
+        self.verb = verb;
+        for (number, user) in self.users.iter_mut().enumerate() {
+            user.send_head = self.dialect.message_request(verb, partner(number));
+        }
+    }
+
     fn of(dialect: Dialect, verb: Verb, users: usize, is_sender: impl Fn(usize) -> bool) -> Pairs {
         assert!(users.is_multiple_of(2), "users come in pairs");
         let user = |user| User {

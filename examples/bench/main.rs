@@ -69,6 +69,7 @@ fn exit_code(outcome: io::Result<()>) -> ExitCode {
 
 struct Options {
     server: Option<PathBuf>,
+    before: Option<PathBuf>,
     quick: bool,
     noise: bool,
     only: Option<String>,
@@ -77,11 +78,13 @@ struct Options {
 
 impl Options {
     fn parse(arguments: Vec<String>) -> Result<Options, String> {
-        let mut options = Options { server: None, quick: false, noise: false, only: None, window: None };
+        let mut options =
+            Options { server: None, before: None, quick: false, noise: false, only: None, window: None };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--server" => options.server = Some(arguments.next().ok_or("--server needs a path")?.into()),
+                "--before" => options.before = Some(arguments.next().ok_or("--before needs a path")?.into()),
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
@@ -106,16 +109,18 @@ fn bench(options: Options) -> io::Result<()> {
     println!("{}", machine::describe());
     println!("{}", cores.describe());
     if options.noise {
-        return compare::run([&Program::Relay, &Program::Relay], cores, options.quick, options.window);
+        return compare::run(&[&Program::Relay, &Program::Relay], cores, options.quick, options.window);
     }
     let path = match options.server {
         Some(path) => path,
         None => beside_this_program()?,
     };
     let pinpost = Program::Pinpost(path.clone());
+    let before = options.before.map(Program::Before);
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
     if wanted(MESSAGES) {
-        compare::run([&pinpost, &Program::Relay], cores, options.quick, options.window)?;
+        let programs: Vec<&Program> = [&pinpost].into_iter().chain(&before).chain([&Program::Relay]).collect();
+        compare::run(&programs, cores, options.quick, options.window)?;
     }
     if wanted(FOOTPRINT) {
         // Both ends of every connection count, each in its own process; the server is told to
@@ -127,7 +132,7 @@ fn bench(options: Options) -> io::Result<()> {
         footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
     }
     if wanted(CLUSTER) {
-        cluster::run(&pinpost, cores, options.quick, options.window)?;
+        cluster::run(&pinpost, before.as_ref(), cores, options.quick, options.window)?;
     }
     Ok(())
 }
@@ -142,9 +147,10 @@ fn beside_this_program() -> io::Result<PathBuf> {
 }
 
 const HELP: &str = "\
-usage: bench [--quick] [--server PATH] [--only PART] [--window N] [--noise]
+usage: bench [--quick] [--server PATH] [--before PATH] [--only PART] [--window N] [--noise]
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
+  --before PATH  another pinpost binary, whose messages are measured beside
   --only PART    messages, footprint or cluster
   --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
