@@ -30,7 +30,9 @@ pub fn run(programs: &[&Program], cores: Cores, quick: bool, window: Option<u32>
     for round in 0..rounds {
         for (which, program) in programs.iter().enumerate() {
             eprintln!("round {} of {rounds}: {}", round + 1, program.name());
-            for (samples, sample) in series.iter_mut().zip(measure(program, cores, &loads)?) {
+            for (samples, sample) in
+                series.iter_mut().zip(measure(program, program.dialect(), cores, &loads)?)
+            {
                 samples[which].extend(sample);
             }
         }
@@ -42,12 +44,12 @@ pub fn run(programs: &[&Program], cores: Cores, quick: bool, window: Option<u32>
 }
 
 /// One load.
-struct Load {
-    verb: Verb,
+pub struct Load {
+    pub verb: Verb,
     /// Messages that each user has under way.
-    window: u32,
+    pub window: u32,
     /// Messages of each user in one round; a tenth more, before, warm up.
-    each: u32,
+    pub each: u32,
 }
 
 impl Load {
@@ -58,14 +60,18 @@ impl Load {
 
 /// What one round of one load found.
 #[derive(Clone, Copy)]
-struct Sample {
-    cpu_seconds_per_million: f64,
+pub struct Sample {
+    pub cpu_seconds_per_million: f64,
     messages_per_second: f64,
 }
 
 /// Puts every load in turn on a fresh process; nothing comes of one that the program does not know.
-fn measure(program: &Program, cores: Cores, loads: &[Load]) -> io::Result<Vec<Option<Sample>>> {
-    let dialect = program.dialect();
+pub fn measure(
+    program: &Program,
+    dialect: Dialect,
+    cores: Cores,
+    loads: &[Load],
+) -> io::Result<Vec<Option<Sample>>> {
     let server = program.start(cores, &[])?;
     let address = server.address(server.tcp)?;
     let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;

@@ -7,8 +7,8 @@
 //! fails when a server gives a wrong answer or loses a message, never because
 //! of a figure: those are printed with their bounds.
 //!
-//! The tour, from the top: `compare`, `footprint` and `cluster` are the parts;
-//! `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
+//! The tour, from the top: `compare`, `footprint`, `cluster` and `mailboxes` are
+//! the parts; `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
 //! `websocket`; `dialect` is what differs between pinpost and the `relay`;
 //! `server` starts either; `measure`, `machine` and `report` are what they say.
 
@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::client::Transport;
+use crate::cluster::Rig;
 use crate::machine::Cores;
 use crate::server::Program;
 
@@ -28,6 +29,7 @@ mod dialect;
 mod footprint;
 mod load;
 mod machine;
+mod mailboxes;
 mod measure;
 mod relay;
 mod report;
@@ -88,8 +90,12 @@ impl Options {
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
-                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER)) => options.only = Some(part.to_owned()),
-                    _ => return Err(format!("--only needs {MESSAGES}, {FOOTPRINT} or {CLUSTER}")),
+                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER | MAILBOXES)) => {
+                        options.only = Some(part.to_owned())
+                    }
+                    _ => {
+                        return Err(format!("--only needs {MESSAGES}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"));
+                    }
                 },
                 "--window" => {
                     let window = arguments.next().and_then(|window| window.parse().ok());
@@ -119,7 +125,8 @@ fn bench(options: Options) -> io::Result<()> {
     let before = options.before.map(Program::Before);
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
     if wanted(MESSAGES) {
-        let programs: Vec<&Program> = [&pinpost].into_iter().chain(&before).chain([&Program::Relay]).collect();
+        let programs: Vec<&Program> =
+            [&pinpost].into_iter().chain(&before).chain([&Program::Relay]).collect();
         compare::run(&programs, cores, options.quick, options.window)?;
     }
     if wanted(FOOTPRINT) {
@@ -131,8 +138,14 @@ fn bench(options: Options) -> io::Result<()> {
         footprint::users(&pinpost, cores, Transport::Tcp, users)?;
         footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
     }
-    if wanted(CLUSTER) {
-        cluster::run(&pinpost, before.as_ref(), cores, options.quick, options.window)?;
+    if wanted(CLUSTER) || wanted(MAILBOXES) {
+        let rig = Rig::start(&pinpost, before.as_ref(), cores, options.quick)?;
+        if wanted(CLUSTER) {
+            cluster::run(&rig, options.window)?;
+        }
+        if wanted(MAILBOXES) && options.window.is_none() {
+            mailboxes::run(&rig)?;
+        }
     }
     Ok(())
 }
@@ -151,13 +164,14 @@ usage: bench [--quick] [--server PATH] [--before PATH] [--only PART] [--window N
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
   --before PATH  another pinpost binary, whose messages are measured beside
-  --only PART    messages, footprint or cluster
+  --only PART    messages, footprint, cluster or mailboxes
   --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
 
 const MESSAGES: &str = "messages";
 const FOOTPRINT: &str = "footprint";
 const CLUSTER: &str = "cluster";
+const MAILBOXES: &str = "mailboxes";
 const USERS: usize = 10_000;
 const USERS_QUICK: usize = 2_000;
 const FILES_RESERVED: u64 = 200;

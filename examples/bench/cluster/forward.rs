@@ -32,7 +32,7 @@ pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
         for (load, samples) in loads.iter().zip(&mut series) {
             eprintln!("round {} of {rounds}: {}, {} under way", round + 1, load.verb.name(), load.window);
             for (samples, program) in samples.iter_mut().zip(&programs) {
-                samples.push(pinpost(program, rig, load)?);
+                samples.push(pinpost(program, Dialect::Cluster, rig, load)?);
             }
             samples[programs.len()].push(plain(rig, load)?);
         }
@@ -45,30 +45,30 @@ pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
 }
 
 /// One load.
-struct Load {
-    verb: Verb,
+pub struct Load {
+    pub verb: Verb,
     /// Messages that each sender has under way.
-    window: u32,
+    pub window: u32,
     /// Messages of each sender in one round; a tenth more, before, warm up.
-    each: u32,
+    pub each: u32,
     /// The same for the plain program.
-    each_plain: u32,
+    pub each_plain: u32,
 }
 
 /// What one round of one load found.
 #[derive(Clone, Copy)]
-struct Sample {
+pub struct Sample {
     messages_per_second: f64,
     /// CPU time a message: the sender's process, the recipient's, the broker, Redis; all.
-    cpu_us: [f64; 5],
+    pub cpu_us: [f64; 5],
     /// Messages that the broker took from both processes for each user message.
     published: f64,
 }
 
-fn pinpost(program: &Program, rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
-    let nodes = Nodes::of(program, rig)?;
+/// Puts a load on two fresh nodes.
+pub fn pinpost(program: &Program, dialect: Dialect, rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
+    let nodes = Nodes::of(program, rig, &[])?;
     let addresses = nodes.addresses()?;
-    let dialect = Dialect::Cluster;
     let mut crowd = Crowd::log_in(&addresses, Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
     let each = load.each(rig.quick, load.each);
     let mut pairs = Pairs::one_way(dialect, load.verb, USERS);
