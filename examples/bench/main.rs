@@ -94,7 +94,9 @@ impl Options {
                         options.only = Some(part.to_owned())
                     }
                     _ => {
-                        return Err(format!("--only needs {MESSAGES}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"));
+                        return Err(format!(
+                            "--only needs {MESSAGES}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"
+                        ));
                     }
                 },
                 "--window" => {
