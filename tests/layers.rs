@@ -83,7 +83,7 @@ const ROWS: &[Row] = &[
             "outbox/tests.rs",
         ],
     ),
-    row("config", 2, &[], &["config.rs", "config/sources.rs", "config/services.rs"]),
+    row("config", 2, &[], &["config.rs", "config/sources.rs", "config/services.rs", "config/tests.rs"]),
     row("mailbox", 2, &[], &["mailbox.rs", "mailbox/memory.rs", "mailbox/redis.rs"]),
     row("metrics", 2, &[], &["metrics.rs"]),
     row(

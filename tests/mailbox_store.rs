@@ -11,7 +11,7 @@ use pinpost::mailbox::memory::Mailboxes;
 use pinpost::mailbox::redis as mailbox;
 use pinpost::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, Stored};
 use pinpost::proto::batch::put_envelope;
-use pinpost::proto::{Envelope, MessageId, UserName, UserRef};
+use pinpost::proto::{Envelope, MessageId, UserRef};
 use redis::{Connection, Value};
 
 use rig::random::{Random, seeds};
@@ -23,7 +23,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Where mailboxes are.
 enum Backend {
     Memory(Mailboxes),
-    Redis(Connection, Limits, Redis),
+    /// The server ends with the last.
+    Redis(Connection, Limits, #[expect(dead_code)] Redis),
 }
 
 impl Backend {
