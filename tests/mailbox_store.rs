@@ -331,6 +331,21 @@ fn garbage_in_redis_is_skipped() {
 }
 
 #[test]
+fn a_redis_without_memory_stores_nothing_and_gives_what_it_has() {
+    let mut backend = Backend::redis(limits(100, DAY));
+    assert_eq!(backend.store(&envelopes("bob", &["1", "2", "3", "4"])), 4);
+    let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(connection).unwrap();
+    let store = mailbox::store(&[&envelope("bob", "5")], *limits);
+    let error = store.query::<Value>(connection).unwrap_err().to_string();
+    assert!(error.contains("OOM") || error.contains("maxmemory"), "{error}");
+    let read = backend.read("bob", 0);
+    assert_eq!(read.len(), 4);
+    backend.take("bob", read[0].place, &[read[2].place]);
+    assert_eq!(backend.texts("bob"), ["2", "4"]);
+}
+
+#[test]
 fn a_message_costs_redis_few_bytes() {
     let mut backend = Backend::redis(limits(100, DAY));
     let used = |backend: &mut Backend| -> usize {

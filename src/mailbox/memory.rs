@@ -278,8 +278,8 @@ mod tests {
     /// What `bytes` must be.
     fn count(mailboxes: &Mailboxes) -> usize {
         let texts = |queue: &Queue| queue.iter().map(|kept| chunk(kept.bytes.len())).sum::<usize>();
-        let one = |(user, queue): (&Box<str>, &Queue)| user_bytes(user) + queue_bytes(queue) + texts(queue);
-        mailboxes.users.iter().map(one).sum()
+        let users = mailboxes.users.iter();
+        users.map(|(user, queue)| user_bytes(user) + queue_bytes(queue) + texts(queue)).sum()
     }
 
     #[test]
