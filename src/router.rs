@@ -30,6 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use smol::channel;
+
 use crate::cluster::{Answer, Cluster, Event, Place, Unavailable};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, ReplyTo, Ticket};
@@ -59,6 +61,8 @@ pub struct Router {
     /// Sessions that acknowledge, or whose mailbox is drained.
     watched: Mutex<HashMap<SessionId, Watched>>,
     drains: Mutex<HashMap<SessionId, Drain>>,
+    /// Tells that a drain waits for another one.
+    busy: (channel::Sender<()>, channel::Receiver<()>),
     unflushed: Mutex<Unflushed>,
     draining: AtomicBool,
     sessions_max: usize,
@@ -107,6 +111,7 @@ impl Router {
             entering: Mutex::default(),
             watched: Mutex::default(),
             drains: Mutex::default(),
+            busy: channel::bounded(1),
             unflushed: Mutex::default(),
             draining: AtomicBool::new(false),
             sessions_max,

@@ -85,8 +85,15 @@ impl Router {
         }
     }
 
-    /// Tries drains again that could not go on.
-    pub(super) fn resume_drains(&self, of: Option<&UserName>, turn: &mut Turn) {
+    /// Waits until some drain has to wait for another one: [`Router::resume_drains`] is called soon
+    /// after that.
+    pub async fn wait_for_busy_mailbox(&self) {
+        // The router holds the other end.
+        let _ = self.busy.1.recv().await;
+    }
+
+    /// Tries drains again that could not go on, all or those of one user.
+    pub fn resume_drains(&self, of: Option<&UserName>, turn: &mut Turn) {
         let drains = self.drains();
         let is_due = |drain: &Drain| drain.stage == Stage::Paused && of.is_none_or(|of| drain.user == *of);
         let due: Vec<(SessionId, Arc<Outbox>)> = drains
@@ -129,7 +136,11 @@ impl Router {
         };
         let outbox = drain.outbox.clone();
         match mail {
-            Ok(Mail::Busy) => drain.stage = Stage::Paused,
+            Ok(Mail::Busy) => {
+                drain.stage = Stage::Paused;
+                // Full means that somebody else waits, too.
+                let _ = self.busy.0.try_send(());
+            }
             Err(Unavailable) => {
                 drain.stage = Stage::Paused;
                 drop(drains);
