@@ -124,7 +124,8 @@
 //! - No trait for the cluster: [`Cluster`](cluster::Cluster) is an enum, and callers see every case.
 //! - No waiting in a push to an outbox, and no lock held across an `.await`.
 //! - No buffer and no timer in an idle connection that has logged in.
-//! - No retry behind the back of a caller of [`client`]: what is not known is told as `Lost`.
+//! - No retry without an end in [`client`]: what is not known after 60 seconds is told as `Lost`, and a
+//!   `CAST` is never repeated.
 //! - No `unsafe` code.
 //!
 //! In this version, though the protocol has words for it:
