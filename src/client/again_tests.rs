@@ -226,10 +226,12 @@ fn many_requests_are_repeated_in_order() {
 
 #[test]
 fn an_id_of_the_programs_own_is_used_once_at_a_time() {
-    let server = Server::run(|door| {
+    let (asked_tx, asked_rx) = mpsc::channel();
+    let server = Server::run(move |door| {
         let mut peer = door.let_in(S1);
         peer.hear("@line-1 SEND bob one");
         peer.hear("@line-2 SEND bob two");
+        asked_rx.recv().unwrap();
         peer.say("@line-1 OK line-1 delivered");
         peer.hear("@line-1 SEND bob one");
         drop(peer);
@@ -245,6 +247,7 @@ fn an_id_of_the_programs_own_is_used_once_at_a_time() {
         let one = client.submit_as("line-1", "bob", "one").await.unwrap();
         let two = client.submit_as("line-2", "bob", "two").await.unwrap();
         assert_eq!(client.submit_as("line-1", "bob", "one").await.unwrap_err(), in_use("line-1"));
+        asked_tx.send(()).unwrap();
         assert_eq!(one.fate().await, Ok(Fate::Delivered));
         assert_eq!(client.send_as("line-1", "bob", "one").await, Ok(Fate::Stored));
         assert_eq!(two.fate().await, Ok(Fate::Delivered));
