@@ -10,7 +10,8 @@
 //! after a pause. The receiving side knows a copy by sender and id, and drops it.
 //! Because it remembers for a while only, a request is said again until 60 seconds
 //! after it went out first; then it is [`SendError::Lost`], or refused with
-//! [`ErrorCode::Timeout`](crate::proto::ErrorCode::Timeout): its outcome is not known. A `CAST` is never repeated, nor is
+//! [`ErrorCode::Timeout`](crate::proto::ErrorCode::Timeout): its outcome is not known. So it
+//! is when the repeated message is refused, since the first may have arrived. A `CAST` is never repeated, nor is
 //! what nobody waits for any more. The other way round, a message that was handed to
 //! the program is not handed to it again, whatever connection its copy comes on.
 //!
@@ -167,8 +168,9 @@ impl Client {
     /// As [`Client::submit`], under an id of the program's own: 1 to 64 of
     /// `A-Z a-z 0-9 . _ - ~`. A program that remembers its ids can send a message again
     /// whose fate it does not know, after a restart too, and the receiving side drops the
-    /// copy: servers for a minute at least, clients among their last 4,096 messages. The
-    /// same id is for the same text to the same user, always.
+    /// copy: servers among the user's last 2,048 messages of the last minute or more,
+    /// clients among the last 4,096. The same id is for the same text to the same user,
+    /// always.
     ///
     /// # Errors
     /// `BadInput` or `Closed`: nothing was sent. It is bad input when the id has another
@@ -288,7 +290,7 @@ impl fmt::Display for Fate {
 }
 
 /// A message on its way. Dropping it before it went out takes it back; after
-/// that, only the news of its fate is lost.
+/// that, only the news of its fate is lost, and it is not said again.
 #[derive(Debug)]
 #[must_use = "dropped before it went out, the message is not sent"]
 pub struct Sending {

@@ -108,6 +108,55 @@ fn a_timeout_is_tried_again() {
 }
 
 #[test]
+fn a_refusal_of_a_repeated_message_tells_nothing_of_the_first() {
+    let server = Server::run(|door| {
+        let mut peer = door.let_in(S1);
+        let one = peer.hear_tagged("SEND bob one");
+        peer.say(&format!("{one} ERR timeout first"));
+        peer.hear(&format!("{one} SEND bob one"));
+        peer.say(&format!("{one} ERR offline x"));
+        let two = peer.hear_tagged("SEND bob two");
+        drop(peer);
+        let mut peer = door.let_in(S2);
+        peer.hear(&format!("{two} SEND bob two"));
+        // One that may pass is no answer.
+        peer.say(&format!("{two} ERR unavailable x"));
+        peer.hear(&format!("{two} SEND bob two"));
+        peer.say(&format!("{two} ERR offline x"));
+        let three = peer.hear_tagged("SEND bob three");
+        peer.say(&format!("{three} ERR offline x"));
+        peer.part();
+    });
+    run(async {
+        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let refused = |code, text: &str| Err(SendError::Refused { code, text: text.to_owned() });
+        assert_eq!(client.send("bob", "one").await, refused(ErrorCode::Timeout, "first"));
+        assert_eq!(client.send("bob", "two").await, Err(SendError::Lost));
+        assert_eq!(client.send("bob", "three").await, refused(ErrorCode::Offline, "x"));
+        client.close().await;
+    });
+    server.finish();
+}
+
+#[test]
+fn closing_without_a_connection_loses_what_went_out() {
+    let server = Server::run(|door| {
+        let mut peer = door.let_in(S1);
+        peer.hear_tagged("SEND bob hello");
+        // From here on nobody answers.
+        drop(door);
+    });
+    run(async {
+        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let sending = client.submit("bob", "hello").await.unwrap();
+        assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
+        client.close().await;
+        assert_eq!(sending.fate().await, Err(SendError::Lost));
+    });
+    server.finish();
+}
+
+#[test]
 fn timeouts_without_end_are_told() {
     let server = Server::run(|door| {
         let mut peer = door.let_in(S1);

@@ -130,8 +130,9 @@ pub enum SendError {
         /// The same for people.
         text: String,
     },
-    /// The connection broke before the reply, and there was no other in time or the
-    /// client was closed: the outcome is not known.
+    /// The connection broke before the reply, and saying it again led to nothing: there
+    /// was no other connection in time, the client was closed, or the repeated message
+    /// was refused, which tells nothing of the first. The outcome is not known.
     Lost,
     /// The client has ended; nothing was sent.
     Closed,

@@ -6,6 +6,9 @@
 //! because the receiving side drops copies, which it promises for a while only: what was
 //! first written longer ago than [`RETRY_TIME_MAX`] is given up. Time and the socket are
 //! the task's: this is a table.
+//!
+//! A refusal of a message that is said again tells of this attempt, and nothing of the
+//! ones before: the recipient may have got it and left. Then the outcome stays unknown.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -35,15 +38,12 @@ struct Asked {
     /// When it is given up instead of written again.
     until: Instant,
     pauses: Pauses,
-    /// `None` while it is under way: written to the connection there is, or about to be.
-    again: Option<Again>,
-}
-
-/// When to write it again.
-struct Again {
-    at: Instant,
-    /// The text of the `ERR timeout` that was the reply; none when the connection broke.
-    timeout: Option<String>,
+    /// When to write it again. `None` while it is under way: written to the connection
+    /// there is, or about to be.
+    again: Option<Instant>,
+    /// What is known of the last attempt that came to nothing; that there was none before
+    /// the first.
+    unknown: Option<SendError>,
 }
 
 impl Outstanding {
@@ -53,7 +53,7 @@ impl Outstanding {
         self.next += 1;
         self.by_tag.insert(tag.clone(), number);
         let (until, pauses) = (now + RETRY_TIME_MAX, Pauses::new(PAUSE_TIME_MAX));
-        self.asked.insert(number, Asked { tag, line, pending, until, pauses, again: None });
+        self.asked.insert(number, Asked { tag, line, pending, until, pauses, again: None, unknown: None });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -71,18 +71,28 @@ impl Outstanding {
         if asked.again.is_some() {
             return Reply::Unknown;
         }
-        if let ServerLine::Err { code: ErrorCode::Timeout, text } = line
+        if let ServerLine::Err { code, text } = line
             && asked.pending.is_wanted_send()
         {
-            let at = now + asked.pauses.next(random());
-            if at < asked.until {
-                asked.again = Some(Again { at, timeout: Some(text.to_owned()) });
-                self.idle += 1;
-                return Reply::Again;
+            let is_timeout = code == ErrorCode::Timeout;
+            if is_timeout {
+                asked.unknown = Some(SendError::Refused { code, text: text.to_owned() });
+            }
+            if is_timeout || (asked.unknown.is_some() && passes(code)) {
+                let at = now + asked.pauses.next(random());
+                if at < asked.until {
+                    asked.again = Some(at);
+                    self.idle += 1;
+                    return Reply::Again;
+                }
             }
         }
         let asked = self.remove(number).expect("it was found");
-        Reply::Final(asked.pending)
+        let is_refused = matches!(line, ServerLine::Err { .. }) && asked.pending.is_wanted_send();
+        match is_refused && asked.unknown.is_some() {
+            true => Reply::Unknowable(asked.into()),
+            false => Reply::Final(asked.pending),
+        }
     }
 
     /// The connection broke: what was under way is to be said again as soon as there is
@@ -90,7 +100,8 @@ impl Outstanding {
     pub(super) fn interrupt(&mut self, now: Instant) -> Vec<GivenUp> {
         for asked in self.asked.values_mut() {
             if asked.again.is_none() {
-                asked.again = Some(Again { at: now, timeout: None });
+                asked.again = Some(now);
+                asked.unknown = Some(SendError::Lost);
             }
         }
         self.idle = self.asked.len();
@@ -119,7 +130,7 @@ impl Outstanding {
         if self.idle == 0 {
             return None;
         }
-        self.asked.values().filter_map(|asked| asked.again.as_ref()).map(|again| again.at).min()
+        self.asked.values().filter_map(|asked| asked.again).min()
     }
 
     /// Appends the lines that are due, in their order, until `out` has `bytes_max`; gives
@@ -133,7 +144,7 @@ impl Outstanding {
             if out.len() >= bytes_max {
                 break;
             }
-            if asked.again.as_ref().is_some_and(|again| again.at <= now) {
+            if asked.again.is_some_and(|at| at <= now) {
                 asked.again = None;
                 self.idle -= 1;
                 out.extend_from_slice(&asked.line);
@@ -150,12 +161,20 @@ impl Outstanding {
     }
 }
 
+/// Tells whether a refusal is for the moment. The first time it is the caller's to hear,
+/// who knows then that nothing was sent; behind an unknown outcome it is no answer.
+fn passes(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unavailable | ErrorCode::Draining | ErrorCode::Limited)
+}
+
 /// What a reply means.
 pub(super) enum Reply {
     /// It is the answer to this request.
     Final(Pending),
     /// It is no answer: the request will be said again.
     Again,
+    /// It refuses a message of which an earlier attempt may have worked.
+    Unknowable(GivenUp),
     /// Nothing with this tag is under way.
     Unknown,
 }
@@ -164,22 +183,19 @@ pub(super) enum Reply {
 #[must_use = "the caller waits for the news"]
 pub(super) struct GivenUp {
     pending: Pending,
-    timeout: Option<String>,
+    error: SendError,
 }
 
 impl GivenUp {
     /// Tells the caller.
     pub(super) fn tell(self) {
-        self.pending.fail(match self.timeout {
-            Some(text) => SendError::Refused { code: ErrorCode::Timeout, text },
-            None => SendError::Lost,
-        });
+        self.pending.fail(self.error);
     }
 }
 
 impl From<Asked> for GivenUp {
     fn from(asked: Asked) -> Self {
-        GivenUp { pending: asked.pending, timeout: asked.again.and_then(|again| again.timeout) }
+        GivenUp { pending: asked.pending, error: asked.unknown.unwrap_or(SendError::Lost) }
     }
 }
 

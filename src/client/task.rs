@@ -357,6 +357,10 @@ impl Task {
                 let _ = self.wake.try_send(());
                 true
             }
+            Reply::Unknowable(given_up) => {
+                given_up.tell();
+                true
+            }
             Reply::Unknown => false,
         }
     }
