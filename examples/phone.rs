@@ -170,7 +170,7 @@ impl Phone {
             match ServerLine::parse(&line) {
                 Some((None, ServerLine::Msg { from, id, text, .. })) => {
                     let n = self.see(text);
-                    if self.is_rude && self.random.one_in(100) {
+                    if self.is_rude && self.random.one_in(500) {
                         self.counts.killed_before_an_ack += 1;
                         return Ok(());
                     }
