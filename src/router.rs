@@ -42,6 +42,7 @@ use crate::router::asked::Asked;
 use crate::router::drain::Drain;
 use crate::router::flush::Unflushed;
 use crate::router::in_flight::{InFlight, Question, Remote, Sent};
+use crate::router::login::Entering;
 use crate::table::{Seat, Table};
 
 pub use flush::Turn;
@@ -57,7 +58,7 @@ pub struct Router {
     /// Questions that wait for presence, by the user they ask for.
     asked: Mutex<HashMap<UserName, Asked>>,
     /// Sessions that presence knows of and the user table does not yet.
-    entering: Mutex<HashMap<SessionId, (UserName, Arc<Outbox>)>>,
+    entering: Mutex<HashMap<SessionId, Entering>>,
     /// Sessions that acknowledge, or whose mailbox is drained.
     watched: Mutex<HashMap<SessionId, Watched>>,
     drains: Mutex<HashMap<SessionId, Drain>>,
@@ -379,7 +380,7 @@ impl Router {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, (UserName, Arc<Outbox>)>> {
+    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, Entering>> {
         self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -346,7 +346,10 @@ impl Presence {
                 self.shared.tell(Event::Read { session, mail: Err(Unavailable) });
             }
             Ask::Take { user, up_to, also } => self.mail.take(user, up_to, also),
-            Ask::Release { session } => self.mail.release(session),
+            Ask::Release { session } => {
+                self.sessions.set_drains(session, false);
+                self.mail.release(session);
+            }
             Ask::Remove { user, node, session } => self.remove(user, tag(&node, session)),
             Ask::AssertAll => self.sessions.assert_all(Instant::now()),
             Ask::Wake => {}

@@ -78,6 +78,7 @@ impl Router {
 
     /// Something was stored for a user who is here all the same.
     pub(super) fn has_mail(&self, user: &UserName, turn: &mut Turn) {
+        self.note_mail(user);
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         for seat in seats {

@@ -28,6 +28,14 @@ pub enum Login {
     Later(Receiver<Welcomed>),
 }
 
+/// A session that waits for the cluster's answer.
+pub(super) struct Entering {
+    user: UserName,
+    outbox: Arc<Outbox>,
+    /// Something was stored for the user since.
+    has_mail: bool,
+}
+
 impl Router {
     /// Tells the cluster of a session. Whoever calls this calls
     /// [`Router::enter`] with the answer, and [`Router::leave`] in the end,
@@ -39,7 +47,8 @@ impl Router {
                 Answer::Later => unreachable!("there is nobody to wait for"),
             };
         }
-        self.entering().insert(session, (user.clone(), outbox.clone()));
+        let entering = Entering { user: user.clone(), outbox: outbox.clone(), has_mail: false };
+        self.entering().insert(session, entering);
         let (tx, rx) = bounded(1);
         let ticket = self.in_flight().insert(Question::Login(tx), Some(turn.now + RECEIPT_MS_MAX));
         match self.cluster.register(user, session, ticket.0) {
@@ -63,7 +72,7 @@ impl Router {
         outbox: &Arc<Outbox>,
         welcome: Welcomed,
     ) -> Result<bool, ErrorCode> {
-        self.entered(session);
+        let has_new_mail = self.entered(session);
         if outbox.closing() == Some(CloseReason::Replaced) {
             // A later login has ended this one before the cluster answered it.
             return Ok(false);
@@ -87,7 +96,7 @@ impl Router {
         for seen in [seen, shown].iter().filter(|seen| !seen.is_empty()) {
             outbox.inherit(seen);
         }
-        Ok(has_mail)
+        Ok(has_mail || has_new_mail)
     }
 
     /// From now on a session acknowledges what it is shown.
@@ -123,7 +132,8 @@ impl Router {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         let entering = self.entering();
-        let entering = entering.values().filter(|(of, _)| of == user).map(|(_, outbox)| outbox.clone());
+        let entering = entering.values().filter(|entering| entering.user == *user);
+        let entering = entering.map(|entering| entering.outbox.clone());
         let outboxes: Vec<Arc<Outbox>> = entering.chain(seats.into_iter().map(|seat| seat.outbox)).collect();
         outboxes.iter().for_each(|outbox| outbox.inherit(seen));
     }
@@ -140,15 +150,21 @@ impl Router {
         if let Some(seat) = self.table.seat(user, session) {
             self.table.remove(user, session);
             seat.outbox.close(CloseReason::Replaced);
-        } else if let Some((_, outbox)) = self.entering().remove(&session) {
-            outbox.close(CloseReason::Replaced);
+        } else if let Some(entering) = self.entering().remove(&session) {
+            entering.outbox.close(CloseReason::Replaced);
         }
     }
 
-    /// The session is in the user table, or will never be.
-    fn entered(&self, session: SessionId) {
-        if !self.cluster.is_alone() {
-            self.entering().remove(&session);
+    /// The session is in the user table, or will never be. Tells whether something was stored for
+    /// its user since it was registered.
+    fn entered(&self, session: SessionId) -> bool {
+        !self.cluster.is_alone() && self.entering().remove(&session).is_some_and(|entering| entering.has_mail)
+    }
+
+    /// Something was stored for a user: sessions that enter look into the mailbox when they are in.
+    pub(super) fn note_mail(&self, user: &UserName) {
+        for entering in self.entering().values_mut().filter(|entering| entering.user == *user) {
+            entering.has_mail = true;
         }
     }
 

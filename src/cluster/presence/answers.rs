@@ -111,7 +111,11 @@ impl Presence {
                     round.know(&envelope.to);
                     Self::batch(&mut round.batches, envelope, number);
                 }
-                Ask::Read { user, session, after } => round.readings.push(Reading { user, session, after }),
+                Ask::Read { user, session, after } => {
+                    // Whoever drains it may be dead.
+                    round.know(&user);
+                    round.readings.push(Reading { user, session, after });
+                }
                 _ => self.refuse(ask),
             }
         }
@@ -319,7 +323,9 @@ impl Presence {
         let own = self.sessions.find(session).expect("it is added before it is written");
         let key = key(&own.user);
         let tag = tag(&self.shared.node(), session);
-        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(own.since_us).arg(KEY_TIME_MS);
+        let mark = if own.drains { "d" } else { "" };
+        let value = format!("{}{mark}", own.since_us);
+        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(value).arg(KEY_TIME_MS);
         key
     }
 

@@ -175,7 +175,10 @@ impl Presence {
     pub(super) fn tell_read(&mut self, reading: Reading, claim: Option<Value>, messages: Option<Value>) {
         let Reading { user, session, after } = reading;
         let mail = match claim {
-            Some(Value::Int(_)) => messages.and_then(mailbox::messages).map(Mail::Messages),
+            Some(Value::Int(_)) => {
+                self.sessions.set_drains(session, true);
+                messages.and_then(mailbox::messages).map(Mail::Messages)
+            }
             Some(Value::BulkString(other)) => {
                 let other = String::from_utf8_lossy(&other).into_owned();
                 if self.is_void(&other) {
