@@ -32,11 +32,11 @@ pub enum Fault {
     QueuesDeleted,
     /// By an operator.
     ConnectionsClosed,
-    /// Killed, and started again empty.
+    /// Killed, and started again with what it had on disk.
     RedisKilled,
     RedisFrozen,
-    /// `FLUSHALL`.
-    RedisFlushed,
+    /// Redis forgets who is where, and which nodes there are; mailboxes stay.
+    PresenceLost,
 }
 
 /// Links of one node.
@@ -68,6 +68,9 @@ const REDIS: Parts = 2;
 const NODE: u32 = 2;
 const LINK: u32 = NODE + NODES as u32;
 
+/// On average there is a fault in so much time.
+const FAULT_EVERY: Ms = 2_700;
+
 /// How long a killed broker takes to be back.
 const BROKER_START_TIME: Ms = 12_000;
 
@@ -96,7 +99,7 @@ impl Fault {
             Fault::ConnectionsClosed => "connections closed",
             Fault::RedisKilled => "Redis killed",
             Fault::RedisFrozen => "Redis frozen",
-            Fault::RedisFlushed => "Redis flushed",
+            Fault::PresenceLost => "presence lost",
         }
     }
 
@@ -109,18 +112,22 @@ impl Fault {
         }
     }
 
-    /// Presence is lost by it.
-    pub fn loses_presence(self) -> bool {
-        matches!(self, Fault::RedisKilled | Fault::RedisFlushed)
+    /// A node can't ask Redis, or Redis does not know the answer.
+    pub fn touches_redis(self) -> bool {
+        match self {
+            Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
+            Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => true,
+            _ => false,
+        }
     }
 
-    /// Keeps its node from renewing its lease.
-    pub fn stops_lease(self) -> bool {
-        let links = match self {
-            Fault::Cut(_, links) | Fault::Hung(_, links) => links,
-            _ => return matches!(self, Fault::NodeFrozen(_)),
-        };
-        links != Links::Broker
+    /// A node dies, or may be taken for dead: what was on its way to it is routed again.
+    pub fn takes_node(self) -> bool {
+        match self {
+            Fault::NodeKilled(_) | Fault::NodeFrozen(_) | Fault::PresenceLost => true,
+            Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
+            _ => false,
+        }
     }
 
     /// What it needs for itself.
@@ -135,7 +142,7 @@ impl Fault {
                 };
                 links << (LINK + 2 * node as u32)
             }
-            Fault::RedisKilled | Fault::RedisFrozen | Fault::RedisFlushed => REDIS,
+            Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => REDIS,
             _ => BROKER,
         }
     }
@@ -166,7 +173,7 @@ pub fn short(random: &mut Random) -> Vec<Planned> {
     let (killed, cut, frozen) = (node(), node(), node());
     let set = [
         (1_500, Fault::NodeKilled(killed), 1_500),
-        (4_500, Fault::RedisFlushed, 0),
+        (4_500, Fault::PresenceLost, 0),
         (6_000, Fault::Hung(cut, Links::Both), 3_000),
         (8_500, Fault::BrokerKilled, 500),
         (11_000, Fault::RedisKilled, 700),
@@ -177,6 +184,17 @@ pub fn short(random: &mut Random) -> Vec<Planned> {
     set.map(|(at, fault, time)| Planned { fault, at: at + random.below(800) as Ms, time }).into()
 }
 
+/// A minute in which the broker, Redis and a node are killed, one after the other.
+pub fn minute(random: &mut Random) -> Vec<Planned> {
+    let killed = random.below(NODES);
+    let set = [
+        (8_000, Fault::BrokerKilled, 1_000),
+        (24_000, Fault::RedisKilled, 1_500),
+        (38_000, Fault::NodeKilled(killed), 2_000),
+    ];
+    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(4_000) as Ms, time }).into()
+}
+
 /// Faults of all kinds, as long as it says: some alone, some several at a time.
 pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
     let mut plan: Vec<Planned> = vec![];
@@ -185,15 +203,17 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
         let (fault, time) = any(random);
         let is_free = |other: &Planned| other.fault.parts() & fault.parts() == 0 || other.is_over() < at;
         if !plan.iter().all(is_free) {
-            at += 200;
+            at += 100;
             continue;
         }
         plan.push(Planned { fault, at, time });
         let over = plan.iter().map(Planned::is_over).max().unwrap_or(at);
+        // There is only as much quiet as leaves time for all the others.
+        let is_early = plan.len() as Ms * FAULT_EVERY > at;
         at = match random.below(12) {
-            0 => over + CALM_TIME,
-            1..5 => over + QUIET_TIME,
-            _ => at + 300 + random.below(4_000) as Ms,
+            0 if is_early => over + CALM_TIME,
+            1..6 if is_early => over + QUIET_TIME,
+            _ => at + 200 + random.below(3_000) as Ms,
         };
     }
     plan
@@ -216,6 +236,18 @@ fn any(random: &mut Random) -> (Fault, Ms) {
         23..25 => (Fault::ConnectionsClosed, 0),
         25..27 => (Fault::RedisKilled, time(0, 4_000)),
         27..30 => (Fault::RedisFrozen, time(500, 9_000)),
-        _ => (Fault::RedisFlushed, 0),
+        _ => (Fault::PresenceLost, 0),
+    }
+}
+
+#[test]
+fn ten_minutes_have_more_than_200_faults_of_all_kinds() {
+    for seed in 0..100 {
+        let plan = long(&mut Random(seed), 600_000);
+        assert!((205..260).contains(&plan.len()), "{} faults", plan.len());
+        let mut kinds: Vec<_> = plan.iter().map(|planned| planned.fault.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), 16, "{kinds:?}");
     }
 }

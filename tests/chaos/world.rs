@@ -16,8 +16,11 @@ use crate::history::{Recorder, Trouble};
 use crate::plan::{Fault, Links, NODES, PARTS, Planned};
 use crate::process::Process;
 use crate::rig::proxy::Proxy;
-use crate::rig::resp::Reply;
 use crate::rig::services::Services;
+
+/// Deletes who is where and which nodes there are, in one go, and leaves the mailboxes.
+const LOSE_PRESENCE: &str = "for _, pattern in ipairs({'p:*', '{nodes}*'}) do \
+    for _, key in ipairs(redis.call('KEYS', pattern)) do redis.call('DEL', key) end end";
 
 /// The nodes, the services, and what is between them.
 pub struct World {
@@ -42,7 +45,7 @@ impl World {
     pub fn start(seed: u64) -> Self {
         let log_path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}.log"));
         let log = Arc::new(Mutex::new(File::create(&log_path).expect("there is room for a log")));
-        let services = Services::own();
+        let services = Services::durable();
         let redis = [(); NODES].map(|()| Mutex::new(Proxy::to(services.redis.addr())));
         let broker = [(); NODES].map(|()| Mutex::new(Proxy::to(services.broker.addr())));
         let recorder = Arc::new(Recorder::new());
@@ -114,7 +117,7 @@ impl World {
             Fault::ConnectionsClosed => broker.close_connections(),
             Fault::RedisKilled => redis.kill(),
             Fault::RedisFrozen => redis.freeze(),
-            Fault::RedisFlushed => assert_eq!(redis.command(&["FLUSHALL"]), Reply::Text("OK".to_owned())),
+            Fault::PresenceLost => drop(redis.command(&["EVAL", LOSE_PRESENCE, "0"])),
         }
     }
 
@@ -129,7 +132,7 @@ impl World {
             Fault::BrokerAlarm => broker.alarm(false),
             Fault::RedisKilled => redis.start(),
             Fault::RedisFrozen => redis.thaw(),
-            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::RedisFlushed => {}
+            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::PresenceLost => {}
         }
     }
 

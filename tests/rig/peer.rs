@@ -109,6 +109,14 @@ impl Peer {
         }
     }
 
+    /// Whether a line has come already, so that nobody has to wait for it.
+    pub fn has_line(&self) -> bool {
+        match &self.link {
+            Link::Tcp(socket) => memchr::memchr(b'\n', socket.unread()).is_some(),
+            Link::WebSocket { lines, .. } => !lines.is_empty(),
+        }
+    }
+
     /// Connects over TCP, and hears nothing yet.
     #[track_caller]
     pub fn silent(addr: SocketAddr) -> Self {
