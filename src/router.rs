@@ -241,7 +241,7 @@ impl Router {
             expired.insert(ticket);
             match question {
                 Some(Question::Sent(sent)) => {
-                    let never_sent = sent.parties == 0 && !sent.maybe_seen;
+                    let never_sent = sent.parties == 0 && !sent.may_be_seen();
                     let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
                     self.fail(&sent.sender, &sent.reply, code, turn);
                 }

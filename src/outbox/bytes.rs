@@ -25,6 +25,8 @@ pub struct Unwritten {
     pub ticket: Option<Ticket>,
     /// Its `MSG` line; empty for a copy that added nothing.
     pub line: Box<[u8]>,
+    /// It was shown, and not acknowledged.
+    pub was_shown: bool,
 }
 
 /// Bytes in order, with marks.
@@ -180,7 +182,7 @@ impl Bytes {
     }
 
     fn unwritten(&self, mark: &Mark) -> Unwritten {
-        Unwritten { ticket: mark.ticket, line: self.line(mark).into() }
+        Unwritten { ticket: mark.ticket, line: self.line(mark).into(), was_shown: false }
     }
 
     /// The lines of the messages that are not written whole.

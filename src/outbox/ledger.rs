@@ -231,7 +231,7 @@ impl Ledger {
         }
         let (from, id, hash) = (entry.from.clone(), entry.id.clone(), entry.hash);
         self.expired.push_back(Expired { from, id, hash, was_shown });
-        entry.give_back(&mut overdue.given_back);
+        entry.give_back(was_shown, &mut overdue.given_back);
     }
 
     /// Hashes of what the session was not shown, or has not acknowledged.
@@ -243,8 +243,8 @@ impl Ledger {
     /// Ends it: gives back what was shown, then what was not.
     pub fn end(self) -> (Vec<Unwritten>, Vec<Unwritten>) {
         let (mut shown, mut held) = (vec![], vec![]);
-        self.shown.into_iter().for_each(|entry| entry.give_back(&mut shown));
-        self.mail.into_iter().chain(self.live).for_each(|entry| entry.give_back(&mut held));
+        self.shown.into_iter().for_each(|entry| entry.give_back(true, &mut shown));
+        self.mail.into_iter().chain(self.live).for_each(|entry| entry.give_back(false, &mut held));
         (shown, held)
     }
 }
@@ -255,11 +255,12 @@ impl Entry {
         size_of::<Self>() + self.line.len()
     }
 
-    fn give_back(self, to: &mut Vec<Unwritten>) {
+    fn give_back(self, was_shown: bool, to: &mut Vec<Unwritten>) {
         let Entry { line, tickets, .. } = self;
         if tickets.is_empty() {
-            return to.push(Unwritten { ticket: None, line });
+            return to.push(Unwritten { ticket: None, line, was_shown });
         }
-        to.extend(tickets.into_iter().map(|ticket| Unwritten { ticket: Some(ticket), line: line.clone() }));
+        let one = |ticket| Unwritten { ticket: Some(ticket), line: line.clone(), was_shown };
+        to.extend(tickets.into_iter().map(one));
     }
 }

@@ -18,6 +18,7 @@
 //!        | 9 first count              not acknowledged
 //!        | 10 first count             waits for an acknowledgement
 //!        | 11 user                    something was stored for the user
+//!        | 12 first count             shown, and the session left without an acknowledgement
 //! shown  = length (8 bytes)*
 //! id     = 0 session count | length bytes
 //! ```
@@ -49,6 +50,7 @@ const NOTED: u8 = 8;
 const UNACKED: u8 = 9;
 const WAITS: u8 = 10;
 const MAIL: u8 = 11;
+const LEFT: u8 = 12;
 
 /// The most hashes that tell what a user was shown.
 pub const SHOWN_MAX: usize = 4_096;
@@ -184,6 +186,7 @@ impl Item<'_> {
                 out.push(match fate {
                     Fate::Delivered => DELIVERED,
                     Fate::NotHere => NOT_HERE,
+                    Fate::Left => LEFT,
                     Fate::Unacked => UNACKED,
                 });
                 put_number(*first, out);
@@ -276,10 +279,11 @@ impl<'a> Items<'a> {
                 id: self.id()?,
                 text: self.long_text()?,
             }),
-            kind @ (DELIVERED | NOT_HERE | UNACKED) => {
+            kind @ (DELIVERED | NOT_HERE | LEFT | UNACKED) => {
                 let fate = match kind {
                     DELIVERED => Fate::Delivered,
                     NOT_HERE => Fate::NotHere,
+                    LEFT => Fate::Left,
                     _ => Fate::Unacked,
                 };
                 let (first, count) = self.range()?;

@@ -26,6 +26,7 @@ fn items() -> Vec<Item<'static>> {
         Item::Noted { user: user("bob"), login: 7, shown: &[1, 2, 3, 4, 5, 6, 7, 8] },
         Item::Noted { user: user("bob"), login: 7, shown: &[] },
         Item::Receipts { fate: Fate::Unacked, first: 7, count: 2 },
+        Item::Receipts { fate: Fate::Left, first: 7, count: 2 },
         Item::Waits { first: 1, count: 1 << 20 },
         Item::Mail { user: user("bob") },
         Item::Changed { user: user("bob") },
@@ -81,7 +82,7 @@ fn what_is_not_valid_is_no_batch() {
         assert_eq!(parse(&batch), None, "{items:?}");
     };
     check(&[0]);
-    check(&[12]);
+    check(&[13]);
     check(&[NOTED, 1, b'b', 7, 7, 1, 2, 3, 4, 5, 6, 7]);
     check(&[WAITS, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]);
     check(&[ALSO, 3, b'a', b'b']);

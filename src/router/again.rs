@@ -19,20 +19,28 @@ use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 #[derive(Clone, Copy)]
 pub(super) struct Lost {
     /// So many parties.
-    count: u32,
-    /// Some of them had shown it, and it was not acknowledged in time.
-    is_unacked: bool,
+    pub(super) count: u32,
+    /// How far it came with them.
+    fate: Fate,
 }
 
 impl Lost {
-    /// One party is gone.
-    pub const GONE: Lost = Lost { count: 1, is_unacked: false };
+    /// One party is gone, and had not shown it.
+    pub const GONE: Lost = Lost { count: 1, fate: Fate::NotHere };
+    /// One party is gone, and had shown it.
+    pub const LEFT: Lost = Lost { count: 1, fate: Fate::Left };
     /// One party has waited for an acknowledgement.
-    pub const UNACKED: Lost = Lost { count: 1, is_unacked: true };
+    pub const UNACKED: Lost = Lost { count: 1, fate: Fate::Unacked };
 
-    /// So many parties refused a message.
-    pub fn new(count: u32, is_unacked: bool) -> Self {
-        Lost { count, is_unacked }
+    /// Nothing was lost.
+    pub fn none() -> Self {
+        Lost { count: 0, fate: Fate::NotHere }
+    }
+
+    /// Some more was.
+    pub fn add(&mut self, other: Lost) {
+        self.count += other.count;
+        self.fate = self.fate.max(other.fate);
     }
 
     /// Nobody is.
@@ -49,7 +57,10 @@ impl Router {
     pub fn unwritten(&self, user: &UserName, messages: Vec<Unwritten>, turn: &mut Turn) {
         for message in messages {
             match message.ticket {
-                Some(ticket) => self.lost(ticket, Lost::GONE, Some((user, &message.line)), turn),
+                Some(ticket) => {
+                    let lost = if message.was_shown { Lost::LEFT } else { Lost::GONE };
+                    self.lost(ticket, lost, Some((user, &message.line)), turn);
+                }
                 None => self.metrics.casts_lost.add(),
             }
         }
@@ -94,7 +105,7 @@ impl Router {
         for node in nodes {
             let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
             if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
-                lost.count += 1;
+                lost.add(Lost::GONE);
                 is_cut_off = true;
             }
         }
@@ -113,7 +124,7 @@ impl Router {
         match in_flight.question(ticket) {
             Some(Question::Sent(sent)) => {
                 sent.parties -= lost.count;
-                sent.is_unacked |= lost.is_unacked;
+                sent.lost = sent.lost.max(lost.fate);
                 if sent.parties == 0 {
                     drop(in_flight);
                     self.again(ticket, text, turn);
@@ -121,13 +132,12 @@ impl Router {
             }
             Some(Question::Received(received)) => {
                 received.parties -= lost.count;
-                received.is_unacked |= lost.is_unacked;
+                received.lost = received.lost.max(lost.fate);
                 if received.parties == 0
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    let fate = if received.is_unacked { Fate::Unacked } else { Fate::NotHere };
-                    self.cluster.receipt(&received.origin, received.number, fate);
+                    self.cluster.receipt(&received.origin, received.number, received.lost);
                 }
             }
             Some(Question::Mail { .. }) => {
@@ -143,7 +153,7 @@ impl Router {
     fn again(&self, ticket: Ticket, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
         let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
-        if sent.is_unacked {
+        if sent.lost == Fate::Unacked {
             // Once more, to a session that may have come meanwhile; those that had it refuse it.
             sent.retries = sent.retries.max(RETRIES_MAX - 1);
         }
@@ -177,13 +187,15 @@ impl Router {
         }
     }
 
-    /// Tells the sender that its message was not delivered; or, when a node that
-    /// died had it, that nobody knows.
+    /// Tells the sender that its message was not delivered; or, when somebody may have seen it who
+    /// can't be asked any more, that nobody knows.
     pub(super) fn give_up(&self, ticket: Ticket, code: ErrorCode, turn: &mut Turn) {
         let question = self.in_flight().remove(ticket);
-        if let Some(Question::Sent(Sent { sender, reply, maybe_seen, .. })) = question {
-            let code = if maybe_seen { ErrorCode::Timeout } else { code };
-            self.fail(&sender, &reply, code, turn);
+        if let Some(Question::Sent(sent)) = question {
+            // Without an acknowledgement it was not delivered. But that nothing was sent would be a lie.
+            let is_doubtful = sent.maybe_seen || (code == ErrorCode::Unavailable && sent.may_be_seen());
+            let code = if is_doubtful { ErrorCode::Timeout } else { code };
+            self.fail(&sent.sender, &sent.reply, code, turn);
         }
     }
 
@@ -204,6 +216,7 @@ impl Router {
                 }
             }
             Fate::NotHere => self.taken_back(ticket, node, Lost::GONE, turn),
+            Fate::Left => self.taken_back(ticket, node, Lost::LEFT, turn),
             Fate::Unacked => self.taken_back(ticket, node, Lost::UNACKED, turn),
         }
     }
@@ -218,7 +231,7 @@ impl Router {
         let awaited_for = sent.awaited_for().cloned();
         let to = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
         drop(in_flight);
-        if let (Some(to), false) = (to, lost.is_unacked) {
+        if let (Some(to), false) = (to, lost.fate == Fate::Unacked) {
             self.bar(ticket, node, &to);
         }
         self.lost(ticket, lost, None, turn);

@@ -22,21 +22,18 @@ impl Router {
         let is_remembered = may_be_copy || seats.iter().any(|seat| seat.outbox.acknowledges());
         let hash = is_remembered.then(|| self.hash(from, id, text, turn));
         let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
-        let (mut refused, mut is_unacked) = (0, false);
+        let mut lost = Lost::none();
         for seat in &seats {
             match seat.outbox.push_message(message, turn.now, &mut turn.dirty) {
                 Push::Taken => {}
                 Push::Copy => self.metrics.duplicates.add(),
-                Push::Refused => refused += 1,
-                Push::Unacked => {
-                    refused += 1;
-                    is_unacked = true;
-                }
+                Push::Refused => lost.add(Lost::GONE),
+                Push::Unacked => lost.add(Lost::UNACKED),
             }
         }
         turn.seats = seats;
         turn.seats.clear();
-        Lost::new(refused, is_unacked)
+        lost
     }
 
     /// What a message is remembered by, once it was shown.
@@ -65,7 +62,7 @@ impl Router {
             return self.cluster.receipt(&origin, number, Fate::NotHere);
         }
         self.make_room(turn);
-        let received = Question::Received(Received { origin, number, parties, is_unacked: false });
+        let received = Question::Received(Received { origin, number, parties, lost: Fate::NotHere });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
         let lost = self.push(ticket, &from, &id, &text, true, turn);

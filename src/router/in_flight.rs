@@ -20,7 +20,7 @@ use smol::channel::Sender;
 
 use crate::cluster::{Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
-use crate::proto::{Envelope, MessageId, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, Fate, MessageId, NodeId, SessionId, UserName, UserRef};
 
 /// Bytes that may be in flight to one user on other nodes.
 pub const USER_BYTES_MAX: usize = 64 * 1024;
@@ -112,8 +112,8 @@ pub struct Sent {
     pub retries: u8,
     /// It was with a node that died: it may have been written there.
     pub maybe_seen: bool,
-    /// Sessions were shown it and did not acknowledge it in time.
-    pub is_unacked: bool,
+    /// What those who lost it have told: how far it came.
+    pub lost: Fate,
     /// Later messages to the same user wait for its fate (`again.rs`).
     pub is_awaited: bool,
     /// Kept for messages that are not only with sessions of this node.
@@ -136,19 +136,24 @@ pub struct Received {
     pub number: u64,
     /// Sessions that have it and have not answered.
     pub parties: u32,
-    /// Sessions were shown it and did not acknowledge it in time.
-    pub is_unacked: bool,
+    /// What those who lost it have told: how far it came.
+    pub lost: Fate,
 }
 
 impl Sent {
     /// A message that `parties` sessions of this node are about to have.
     pub fn new(sender: Arc<Outbox>, reply: ReplyTo, id: MessageId, parties: u32) -> Self {
-        let (retries, maybe_seen, is_unacked, is_awaited) = (0, false, false, false);
-        Sent { sender, reply, id, parties, retries, maybe_seen, is_unacked, is_awaited, remote: None }
+        let (retries, maybe_seen, lost, is_awaited) = (0, false, Fate::NotHere, false);
+        Sent { sender, reply, id, parties, retries, maybe_seen, lost, is_awaited, remote: None }
     }
 }
 
 impl Sent {
+    /// Tells whether somebody may have seen it, or has.
+    pub fn may_be_seen(&self) -> bool {
+        self.maybe_seen || self.lost != Fate::NotHere
+    }
+
     /// The recipient, if later messages wait for the fate of this one.
     pub fn awaited_for(&self) -> Option<&UserName> {
         self.remote.as_ref().filter(|_| self.is_awaited).map(|remote| &remote.envelope.to)
@@ -335,7 +340,7 @@ mod tests {
 
     fn received(number: u64) -> Question {
         let origin = NodeId::new("a", "1").expect("valid");
-        Question::Received(Received { origin, number, parties: 1, is_unacked: false })
+        Question::Received(Received { origin, number, parties: 1, lost: Fate::NotHere })
     }
 
     fn number(question: Option<Question>) -> Option<u64> {
