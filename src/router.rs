@@ -12,7 +12,8 @@
 //! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
 //! `again.rs` (what happens when it did not work), `asked.rs` (who waits for
 //! presence), `deliver.rs` (the sessions of this node), `acks.rs` (those that
-//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `flush.rs` (the end of a turn).
+//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `flush.rs` (the end of a turn),
+//! `sweep.rs` (what takes too long).
 
 mod acks;
 mod again;
@@ -23,8 +24,9 @@ mod flush;
 mod in_flight;
 mod login;
 mod store;
+mod sweep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -228,39 +230,6 @@ impl Router {
                 _ => {}
             }
         }
-    }
-
-    /// Does what is due by now: questions past their deadline are answered.
-    pub fn sweep(&self, turn: &mut Turn) {
-        let mut expired = HashSet::new();
-        loop {
-            let mut in_flight = self.in_flight();
-            let Some(ticket) = in_flight.due(turn.now) else { break };
-            let question = in_flight.remove(ticket);
-            drop(in_flight);
-            expired.insert(ticket);
-            match question {
-                Some(Question::Sent(sent)) => {
-                    let never_sent = sent.parties == 0 && !sent.may_be_seen();
-                    let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
-                    self.fail(&sent.sender, &sent.reply, code, turn);
-                }
-                Some(Question::Who { asker, reply }) => {
-                    self.fail(&asker, &reply, ErrorCode::Unavailable, turn);
-                }
-                Some(Question::Login(tx)) => {
-                    // Fails only if the connection is gone.
-                    let _ = tx.try_send(Err(Unavailable));
-                }
-                Some(Question::Cast { .. }) => self.metrics.casts_lost.add(),
-                Some(Question::Received(_) | Question::Further { .. } | Question::Mail { .. }) | None => {}
-            }
-        }
-        if !expired.is_empty() {
-            self.ask_again(&expired, turn);
-        }
-        self.age_ledgers(turn);
-        self.resume_drains(None, turn);
     }
 
     /// Takes in what another node, or presence, tells.

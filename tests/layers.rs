@@ -52,6 +52,7 @@ const ROWS: &[Row] = &[
             "router/in_flight.rs",
             "router/login.rs",
             "router/store.rs",
+            "router/sweep.rs",
         ],
     ),
     row("table", 4, &[], &["table.rs"]),

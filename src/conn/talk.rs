@@ -112,6 +112,11 @@ impl Talk {
         }
     }
 
+    /// Answers all that the connection is still owed.
+    pub fn settle(&self, turn: &mut Turn) {
+        self.router().settle(&self.outbox, turn);
+    }
+
     fn line(&mut self, line: Line<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
         let TaggedRequest { tag, request } = TaggedRequest::parse(line);
         if let (Line::Whole(bytes), true) = (line, self.is_full())

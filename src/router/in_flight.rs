@@ -264,14 +264,31 @@ impl InFlight {
 
     /// The messages that are with `node`, of one recipient if `to` names it, oldest first.
     pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), .. }) => {
+                remote.nodes.contains(node) && to.is_none_or(|to| remote.envelope.to == *to)
+            }
+            _ => false,
+        })
+    }
+
+    /// The questions of one connection.
+    pub fn asked_by(&self, asker: &Arc<Outbox>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { sender: other, .. }) | Question::Who { asker: other, .. } => {
+                Arc::ptr_eq(asker, other)
+            }
+            _ => false,
+        })
+    }
+
+    /// Questions with a deadline, the oldest first.
+    fn with_deadline(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
         let mut found = vec![];
         let mut next = self.oldest;
         while let Some(index) = next {
             let slot = &self.slots[index as usize];
-            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = &slot.question
-                && remote.nodes.contains(node)
-                && to.is_none_or(|to| remote.envelope.to == *to)
-            {
+            if slot.question.as_ref().is_some_and(&is_wanted) {
                 found.push(Ticket(u64::from(slot.generation) << 32 | u64::from(index)));
             }
             next = slot.newer;
