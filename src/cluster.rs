@@ -69,7 +69,7 @@ pub struct Welcome {
     pub others: Vec<Place>,
     /// Something waits in the user's mailbox.
     pub has_mail: bool,
-    /// Hashes of what the user was shown by sessions that have ended.
+    /// Hashes of what the user was shown by sessions of other nodes that have ended.
     pub seen: Vec<u64>,
 }
 
@@ -348,6 +348,14 @@ impl Cluster {
         match self {
             Cluster::Local(local) => local.tell_shown(node, user, seen),
             Cluster::Remote(remote) => remote.tell_shown(node, user, login, seen),
+        }
+    }
+
+    /// Hashes of what a user was shown by sessions of this node, or process, that have ended.
+    pub fn left(&self, user: &UserName) -> Vec<u64> {
+        match self {
+            Cluster::Local(local) => local.left(user),
+            Cluster::Remote(remote) => remote.left(user),
         }
     }
 

@@ -166,6 +166,10 @@ impl Local {
         }
     }
 
+    pub(super) fn left(&self, user: &UserName) -> Vec<u64> {
+        lock(&self.post).left(user)
+    }
+
     pub(super) fn seen_key(&self) -> SeenKey {
         self.seen_key
     }

@@ -34,9 +34,13 @@ impl Post {
 
     /// What a login of this user is told; where else the user is, the caller knows.
     pub fn welcome(&mut self, user: &UserName) -> Welcome {
-        let now = Instant::now();
-        let seen = self.left.find(user.as_str(), now);
-        Welcome { others: vec![], has_mail: self.mailboxes.has(user.as_str(), now), seen }
+        let has_mail = self.mailboxes.has(user.as_str(), Instant::now());
+        Welcome { others: vec![], has_mail, seen: vec![] }
+    }
+
+    /// What a user was shown by sessions that have ended.
+    pub fn left(&self, user: &UserName) -> Vec<u64> {
+        self.left.find(user.as_str(), Instant::now())
     }
 
     /// A session has ended, which was shown these.

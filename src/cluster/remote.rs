@@ -98,6 +98,10 @@ impl Remote {
         Answer::Later
     }
 
+    pub(super) fn left(&self, user: &UserName) -> Vec<u64> {
+        self.shared.left().find(user.as_str(), Instant::now())
+    }
+
     pub(super) fn seen_key(&self) -> SeenKey {
         self.shared.seen_key()
     }
@@ -134,8 +138,7 @@ impl Remote {
     }
 
     pub(super) fn tell_shown(&self, node: &NodeId, user: &UserName, login: u64, seen: &[u64]) {
-        let left = self.shared.left().find(user.as_str(), Instant::now());
-        let seen = seen.iter().rev().chain(&left).take(SHOWN_MAX);
+        let seen = seen.iter().rev().take(SHOWN_MAX);
         let shown: Vec<u8> = seen.flat_map(|hash| hash.to_le_bytes()).collect();
         self.shared.say(node, &Item::Noted { user: user.borrowed(), login, shown: &shown });
     }

@@ -295,8 +295,8 @@ impl Router {
         let mut in_flight = self.in_flight();
         for ticket in &mut tickets {
             if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
-                let question =
-                    Question::Further { envelope: remote.envelope.clone(), nodes: remote.nodes.clone() };
+                let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
+                let question = Question::Further { of: *ticket, envelope, nodes };
                 *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
             }
         }
@@ -305,7 +305,7 @@ impl Router {
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         match self.ask_for(user.borrowed(), is_here) {
             Answer::Now(places) => {
-                tickets.into_iter().for_each(|further| self.send_further(further, places.clone()));
+                tickets.into_iter().for_each(|further| self.send_further(further, places.clone(), turn));
             }
             Answer::Later => self.wait_for_presence(user, tickets),
         }
@@ -331,15 +331,41 @@ impl Router {
         true
     }
 
-    pub(super) fn send_further(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>) {
+    /// Hands a message to nodes that do not have it; if it has no fate yet, they are asked for it, too.
+    pub(super) fn send_further(
+        &self,
+        ticket: Ticket,
+        places: Result<Vec<Place>, Unavailable>,
+        turn: &mut Turn,
+    ) {
         let question = self.in_flight().remove(ticket);
-        let Some(Question::Further { envelope, nodes }) = question else { return };
-        for place in places.unwrap_or_default().into_iter().filter(|place| !nodes.contains(&place.node)) {
-            // The ticket is spent: nobody waits for this receipt. Where the node can't be reached,
-            // the recipient has the message elsewhere.
-            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
-            let _ = self.cluster.forward(&place.node, numbered);
+        let Some(Question::Further { of, envelope, nodes }) = question else { return };
+        let is_new = |place: &Place| !nodes.contains(&place.node);
+        for Place { node, .. } in places.unwrap_or_default().into_iter().filter(is_new) {
+            let Some(is_party) = self.add_party(of, &envelope.to, &node) else { continue };
+            // The other ticket is spent: nobody waits for that receipt.
+            let number = if is_party { of } else { ticket };
+            let numbered = Envelope { number: Some(number.0), ..envelope.clone() };
+            if self.cluster.forward(&node, numbered).is_err() && self.take_node(of, &node, false) {
+                self.lost(of, Lost::GONE, None, turn);
+            }
         }
+    }
+
+    /// Another node gets a message, too: `true` when it is one of its parties now, `false` when
+    /// the message has its fate; `None` when it goes there by another way.
+    fn add_party(&self, ticket: Ticket, to: &UserName, node: &NodeId) -> Option<bool> {
+        let is_storing = self.asked().get(to).is_some_and(|asked| asked.storing.contains(&ticket));
+        let mut in_flight = self.in_flight();
+        let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return Some(false) };
+        // Nobody has it: it waits to be placed. Or the mailbox is about to.
+        if sent.parties == 0 || is_storing {
+            return None;
+        }
+        let remote = sent.remote.as_mut().filter(|remote| !remote.nodes.contains(node))?;
+        remote.nodes.push(node.clone());
+        sent.parties += 1;
+        Some(true)
     }
 
     /// Takes a node from the parties of a message; `true` when it was one.

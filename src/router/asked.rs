@@ -191,7 +191,7 @@ impl Router {
             }
             Some(Question::Further { .. }) => {
                 drop(in_flight);
-                self.send_further(ticket, to.clone());
+                self.send_further(ticket, to.clone(), turn);
             }
             Some(Question::Cast { .. }) => {
                 let question = in_flight.remove(ticket);

@@ -73,8 +73,10 @@ pub enum Question {
         /// Where the answer goes.
         reply: ReplyTo,
     },
-    /// A message that has its fate, or soon will, and goes to further nodes of its recipient.
+    /// A message that goes to further nodes of its recipient, too.
     Further {
+        /// The message, if it has no fate yet.
+        of: Ticket,
         /// The message.
         envelope: Envelope,
         /// The nodes that have it.

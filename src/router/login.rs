@@ -138,11 +138,16 @@ impl Router {
         outboxes.iter().for_each(|outbox| outbox.inherit(seen));
     }
 
-    /// Hashes of what one of a user's sessions on this node was shown: each is shown everything.
+    /// Hashes of what a user was shown on this node: by one that has left lately, and by one of
+    /// those that are here, as each is shown everything.
     fn shown_here(&self, user: &UserName) -> Vec<u64> {
+        let mut shown = self.cluster.left(user);
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
-        seats.first().map_or_else(Vec::new, |seat| seat.outbox.shown(self.cluster.seen_key()))
+        if let Some(seat) = seats.first() {
+            shown.extend(seat.outbox.shown(self.cluster.seen_key()));
+        }
+        shown
     }
 
     /// A login on another node took the place of a session here.
