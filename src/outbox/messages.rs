@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use crate::outbox::ledger::{Entry, Known};
 use crate::outbox::state::{ACKS, LEDGER, Locked};
-use crate::outbox::{Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all};
+use crate::outbox::{
+    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
+};
 use crate::proto::reply::print_msg;
 use crate::proto::{CloseReason, MessageId, UserName};
 
