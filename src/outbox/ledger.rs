@@ -30,8 +30,12 @@ pub const FULL_ACK_TIME_MAX: Duration = Duration::from_millis(5_000);
 /// After so long whoever waits for the fate of a message is told that it may take longer.
 const PATIENCE_TIME: Duration = Duration::from_millis(5_000);
 
-/// Messages that went elsewhere unacknowledged, and are remembered as such.
-const EXPIRED_MAX: usize = 256;
+/// Messages that went elsewhere unacknowledged, and are remembered as such: all that an outbox of the
+/// default size holds, because they may all go at once, and none may be shown here again by that.
+const EXPIRED_MAX: usize = 4_096;
+
+/// How long they are remembered: as long as the session knows what it was shown.
+const EXPIRED_TIME: Duration = Duration::from_secs(120);
 
 /// One session's ledger.
 pub struct Ledger {
@@ -71,6 +75,7 @@ struct Expired {
     id: MessageId,
     hash: Option<u64>,
     was_shown: bool,
+    at: Instant,
 }
 
 /// What time has brought.
@@ -199,21 +204,24 @@ impl Ledger {
     /// Time passes.
     pub fn age(&mut self, now: Instant, bytes_max: usize) -> Overdue {
         let mut overdue = Overdue::default();
+        while self.expired.front().is_some_and(|old| now.duration_since(old.at) >= EXPIRED_TIME) {
+            overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
+        }
         let is_due = |entry: &Entry| now.duration_since(entry.since) >= ACK_TIME_MAX;
         while self.shown.front().is_some_and(is_due) {
             let entry = self.shown.pop_front().expect("it is there");
             self.shown_bytes -= entry.bytes();
-            self.expire(entry, true, &mut overdue);
+            self.expire(entry, true, now, &mut overdue);
         }
         while self.mail.front().is_some_and(is_due) {
             let entry = self.mail.pop_front().expect("it is there");
             self.held_bytes -= entry.bytes();
-            self.expire(entry, false, &mut overdue);
+            self.expire(entry, false, now, &mut overdue);
         }
         while self.live.front().is_some_and(is_due) {
             let entry = self.live.pop_front().expect("it is there");
             self.held_bytes -= entry.bytes();
-            self.expire(entry, false, &mut overdue);
+            self.expire(entry, false, now, &mut overdue);
         }
         let is_slow = |entry: &&mut Entry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
         for entry in self.shown.iter_mut().chain(&mut self.mail).chain(&mut self.live).filter(is_slow) {
@@ -225,12 +233,12 @@ impl Ledger {
         overdue
     }
 
-    fn expire(&mut self, entry: Entry, was_shown: bool, overdue: &mut Overdue) {
+    fn expire(&mut self, entry: Entry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
         if self.expired.len() == EXPIRED_MAX {
             overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
         }
         let (from, id, hash) = (entry.from.clone(), entry.id.clone(), entry.hash);
-        self.expired.push_back(Expired { from, id, hash, was_shown });
+        self.expired.push_back(Expired { from, id, hash, was_shown, at });
         entry.give_back(was_shown, &mut overdue.given_back);
     }
 

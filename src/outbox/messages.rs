@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use crate::outbox::ledger::{Entry, Known};
 use crate::outbox::state::{ACKS, LEDGER, Locked};
-use crate::outbox::{Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake_all};
+use crate::outbox::{
+    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
+};
 use crate::proto::reply::print_msg;
 use crate::proto::{CloseReason, MessageId, UserName};
 
@@ -62,9 +64,9 @@ impl Outbox {
         }
         if state.filled() >= self.bytes_max + self.bytes_max.max(RESERVE_BYTES_MIN) {
             // Only other nodes get here: local senders wait at `bytes_max`.
-            let waiting = state.close(CloseReason::Slow);
+            let owner = state.close(CloseReason::Slow);
             drop(state);
-            wake_all(waiting);
+            wake(owner);
             return Push::Refused;
         }
         let Message { from, id, text, ticket, hash, kind } = message;
@@ -199,7 +201,12 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// Gives back the messages that the session can't acknowledge any more, and those that it was
     /// not shown: it takes no requests from now on.
     pub fn give_back(&self) -> Vec<Unwritten> {
-        let (mut shown, held) = self.lock().end_ledger();
+        let mut state = self.lock();
+        let (mut shown, held) = state.end_ledger();
+        let waiting = state.waiting.take();
+        drop(state);
+        // The session is in no table any more: they look for others once these messages do.
+        wake_all(waiting);
         shown.extend(held);
         shown
     }

@@ -110,23 +110,27 @@ impl State {
         let takes_requests = self.replies.due() < REPLIES_DUE_MAX && self.waiting_bytes() < bytes_max;
         let acks = self.ledger.as_ref().is_some_and(|ledger| ledger.acks);
         let has_entries = self.ledger.as_ref().is_some_and(|ledger| ledger.holds().0 > 0);
-        sign(!self.closed && self.closing.is_none(), OPEN)
-            | sign(self.filled() < bytes_max, ROOM)
+        sign(!self.closed, OPEN)
+            | sign(self.has_room(bytes_max), ROOM)
             | sign(acks, ACKS)
             | sign(has_entries, LEDGER)
             | sign(takes_requests, TAKES_REQUESTS)
             | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)
     }
 
-    /// Begins to close; returns who must know: the owner, and senders that wait for room.
-    pub fn close(&mut self, reason: CloseReason) -> Option<Box<Waiting>> {
+    /// Tells whether local senders may push.
+    pub fn has_room(&self, bytes_max: usize) -> bool {
+        self.closing.is_none() && self.filled() < bytes_max
+    }
+
+    /// Begins to close; returns who must know: the owner. Senders that wait for room are woken when
+    /// it gives back what waits.
+    pub fn close(&mut self, reason: CloseReason) -> Option<Waker> {
         if self.closed || self.closing.is_some() {
             return None;
         }
         self.closing = Some(reason);
-        let mut waiting = self.waiting.take().unwrap_or_default();
-        waiting.0.extend(self.owner.clone());
-        Some(waiting)
+        self.owner.clone()
     }
 
     /// Bytes that wait for the connection: to be written, or to be shown.
