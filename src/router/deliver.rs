@@ -19,7 +19,8 @@ impl Router {
         turn: &mut Turn,
     ) -> Lost {
         let seats = std::mem::take(&mut turn.seats);
-        let is_remembered = may_be_copy || seats.iter().any(|seat| seat.outbox.acknowledges());
+        // Of a message that is only for other nodes, which is what they mostly are, nobody asks here.
+        let is_remembered = seats.iter().any(|seat| may_be_copy || seat.outbox.acknowledges());
         let hash = is_remembered.then(|| self.hash(from, id, text, turn));
         let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
         let mut lost = Lost::none();
