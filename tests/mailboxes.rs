@@ -322,12 +322,11 @@ fn a_user_who_hops_and_acknowledges_misses_nothing() {
 fn hops(seed: u64, may_ack: bool) {
     let node = Node::start(SETTINGS);
     hop([&node; 3], seed, 3, 2_000, may_ack);
-    on_every_net(|net| {
-        let [a, b, c] = nodes(net, SETTINGS);
-        hop([&a, &b, &c], seed, 1, 5_000, may_ack);
-        hop([&a, &b, &c], seed, 3, 1_000, may_ack);
-        [a, b, c].iter().for_each(Node::settles);
-    });
+    let real = Real::new();
+    let [a, b, c] = nodes(&real as &dyn Net, SETTINGS);
+    hop([&a, &b, &c], seed, 1, 5_000, may_ack);
+    hop([&a, &b, &c], seed, 3, 1_000, may_ack);
+    [a, b, c].iter().for_each(Node::settles);
 }
 
 fn hop(nodes: [&Node; 3], seed: u64, senders: usize, each: usize, may_ack: bool) {

@@ -104,6 +104,10 @@ impl Router {
             .collect();
         drop(drains);
         for (session, outbox) in due {
+            // The drain before in this list may have ended, and let this one run to its end.
+            if self.drains().get(&session).is_none_or(|drain| drain.stage != Stage::Paused) {
+                continue;
+            }
             outbox.start_draining(turn.now);
             self.read_on(session, turn);
         }
