@@ -419,14 +419,6 @@ impl Cluster {
         }
     }
 
-    /// Messages in the mailboxes that this process keeps, and their memory in bytes.
-    pub fn mail(&self) -> (usize, usize) {
-        match self {
-            Cluster::Local(local) => local.mail(),
-            Cluster::Remote(_) => (0, 0),
-        }
-    }
-
     /// Forgets what is too old: called once a minute.
     pub fn expire(&self, now: Instant) {
         match self {

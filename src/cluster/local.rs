@@ -218,10 +218,6 @@ impl Local {
         lock(&self.post).release(user, &self.node, session);
     }
 
-    pub(super) fn mail(&self) -> (usize, usize) {
-        lock(&self.post).mail()
-    }
-
     pub(super) fn expire(&self, now: Instant) {
         lock(&self.post).expire(now);
     }

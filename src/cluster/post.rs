@@ -88,9 +88,4 @@ impl Post {
         self.mailboxes.expire(now);
         self.left.expire(now);
     }
-
-    /// Messages in mailboxes, and the memory that they take in bytes.
-    pub fn mail(&self) -> (usize, usize) {
-        (self.mailboxes.messages(), self.mailboxes.bytes())
-    }
 }

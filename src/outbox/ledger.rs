@@ -8,12 +8,12 @@
 //! from a sender, both waiting for room among the shown; the live ones wait also
 //! until the mailbox is drained. What is in here too long is given back.
 //!
-//! Left out: bytes and sockets. The outbox prints what [`Ledger::next`] gives.
+//! Left out: bytes and sockets. The outbox prints what [`Ledger::show`] gives.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::outbox::{Kind, Ticket, Unwritten};
+use crate::outbox::{Kind, SEEN_TIME, Ticket, Unwritten};
 use crate::proto::{MessageId, UserName};
 
 /// Messages that a session may leave unacknowledged; then the rest waits.
@@ -34,8 +34,8 @@ const PATIENCE_TIME: Duration = Duration::from_millis(5_000);
 /// default size holds, because they may all go at once, and none may be shown here again by that.
 const EXPIRED_MAX: usize = 4_096;
 
-/// How long they are remembered: as long as the session knows what it was shown.
-const EXPIRED_TIME: Duration = Duration::from_secs(120);
+/// How long they are remembered: as long as the session knows what it was shown, at most.
+const EXPIRED_TIME: Duration = SEEN_TIME.saturating_mul(2);
 
 /// One session's ledger.
 pub struct Ledger {
@@ -131,9 +131,9 @@ impl Ledger {
         self.held_bytes
     }
 
-    /// Messages and bytes in it, shown or not.
-    pub fn holds(&self) -> (usize, usize) {
-        (self.shown.len() + self.mail.len() + self.live.len(), self.shown_bytes + self.held_bytes)
+    /// Tells whether there is no message in it, shown or not.
+    pub fn is_empty(&self) -> bool {
+        self.shown.is_empty() && self.mail.is_empty() && self.live.is_empty()
     }
 
     /// Adds a message to those that wait.
@@ -207,19 +207,11 @@ impl Ledger {
         while self.expired.front().is_some_and(|old| now.duration_since(old.at) >= EXPIRED_TIME) {
             overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
         }
-        let is_due = |entry: &Entry| now.duration_since(entry.since) >= ACK_TIME_MAX;
-        while self.shown.front().is_some_and(is_due) {
-            let entry = self.shown.pop_front().expect("it is there");
+        while let Some(entry) = pop_due(&mut self.shown, now) {
             self.shown_bytes -= entry.bytes();
             self.expire(entry, true, now, &mut overdue);
         }
-        while self.mail.front().is_some_and(is_due) {
-            let entry = self.mail.pop_front().expect("it is there");
-            self.held_bytes -= entry.bytes();
-            self.expire(entry, false, now, &mut overdue);
-        }
-        while self.live.front().is_some_and(is_due) {
-            let entry = self.live.pop_front().expect("it is there");
+        while let Some(entry) = pop_due(&mut self.mail, now).or_else(|| pop_due(&mut self.live, now)) {
             self.held_bytes -= entry.bytes();
             self.expire(entry, false, now, &mut overdue);
         }
@@ -255,6 +247,11 @@ impl Ledger {
         self.mail.into_iter().chain(self.live).for_each(|entry| entry.give_back(false, &mut held));
         (shown, held)
     }
+}
+
+/// The oldest message of a list, if it is there for too long.
+fn pop_due(list: &mut VecDeque<Entry>, now: Instant) -> Option<Entry> {
+    list.pop_front_if(|entry| now.duration_since(entry.since) >= ACK_TIME_MAX)
 }
 
 impl Entry {

@@ -109,7 +109,7 @@ impl State {
         let sign = |holds: bool, sign: u8| if holds { sign } else { 0 };
         let takes_requests = self.replies.due() < REPLIES_DUE_MAX && self.waiting_bytes() < bytes_max;
         let acks = self.ledger.as_ref().is_some_and(|ledger| ledger.acks);
-        let has_entries = self.ledger.as_ref().is_some_and(|ledger| ledger.holds().0 > 0);
+        let has_entries = self.ledger.as_ref().is_some_and(|ledger| !ledger.is_empty());
         sign(!self.closed, OPEN)
             | sign(self.has_room(bytes_max), ROOM)
             | sign(acks, ACKS)

@@ -43,7 +43,7 @@ impl Lost {
         self.fate = self.fate.max(other.fate);
     }
 
-    /// Nobody is.
+    /// Tells whether nothing was lost.
     pub fn is_none(self) -> bool {
         self.count == 0
     }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::{ErrorCode, NodeId, UserName};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::in_flight::Question;
 use crate::router::{Router, Turn};
 
 /// Those who wait for one user.
@@ -95,13 +95,8 @@ impl Router {
             return;
         }
         let mut in_flight = self.in_flight();
-        let has_others = match in_flight.question(ticket) {
-            Some(Question::Sent(Sent { remote: Some(remote), .. })) => {
-                let envelope = remote.envelope.clone();
-                in_flight.has_others(&envelope)
-            }
-            _ => false,
-        };
+        // Looking through the whole table is for when there is something to find.
+        let has_others = in_flight.has_others(ticket);
         let others = if has_others { in_flight.with_node(node, Some(to)) } else { vec![] };
         for other in &others {
             if let Some(Question::Sent(sent)) = in_flight.question(*other) {

@@ -299,8 +299,12 @@ impl InFlight {
     }
 
     /// Tells whether other messages than this one are on their way to its recipient.
-    pub fn has_others(&self, envelope: &Envelope) -> bool {
-        self.windows.get(&envelope.to).is_some_and(|window| window.bytes > envelope.bytes())
+    pub fn has_others(&mut self, ticket: Ticket) -> bool {
+        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = self.question(ticket) else {
+            return false;
+        };
+        let (to, bytes) = (remote.envelope.to.clone(), remote.envelope.bytes());
+        self.windows.get(&to).is_some_and(|window| window.bytes > bytes)
     }
 
     /// How many questions are open.
