@@ -12,8 +12,8 @@
 //! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
 //! `again.rs` (what happens when it did not work), `asked.rs` (who waits for
 //! presence), `deliver.rs` (the sessions of this node), `acks.rs` (those that
-//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `flush.rs` (the end of a turn),
-//! `sweep.rs` (what takes too long).
+//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `moves.rs` (order while
+//! that changes), `flush.rs` (the end of a turn), `sweep.rs` (what takes too long).
 
 mod acks;
 mod again;
@@ -23,6 +23,7 @@ mod drain;
 mod flush;
 mod in_flight;
 mod login;
+mod moves;
 mod store;
 mod sweep;
 
@@ -48,7 +49,7 @@ use crate::router::login::Entering;
 use crate::table::{Seat, Table};
 
 pub use flush::Turn;
-pub use login::{Login, Welcomed};
+pub use login::{Entered, Login, Welcomed};
 
 /// One node's routing: who is here, who is elsewhere, and what is under way.
 pub struct Router {
@@ -283,9 +284,13 @@ impl Router {
     }
 
     /// Asks where else a user is. While an earlier question about the user is
-    /// open, later messages queue behind it: one sender's messages stay in order.
+    /// open, or some messages have to come back from where the user was, later messages queue
+    /// behind: one sender's messages stay in order.
     fn ask_for(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        self.unless_asked(user, || self.cluster.locate(user, is_here))
+        match self.unless_asked(user, || self.cluster.locate(user, is_here)) {
+            Answer::Now(Ok(places)) if self.has_left_behind(user, &places) => Answer::Later,
+            answer => answer,
+        }
     }
 
     fn unless_asked(

@@ -181,6 +181,14 @@ impl<S: ?Sized + Sink> Outbox<S> {
         seen.all().filter(|hash| unshown.binary_search(hash).is_err()).collect()
     }
 
+    /// The messages that the session has and has not taken, with their lines: written, or acknowledged.
+    pub fn outstanding(&self) -> Vec<(Ticket, Box<[u8]>)> {
+        let state = self.lock();
+        let ledger = state.ledger.iter().flat_map(|ledger| ledger.outstanding());
+        let all = state.bytes.outstanding().chain(ledger);
+        all.filter(|(_, line)| !line.is_empty()).map(|(ticket, line)| (ticket, line.into())).collect()
+    }
+
     /// An earlier session of the user, or another one, was shown these.
     pub fn inherit(&self, hashes: &[u64]) {
         let mut state = self.lock();

@@ -91,22 +91,24 @@ impl Router {
     /// A node does not have a user any more. What else is on its way there comes back, too; later
     /// messages wait for that, or they would overtake it.
     pub(super) fn bar(&self, ticket: Ticket, node: &NodeId, to: &UserName) {
-        if self.asked().contains_key(to) {
+        if self.asked().get(to).is_some_and(|asked| asked.barrier.contains(&ticket)) {
+            // The others were found when this one was.
             return;
         }
         let mut in_flight = self.in_flight();
         // Looking through the whole table is for when there is something to find.
         let has_others = in_flight.has_others(ticket);
         let others = if has_others { in_flight.with_node(node, Some(to)) } else { vec![] };
-        for other in &others {
-            if let Some(Question::Sent(sent)) = in_flight.question(*other) {
-                sent.is_awaited = true;
-            }
-        }
+        in_flight.await_fates(&others);
         drop(in_flight);
         if !others.is_empty() {
-            self.asked().entry(to.clone()).or_default().barrier.extend(others);
+            self.wait_behind(to.clone(), others);
         }
+    }
+
+    /// Later messages to a user wait until these are not any more where they are.
+    pub(super) fn wait_behind(&self, user: UserName, tickets: Vec<Ticket>) {
+        self.asked().entry(user).or_default().barrier.extend(tickets);
     }
 
     /// A message that was waited for is not any more where it was.
@@ -130,13 +132,19 @@ impl Router {
     /// good enough for messages, because a node that does not have the user says so. But that
     /// the user is nowhere, and how many sessions there are, is asked again for those.
     pub(super) fn located(&self, user: &UserName, places: Located, turn: &mut Turn) {
-        let mut all = self.asked();
-        if all.get(user).is_none_or(|asked| !asked.is_question()) {
+        if self.asked().get(user).is_none_or(|asked| !asked.is_question()) {
             // Nobody waits, or the question is given up.
             return;
         }
-        let Some(Asked { waiters, bounced, .. }) = all.remove(user) else { return };
-        drop(all);
+        if places.as_ref().is_ok_and(|places| self.has_left_behind(user.borrowed(), places)) {
+            // Asked again when that is over.
+            return;
+        }
+        let Some(Asked { mut waiters, bounced, .. }) = self.asked().remove(user) else { return };
+        // They may have come back in another order.
+        let in_flight = self.in_flight();
+        waiters[..bounced].sort_by_key(|waiter| in_flight.order(waiter.ticket));
+        drop(in_flight);
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         // A message that waited behind a question of somebody else goes where it would have gone without.
         let recalled = places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here)).flatten();

@@ -37,6 +37,8 @@ pub struct InFlight {
     oldest: Option<u32>,
     newest: Option<u32>,
     len: usize,
+    /// Questions that there ever were.
+    count: u64,
     /// The generation of new slots: above that of every slot that was given back.
     first_generation: u32,
     windows: HashMap<UserName, Window>,
@@ -47,16 +49,20 @@ pub struct InFlight {
 
 struct Slot {
     generation: u32,
+    /// How many questions came before this one.
+    order: u64,
     question: Option<Question>,
     deadline: Option<Instant>,
     older: Option<u32>,
     newer: Option<u32>,
 }
 
-/// Bytes in flight to one user.
+/// What is in flight to one user.
 #[derive(Default)]
 struct Window {
     bytes: usize,
+    /// The nodes that the last message went to, and no other node has an earlier one.
+    nodes: Vec<NodeId>,
     waiting: Vec<Waker>,
 }
 
@@ -170,11 +176,20 @@ impl InFlight {
         }
         let index = self.free.pop().unwrap_or_else(|| {
             let generation = self.first_generation;
-            self.slots.push(Slot { generation, question: None, deadline: None, older: None, newer: None });
+            self.slots.push(Slot {
+                generation,
+                order: 0,
+                question: None,
+                deadline: None,
+                older: None,
+                newer: None,
+            });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
         slot.question = Some(question);
+        slot.order = self.count;
+        self.count += 1;
         if let Some(deadline) = deadline {
             self.link(index, deadline);
         }
@@ -264,7 +279,70 @@ impl InFlight {
         Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
     }
 
-    /// The messages that are with `node`, of one recipient if `to` names it, oldest first.
+    /// Messages to a user go to `nodes` now. Tells whether earlier ones went to fewer.
+    pub fn placed(&mut self, user: &UserName, nodes: &[NodeId]) -> bool {
+        let Some(window) = self.windows.get_mut(user) else { return false };
+        if window.nodes == nodes {
+            return false;
+        }
+        let before = std::mem::replace(&mut window.nodes, nodes.to_vec());
+        nodes.iter().any(|node| !before.contains(node))
+    }
+
+    /// A message goes to one node more.
+    pub fn placed_also(&mut self, user: &UserName, node: &NodeId) {
+        if let Some(window) = self.windows.get_mut(user)
+            && !window.nodes.contains(node)
+        {
+            window.nodes.push(node.clone());
+        }
+    }
+
+    /// The messages on their way to nodes where the user is not any more, given where it is.
+    pub fn left_behind(&self, user: UserRef<'_>, is_there: impl Fn(&NodeId) -> bool) -> Vec<Ticket> {
+        // Most users don't move.
+        let window = if self.windows.is_empty() { None } else { self.windows.get(user.as_str()) };
+        if window.is_none_or(|window| window.nodes.iter().all(&is_there)) {
+            return vec![];
+        }
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), .. }) => {
+                remote.envelope.to.borrowed() == user && !remote.nodes.iter().all(&is_there)
+            }
+            _ => false,
+        })
+    }
+
+    /// The messages that somebody has who is asked for a user on other nodes, in the order they came.
+    pub fn to_user(&self, user: &UserName) -> Vec<Ticket> {
+        if !self.windows.contains_key(user) {
+            return vec![];
+        }
+        let mut tickets = self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), parties, .. }) => {
+                *parties > 0 && remote.envelope.to == *user
+            }
+            _ => false,
+        });
+        tickets.sort_by_key(|ticket| self.order(*ticket));
+        tickets
+    }
+
+    /// Whoever waits for the fates of these is told of them.
+    pub fn await_fates(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            if let Some(Question::Sent(sent)) = self.question(*ticket) {
+                sent.is_awaited = true;
+            }
+        }
+    }
+
+    /// How many questions came before one that is open.
+    pub fn order(&self, ticket: Ticket) -> u64 {
+        self.slots.get(ticket.0 as u32 as usize).map_or(0, |slot| slot.order)
+    }
+
+    /// The messages that are with `node`, of one recipient if `to` names it.
     pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
         self.with_deadline(|question| match question {
             Question::Sent(Sent { remote: Some(remote), .. }) => {

@@ -1,0 +1,97 @@
+//! Order while the sessions of a user come and go.
+//!
+//! Messages of one sender come to each session in the order in which they were
+//! sent. A message that comes back from a session or node that did not deliver it
+//! would come late to those that have a later one already. So where a user has
+//! left a node, later messages wait for what is on its way there (the barrier in
+//! `asked.rs`). And a further node or session of a user is given first what
+//! others of the user have and have not taken yet: if they never do, it has it.
+//!
+//! Left out: a message that nobody acknowledged in time, or that was with a node
+//! that died, is routed again behind later ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::Place;
+use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
+use crate::proto::{Envelope, NodeId, UserName, UserRef};
+use crate::router::again::{Lost, envelope_of};
+use crate::router::in_flight::{Question, Sent};
+use crate::router::{Router, Turn};
+use crate::table::Seat;
+
+impl Router {
+    /// Tells whether messages to a user have to wait for others that are on their way to nodes
+    /// where the user, who is at these places now, is not any more.
+    pub(super) fn has_left_behind(&self, user: UserRef<'_>, places: &[Place]) -> bool {
+        let mut in_flight = self.in_flight();
+        let tickets = in_flight.left_behind(user, |node| places.iter().any(|place| place.node == *node));
+        if tickets.is_empty() {
+            return false;
+        }
+        in_flight.await_fates(&tickets);
+        drop(in_flight);
+        self.wait_behind(user.into(), tickets);
+        true
+    }
+
+    /// A user has come to further nodes: they are given what is under way to it, before anything later.
+    pub(super) fn catch_up_nodes(&self, user: &UserName, nodes: &[NodeId], turn: &mut Turn) {
+        let mut seats = vec![];
+        self.table.find(user.borrowed(), &mut seats);
+        for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
+            let mut in_flight = self.in_flight();
+            // What other nodes sent here, these send to the further ones by themselves.
+            if let Some(Question::Sent(Sent { remote: None, .. })) = in_flight.question(ticket)
+                && let Some(envelope) = envelope_of(user, &line)
+            {
+                in_flight.keep(ticket, envelope);
+            }
+        }
+        let under_way = self.in_flight().to_user(user);
+        for ticket in under_way {
+            let Some(envelope) = self.envelope(ticket) else { continue };
+            for node in nodes {
+                self.forward_also(ticket, ticket, node, &envelope, turn);
+            }
+        }
+    }
+
+    /// A session has entered, where its user has others `beside`: it is given what is under way to
+    /// them, before anything later.
+    pub fn catch_up(&self, user: &UserName, outbox: &Arc<Outbox>, beside: &[Seat], turn: &mut Turn) {
+        for (ticket, envelope) in self.under_way(user, beside) {
+            match self.in_flight().question(ticket) {
+                Some(Question::Sent(sent)) => sent.parties += 1,
+                Some(Question::Received(received)) => received.parties += 1,
+                _ => continue,
+            }
+            let Envelope { from, id, text, .. } = &envelope;
+            let hash = Some(self.hash(from, id, text, turn));
+            let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
+            match outbox.push_message(message, turn.now, &mut turn.dirty) {
+                Push::Taken => {}
+                Push::Copy => self.metrics.duplicates.add(),
+                Push::Refused | Push::Unacked => self.lost(ticket, Lost::GONE, None, turn),
+            }
+        }
+    }
+
+    /// What these sessions of a user have not taken, and other nodes neither, in the order it came.
+    fn under_way(&self, user: &UserName, beside: &[Seat]) -> Vec<(Ticket, Envelope)> {
+        let mut under_way = BTreeMap::new();
+        for (ticket, line) in beside.iter().flat_map(|seat| seat.outbox.outstanding()) {
+            if let Some(envelope) = envelope_of(user, &line) {
+                under_way.insert(self.in_flight().order(ticket), (ticket, envelope));
+            }
+        }
+        let elsewhere = self.in_flight().to_user(user);
+        for ticket in elsewhere {
+            if let Some(envelope) = self.envelope(ticket) {
+                under_way.insert(self.in_flight().order(ticket), (ticket, envelope));
+            }
+        }
+        under_way.into_values().collect()
+    }
+}
