@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::in_flight::{Question, Received, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
 /// What somebody lost who had a message.
@@ -140,7 +140,8 @@ impl Router {
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    self.cluster.receipt(&received.origin, received.number, received.lost);
+                    let Received { origin, number, to, lost, .. } = received;
+                    self.refuse_received(&origin, number, &to, lost, turn.now);
                 }
             }
             Some(Question::Mail { .. }) => {

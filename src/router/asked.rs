@@ -24,6 +24,8 @@ pub(super) struct Asked {
     pub(super) storing: Vec<Ticket>,
     /// Messages that have not come back yet.
     barrier: HashSet<Ticket>,
+    /// Nodes that have refused messages, and must know when all have come back.
+    refusers: Vec<NodeId>,
 }
 
 /// A message or a question.
@@ -47,6 +49,12 @@ impl Asked {
     pub(super) fn bounce(&mut self, ticket: Ticket) {
         self.waiters.insert(self.bounced, Waiter { ticket, is_late: true });
         self.bounced += 1;
+    }
+
+    fn add_refuser(&mut self, node: &NodeId) {
+        if !self.refusers.contains(node) {
+            self.refusers.push(node.clone());
+        }
     }
 
     /// Removes questions that have expired; `true` when there were any.
@@ -74,6 +82,7 @@ impl Router {
 
     /// Asks where a user is for those who wait already.
     pub(super) fn ask_for_those_who_wait(&self, user: &UserName, turn: &mut Turn) {
+        self.tell_refusers(user);
         let mut all = self.asked();
         let Some(asked) = all.get_mut(user) else { return };
         if asked.waiters.is_empty() {
@@ -91,9 +100,9 @@ impl Router {
     /// A node does not have a user any more. What else is on its way there comes back, too; later
     /// messages wait for that, or they would overtake it.
     pub(super) fn bar(&self, ticket: Ticket, node: &NodeId, to: &UserName) {
-        if self.asked().get(to).is_some_and(|asked| asked.barrier.contains(&ticket)) {
-            // The others were found when this one was.
-            return;
+        if let Some(asked) = self.asked().get_mut(to).filter(|asked| asked.barrier.contains(&ticket)) {
+            // The others were found when the first was.
+            return asked.add_refuser(node);
         }
         let mut in_flight = self.in_flight();
         // Looking through the whole table is for when there is something to find.
@@ -101,8 +110,19 @@ impl Router {
         let others = if has_others { in_flight.with_node(node, Some(to)) } else { vec![] };
         in_flight.await_fates(&others);
         drop(in_flight);
-        if !others.is_empty() {
+        if others.is_empty() {
+            self.cluster.tell_resumes(node, to);
+        } else {
             self.wait_behind(to.clone(), others);
+            self.asked().entry(to.clone()).or_default().add_refuser(node);
+        }
+    }
+
+    /// All that some nodes have refused has come back: the next that they get is in order.
+    fn tell_refusers(&self, user: &UserName) {
+        let refusers = self.asked().get_mut(user).map(|asked| std::mem::take(&mut asked.refusers));
+        for node in refusers.into_iter().flatten() {
+            self.cluster.tell_resumes(&node, user);
         }
     }
 
@@ -136,6 +156,7 @@ impl Router {
             // Nobody waits, or the question is given up.
             return;
         }
+        self.tell_refusers(user);
         if places.as_ref().is_ok_and(|places| self.has_left_behind(user.borrowed(), places)) {
             // Asked again when that is over.
             return;

@@ -142,6 +142,8 @@ pub struct Received {
     pub origin: NodeId,
     /// The origin's number for it.
     pub number: u64,
+    /// Its recipient.
+    pub to: UserName,
     /// Sessions that have it and have not answered.
     pub parties: u32,
     /// What those who lost it have told: how far it came.
@@ -441,7 +443,8 @@ mod tests {
 
     fn received(number: u64) -> Question {
         let origin = NodeId::new("a", "1").expect("valid");
-        Question::Received(Received { origin, number, parties: 1, lost: Fate::NotHere })
+        let to = UserName::parse("bob").expect("valid");
+        Question::Received(Received { origin, number, to, parties: 1, lost: Fate::NotHere })
     }
 
     fn number(question: Option<Question>) -> Option<u64> {
