@@ -85,11 +85,14 @@ impl Router {
         let Some(envelope) = self.envelope(ticket) else { return };
         let is_known = places.is_ok();
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
-        if self.in_flight().placed(&envelope.to, &nodes) {
-            self.catch_up_nodes(&envelope.to, &nodes, turn);
-        }
         turn.seats.clear();
         self.table.find(envelope.to.borrowed(), &mut turn.seats);
+        let further = self.in_flight().placed(&envelope.to, &nodes, &turn.seats);
+        if let Some(further) = further {
+            let seats = std::mem::take(&mut turn.seats);
+            self.catch_up_elsewhere(&envelope.to, &further, turn);
+            turn.seats = seats;
+        }
         let parties = (turn.seats.len() + nodes.len()) as u32;
         if parties == 0 {
             return match is_known {

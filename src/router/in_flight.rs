@@ -21,6 +21,7 @@ use smol::channel::Sender;
 use crate::cluster::{Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::{Envelope, Fate, MessageId, NodeId, SessionId, UserName, UserRef};
+use crate::table::Seat;
 
 /// Bytes that may be in flight to one user on other nodes.
 pub const USER_BYTES_MAX: usize = 64 * 1024;
@@ -61,9 +62,19 @@ struct Slot {
 #[derive(Default)]
 struct Window {
     bytes: usize,
-    /// The nodes that the last message went to, and no other node has an earlier one.
+    /// The nodes that messages go to: no other node has one.
     nodes: Vec<NodeId>,
+    /// The sessions of this node that messages go to.
+    sessions: Vec<SessionId>,
     waiting: Vec<Waker>,
+}
+
+/// Where messages to a user go that earlier ones may not have gone to.
+pub struct Further {
+    /// Other nodes.
+    pub nodes: Vec<NodeId>,
+    /// Sessions of this node.
+    pub seats: Vec<Seat>,
 }
 
 /// What waits for an answer.
@@ -281,14 +292,22 @@ impl InFlight {
         Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
     }
 
-    /// Messages to a user go to `nodes` now. Tells whether earlier ones went to fewer.
-    pub fn placed(&mut self, user: &UserName, nodes: &[NodeId]) -> bool {
-        let Some(window) = self.windows.get_mut(user) else { return false };
-        if window.nodes == nodes {
-            return false;
+    /// Messages to a user go to `nodes` and to `seats` now. Gives those among them that earlier ones
+    /// may not have gone to.
+    pub fn placed(&mut self, user: &UserName, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
+        let window = self.windows.get_mut(user)?;
+        let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
+        if window.nodes == nodes && !seats.iter().any(|seat| is_new_seat(&seat)) {
+            return None;
         }
-        let before = std::mem::replace(&mut window.nodes, nodes.to_vec());
-        nodes.iter().any(|node| !before.contains(node))
+        let is_new_node = |node: &&NodeId| !window.nodes.contains(node);
+        let further = Further {
+            nodes: nodes.iter().filter(is_new_node).cloned().collect(),
+            seats: seats.iter().filter(is_new_seat).cloned().collect(),
+        };
+        window.nodes = nodes.to_vec();
+        window.sessions = seats.iter().map(|seat| seat.session).collect();
+        Some(further)
     }
 
     /// A message goes to one node more.

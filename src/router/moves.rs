@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use crate::cluster::Place;
 use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
-use crate::proto::{Envelope, NodeId, UserName, UserRef};
+use crate::proto::{Envelope, UserName, UserRef};
 use crate::router::again::{Lost, envelope_of};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::in_flight::{Further, Question, Sent};
 use crate::router::{Router, Turn};
 use crate::table::Seat;
 
@@ -36,8 +36,9 @@ impl Router {
         true
     }
 
-    /// A user has come to further nodes: they are given what is under way to it, before anything later.
-    pub(super) fn catch_up_nodes(&self, user: &UserName, nodes: &[NodeId], turn: &mut Turn) {
+    /// A user has come to further nodes, or has further sessions here: they are given what is under
+    /// way to it, before anything later.
+    pub(super) fn catch_up_elsewhere(&self, user: &UserName, further: &Further, turn: &mut Turn) {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
@@ -52,46 +53,43 @@ impl Router {
         let under_way = self.in_flight().to_user(user);
         for ticket in under_way {
             let Some(envelope) = self.envelope(ticket) else { continue };
-            for node in nodes {
+            for seat in &further.seats {
+                self.push_also(ticket, &envelope, &seat.outbox, turn);
+            }
+            for node in &further.nodes {
                 self.forward_also(ticket, ticket, node, &envelope, turn);
             }
         }
     }
 
-    /// A session has entered, where its user has others `beside`: it is given what is under way to
-    /// them, before anything later.
+    /// A session has entered, where its user has others `beside`: it is given what they have and have
+    /// not taken, before anything later.
     pub fn catch_up(&self, user: &UserName, outbox: &Arc<Outbox>, beside: &[Seat], turn: &mut Turn) {
-        for (ticket, envelope) in self.under_way(user, beside) {
-            match self.in_flight().question(ticket) {
-                Some(Question::Sent(sent)) => sent.parties += 1,
-                Some(Question::Received(received)) => received.parties += 1,
-                _ => continue,
-            }
-            let Envelope { from, id, text, .. } = &envelope;
-            let hash = Some(self.hash(from, id, text, turn));
-            let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
-            match outbox.push_message(message, turn.now, &mut turn.dirty) {
-                Push::Taken => {}
-                Push::Copy => self.metrics.duplicates.add(),
-                Push::Refused | Push::Unacked => self.lost(ticket, Lost::GONE, None, turn),
+        let mut under_way = BTreeMap::new();
+        for (ticket, line) in beside.iter().flat_map(|seat| seat.outbox.outstanding()) {
+            under_way.insert(self.in_flight().order(ticket), (ticket, line));
+        }
+        for (ticket, line) in under_way.into_values() {
+            if let Some(envelope) = envelope_of(user, &line) {
+                self.push_also(ticket, &envelope, outbox, turn);
             }
         }
     }
 
-    /// What these sessions of a user have not taken, and other nodes neither, in the order it came.
-    fn under_way(&self, user: &UserName, beside: &[Seat]) -> Vec<(Ticket, Envelope)> {
-        let mut under_way = BTreeMap::new();
-        for (ticket, line) in beside.iter().flat_map(|seat| seat.outbox.outstanding()) {
-            if let Some(envelope) = envelope_of(user, &line) {
-                under_way.insert(self.in_flight().order(ticket), (ticket, envelope));
-            }
+    /// Hands a message to one session more, as one of its parties, if it has no fate yet.
+    fn push_also(&self, ticket: Ticket, envelope: &Envelope, outbox: &Arc<Outbox>, turn: &mut Turn) {
+        match self.in_flight().question(ticket) {
+            Some(Question::Sent(sent)) => sent.parties += 1,
+            Some(Question::Received(received)) => received.parties += 1,
+            _ => return,
         }
-        let elsewhere = self.in_flight().to_user(user);
-        for ticket in elsewhere {
-            if let Some(envelope) = self.envelope(ticket) {
-                under_way.insert(self.in_flight().order(ticket), (ticket, envelope));
-            }
+        let Envelope { from, id, text, .. } = envelope;
+        let hash = Some(self.hash(from, id, text, turn));
+        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
+        match outbox.push_message(message, turn.now, &mut turn.dirty) {
+            Push::Taken => {}
+            Push::Copy => self.metrics.duplicates.add(),
+            Push::Refused | Push::Unacked => self.lost(ticket, Lost::GONE, None, turn),
         }
-        under_way.into_values().collect()
     }
 }
