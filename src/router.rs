@@ -322,6 +322,7 @@ impl Router {
     ) {
         let id = from.next_id(tag);
         let reply = from.outbox.expect(tag.map(Tag::as_str));
+        self.catch_up_here(to, turn);
         let parties = turn.seats.len() as u32;
         let sent = Sent::new(from.outbox, reply, id.clone(), parties);
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));

@@ -184,7 +184,7 @@ impl Talk {
             unreachable!("a login that is answered was asked for");
         };
         match self.router().enter(&user, id, &self.outbox, welcome) {
-            Ok(Entered { has_mail, beside }) => {
+            Ok(Entered { has_mail, replaced }) => {
                 // Before any message: a node has one thread, and this is still the same turn.
                 self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));
                 if acks {
@@ -193,7 +193,7 @@ impl Talk {
                 if has_mail {
                     self.router().start_drain(&user, id, &self.outbox, turn);
                 }
-                self.router().catch_up(&user, &self.outbox, &beside, turn);
+                self.router().take_over(&user, &self.outbox, &replaced, turn);
                 self.session = Session::In { user, id, count: 0 };
                 ControlFlow::Break(Stop::Entered)
             }

@@ -93,6 +93,7 @@ impl Router {
             self.catch_up_elsewhere(&envelope.to, &further, turn);
             turn.seats = seats;
         }
+        self.catch_up_here(envelope.to.borrowed(), turn);
         let parties = (turn.seats.len() + nodes.len()) as u32;
         if parties == 0 {
             return match is_known {

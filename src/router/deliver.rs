@@ -63,6 +63,7 @@ impl Router {
             return self.refuse_received(&origin, number, &to, Fate::NotHere, turn.now);
         }
         self.make_room(turn);
+        self.catch_up_here(to.borrowed(), turn);
         let received = Question::Received(Received { origin, number, to, parties, lost: Fate::NotHere });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);

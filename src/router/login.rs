@@ -32,8 +32,8 @@ pub enum Login {
 pub struct Entered {
     /// There is something in the mailbox: [`Router::start_drain`] comes next.
     pub has_mail: bool,
-    /// Sessions that the user had here before: [`Router::catch_up`] comes after that.
-    pub beside: Vec<Seat>,
+    /// Sessions here whose place it took: [`Router::take_over`] comes after that.
+    pub replaced: Vec<Seat>,
 }
 
 /// A session that waits for the cluster's answer.
@@ -82,20 +82,21 @@ impl Router {
         let has_new_mail = self.entered(session);
         if outbox.closing() == Some(CloseReason::Replaced) {
             // A later login has ended this one before the cluster answered it.
-            return Ok(Entered { has_mail: false, beside: vec![] });
+            return Ok(Entered { has_mail: false, replaced: vec![] });
         }
         let Welcome { others, has_mail, seen } = welcome.map_err(|Unavailable| ErrorCode::Unavailable)?;
         let shown = self.shown_here(user);
-        let mut beside = vec![];
-        self.table.find(user.borrowed(), &mut beside);
+        let mut replaced = vec![];
         let seat = Seat { session, outbox: outbox.clone() };
         if self.sessions_max > 1 {
             let here_max = self.sessions_max.saturating_sub(sessions_in(&others));
             self.table.insert(user, seat, here_max).map_err(|_| ErrorCode::TooMany)?;
-        } else {
-            for before in self.table.replace(user, seat) {
-                before.outbox.close(CloseReason::Replaced);
+            if self.table.sessions_of(user.borrowed()) > 1 {
+                outbox.set_behind(true);
             }
+        } else {
+            replaced = self.table.replace(user, seat);
+            replaced.iter().for_each(|seat| seat.outbox.close(CloseReason::Replaced));
             for place in others {
                 for session in place.sessions {
                     self.cluster.replace(&place.node, user, session);
@@ -105,7 +106,7 @@ impl Router {
         for seen in [seen, shown].iter().filter(|seen| !seen.is_empty()) {
             outbox.inherit(seen);
         }
-        Ok(Entered { has_mail: has_mail || has_new_mail, beside })
+        Ok(Entered { has_mail: has_mail || has_new_mail, replaced })
     }
 
     /// From now on a session acknowledges what it is shown.

@@ -4,8 +4,9 @@
 //! sent. A message that comes back from a session or node that did not deliver it
 //! would come late to those that have a later one already. So where a user has
 //! left a node, later messages wait for what is on its way there (the barrier in
-//! `asked.rs`). And a further node or session of a user is given first what
-//! others of the user have and have not taken yet: if they never do, it has it.
+//! `asked.rs`). And the first message to a further node or session of a user takes
+//! with it what others of the user have and have not taken: if they never do, it
+//! is there.
 //!
 //! Left out: a message that nobody acknowledged in time, or that was with a node
 //! that died, is routed again behind later ones.
@@ -62,11 +63,37 @@ impl Router {
         }
     }
 
-    /// A session has entered, where its user has others `beside`: it is given what they have and have
-    /// not taken, before anything later.
-    pub fn catch_up(&self, user: &UserName, outbox: &Arc<Outbox>, beside: &[Seat], turn: &mut Turn) {
+    /// Sessions that entered where their user, whose sessions are `turn.seats`, has others: they are
+    /// given what the others have and have not taken, before anything later.
+    pub(super) fn catch_up_here(&self, user: UserRef<'_>, turn: &mut Turn) {
+        if !turn.seats.iter().any(|seat| seat.outbox.is_behind()) {
+            return;
+        }
+        let seats = std::mem::take(&mut turn.seats);
+        let user = UserName::from(user);
+        for seat in seats.iter().filter(|seat| seat.outbox.is_behind()) {
+            seat.outbox.set_behind(false);
+            let others = seats.iter().filter(|other| other.session != seat.session);
+            self.give(&user, &seat.outbox, others, turn);
+        }
+        turn.seats = seats;
+    }
+
+    /// A session has taken the place of others here: it is given what they have not taken.
+    pub fn take_over(&self, user: &UserName, outbox: &Arc<Outbox>, replaced: &[Seat], turn: &mut Turn) {
+        self.give(user, outbox, replaced.iter(), turn);
+    }
+
+    /// Gives a session what others of its user have and have not taken.
+    fn give<'a>(
+        &self,
+        user: &UserName,
+        outbox: &Arc<Outbox>,
+        others: impl Iterator<Item = &'a Seat>,
+        turn: &mut Turn,
+    ) {
         let mut under_way = BTreeMap::new();
-        for (ticket, line) in beside.iter().flat_map(|seat| seat.outbox.outstanding()) {
+        for (ticket, line) in others.flat_map(|seat| seat.outbox.outstanding()) {
             under_way.insert(self.in_flight().order(ticket), (ticket, line));
         }
         for (ticket, line) in under_way.into_values() {
