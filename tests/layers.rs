@@ -73,6 +73,8 @@ const ROWS: &[Row] = &[
             "cluster/post.rs",
             "cluster/presence.rs",
             "cluster/presence/answers.rs",
+            "cluster/presence/chore_tests.rs",
+            "cluster/presence/chores.rs",
             "cluster/presence/mail.rs",
             "cluster/remembered.rs",
             "cluster/remote.rs",
