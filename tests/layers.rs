@@ -122,6 +122,8 @@ const ROWS: &[Row] = &[
             "client/handed.rs",
             "client/incoming.rs",
             "client/outstanding.rs",
+            "client/room.rs",
+            "client/room_tests.rs",
             "client/task.rs",
             "client/tests.rs",
         ],
