@@ -6,7 +6,8 @@
 //! with `ack` aside and reads on. So a client that stays well below that is always read.
 //!
 //! Room is counted in units, and taken in turn: what needs much room is not overtaken
-//! for ever by what needs little. A client without `ack` has no use for this.
+//! for ever by what needs little, and no two hold a part each and wait for the rest. A
+//! client without `ack` has no use for this.
 
 use std::sync::Arc;
 
@@ -21,12 +22,12 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new() -> Self {
-        Room { turn: Mutex::new(()), units: Arc::new(Semaphore::new(UNITS_MAX)) }
+        Room { turn: Mutex::new(()), units: Arc::new(Semaphore::new(UNITS)) }
     }
 
     /// Waits for room for a line; one that is longer than the room takes all of it.
     pub(super) async fn take(&self, bytes: usize) -> Taken {
-        let count = bytes.div_ceil(UNIT_BYTES).min(UNITS_MAX);
+        let count = bytes.div_ceil(UNIT_BYTES).min(UNITS);
         let _turn = self.turn.lock().await;
         // Whoever gives up waiting gives back what is in here.
         let mut taken = Taken { units: self.units.clone(), count: 0 };
@@ -54,7 +55,7 @@ impl Drop for Taken {
 pub(super) const ROOM_BYTES_MAX: usize = 128 * 1024;
 /// So small that 1,024 short messages, the most requests without a reply, have room.
 const UNIT_BYTES: usize = 128;
-const UNITS_MAX: usize = ROOM_BYTES_MAX / UNIT_BYTES;
+const UNITS: usize = ROOM_BYTES_MAX / UNIT_BYTES;
 
 #[cfg(test)]
 mod tests {
@@ -69,14 +70,14 @@ mod tests {
     fn a_line_takes_whole_units_and_at_most_all() {
         run(async {
             let room = Room::new();
-            for (bytes, count) in [(1, 1), (128, 1), (129, 2), (65_536, 512), (1 << 20, UNITS_MAX)] {
+            for (bytes, count) in [(1, 1), (128, 1), (129, 2), (65_536, 512), (1 << 20, UNITS)] {
                 assert_eq!(poll_once(room.take(bytes)).await.unwrap().count, count);
             }
             let mut taken = vec![];
             while let Some(one) = poll_once(room.take(UNIT_BYTES)).await {
                 taken.push(one);
             }
-            assert_eq!(taken.len(), UNITS_MAX);
+            assert_eq!(taken.len(), UNITS);
         });
     }
 
@@ -87,11 +88,12 @@ mod tests {
             let half = room.take(ROOM_BYTES_MAX / 2).await;
             let mut long = pin!(room.take(ROOM_BYTES_MAX));
             assert!(poll_once(&mut long).await.is_none());
-            // There is room for this one, but it is not its turn.
+            // There is room for this one soon, but it is not its turn.
             let mut short = pin!(room.take(1));
             assert!(poll_once(&mut short).await.is_none());
             drop(half);
-            let long = long.await;
+            assert!(poll_once(&mut short).await.is_none());
+            let long = poll_once(&mut long).await.expect("all of it is free");
             assert!(poll_once(&mut short).await.is_none());
             drop(long);
             assert_eq!(short.await.count, 1);
