@@ -260,6 +260,26 @@ fn a_node_alone_forgets_and_a_cluster_does_not() {
     }
 }
 
+/// Redis refuses the removal of what was taken, and always will.
+#[test]
+fn a_mailbox_that_others_wrote_to_holds_up_nobody() {
+    let real = Real::new();
+    let [a, b] = nodes(&real as &dyn Net, SETTINGS);
+    let mut alice = Peer::login(a.tcp, "alice");
+    alice.stores("bob", "1", "one");
+    let mut bob = Peer::login_acking(b.tcp, "bob");
+    bob.hears("MSG alice 1 one");
+    real.0.redis_command(&["SET", "m:bob", "x"]);
+    bob.acks("alice", 1..2);
+    bob.quits();
+    // On the same node, and behind it.
+    alice.stores("rob", "2", "two");
+    let mut rob = Peer::login(b.tcp, "rob");
+    rob.hears("MSG alice 2 two");
+    until("the mailbox is empty", || real.0.redis_command(&["EXISTS", "m:rob"]).number() == 0);
+    assert_eq!(real.0.redis_command(&["GET", "m:bob"]).text(), "x");
+}
+
 #[test]
 fn while_redis_is_away_nothing_is_stored_and_nothing_doubled() {
     let services = Services { redis: Redis::own(), broker: Broker::shared() };
