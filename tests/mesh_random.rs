@@ -50,7 +50,7 @@ fn every_message_has_one_fate_and_it_is_true() {
 /// Plays one schedule, checks it, and returns how many messages had which fate.
 fn play(seed: u64) -> BTreeMap<String, usize> {
     let mut random = Random(seed);
-    let mailbox = if seed % 2 == 0 { "0" } else { "100000" };
+    let mailbox = if seed.is_multiple_of(2) { "0" } else { "100000" };
     let mut world = World::new(&[("mailbox", mailbox)]);
     for _ in 0..STEPS {
         world.heal();

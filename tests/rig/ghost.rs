@@ -35,7 +35,7 @@ impl Ghost {
             let is_beside = |event: &Event| {
                 matches!(event, Event::Also { .. } | Event::Shown { .. } | Event::Resumes { .. })
             };
-            !matches!(&event, None) && !matches!(&event, Some(Incoming::Event(event)) if is_beside(event))
+            event.as_ref().is_some_and(|event| !matches!(event, Incoming::Event(event) if is_beside(event)))
         });
         match event {
             Some(Incoming::Event(Event::Envelope { origin, envelope })) => (origin, envelope),
