@@ -111,6 +111,11 @@ pub enum Answer<T> {
 /// What other nodes, or the services between them, tell this one.
 #[derive(Debug)]
 pub enum Event {
+    /// The answer to [`Cluster::unregister`]: others find the session no more, unless presence is away.
+    Unregistered {
+        /// The number that the call was given.
+        number: u64,
+    },
     /// The answer to [`Cluster::register`].
     Registered {
         /// The number that the call was given.
@@ -281,11 +286,15 @@ impl Cluster {
     }
 
     /// Takes back what [`Cluster::register`] told. It may be repeated. `seen`: hashes of what
-    /// the session was shown.
-    pub fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
+    /// the session was shown. When others know of it, [`Event::Unregistered`] with `number`
+    /// follows; `false` when nothing has to be waited for.
+    pub fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>, number: u64) -> bool {
         match self {
-            Cluster::Local(local) => local.unregister(user, session, seen),
-            Cluster::Remote(remote) => remote.unregister(user, session, seen),
+            Cluster::Local(local) => {
+                local.unregister(user, session, seen);
+                false
+            }
+            Cluster::Remote(remote) => remote.unregister(user, session, seen, number),
         }
     }
 

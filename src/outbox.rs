@@ -181,6 +181,20 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.lock().replies.expect(tag)
     }
 
+    /// Takes note that something is waited for that nothing is said about.
+    pub fn expect_silence(&self) {
+        self.lock().replies.expect_silence();
+    }
+
+    /// What [`Outbox::expect_silence`] was for has come.
+    pub fn end_silence(&self) {
+        let mut state = self.lock();
+        state.replies.end_silence();
+        let owner = state.due_owner(self.bytes_max);
+        drop(state);
+        wake(owner);
+    }
+
     /// Tells whether the connection may be read: it is owed few enough replies
     /// and reads what it is sent.
     pub fn takes_requests(&self) -> bool {

@@ -242,6 +242,7 @@ impl Router {
     pub fn on_event(&self, event: Event, turn: &mut Turn) {
         match event {
             Event::Registered { number, welcome } => self.registered(Ticket(number), welcome),
+            Event::Unregistered { number } => self.unregistered(Ticket(number)),
             Event::Stored { user, fates, places } => self.stored(&user, &fates, places, turn),
             Event::Read { session, mail } => self.read(session, mail, turn),
             Event::Mail(user) => self.has_mail(&user, turn),

@@ -63,7 +63,7 @@ pub enum Ask {
         /// What the answer is for.
         number: u64,
     },
-    /// To remove a session of this node.
+    /// To remove a session of this node: [`Event::Unregistered`] follows.
     Unregister {
         /// Whose it was.
         user: UserName,
@@ -71,6 +71,8 @@ pub enum Ask {
         session: SessionId,
         /// Hashes of what it was shown.
         seen: Vec<u64>,
+        /// What the answer is for.
+        number: u64,
     },
     /// To put a message into its recipient's mailbox: [`Event::Stored`] follows.
     Store {
@@ -153,9 +155,7 @@ pub struct Presence {
     /// When this node came back under a new id, or was about to, or to another Redis.
     busy_since: Option<Instant>,
     sessions: Sessions,
-    /// Each behind the chores that were there before it, by number: what a session was shown is known
-    /// before the session is not.
-    removals: VecDeque<(u64, UserName, String)>,
+    removals: VecDeque<Removal>,
     mail: Chores,
     /// Redis has refused something for good; said once.
     was_refused: bool,
@@ -165,6 +165,17 @@ pub struct Presence {
     /// no more than have messages in flight.
     doubted: HashMap<UserName, Instant>,
     doubted_due: Instant,
+}
+
+/// A session that is to be removed from Redis.
+struct Removal {
+    user: UserName,
+    tag: String,
+    /// The chores below this number come first: what a session was shown is known before the session
+    /// is not.
+    behind: u64,
+    /// What [`Event::Unregistered`] is for, unless it was told.
+    number: Option<u64>,
 }
 
 impl Presence {
@@ -217,6 +228,7 @@ impl Presence {
                 }
             } else {
                 asks.into_iter().for_each(|ask| self.refuse(ask));
+                self.stop_waiting_for_removals();
             }
         }
         self.leave();
@@ -326,6 +338,7 @@ impl Presence {
         warn!("{why}: it is {} from now on", node.as_str());
         self.has_joined = false;
         self.busy_since = Some(Instant::now());
+        self.stop_waiting_for_removals();
         self.removals.clear();
         self.sessions.assert_all(Instant::now());
     }
@@ -340,12 +353,12 @@ impl Presence {
             Ask::Register { number, .. } => {
                 self.shared.tell(Event::Registered { number, welcome: Err(Unavailable) });
             }
-            Ask::Unregister { user, session, seen } => {
+            Ask::Unregister { user, session, seen, number } => {
                 self.sessions.remove(session);
                 self.mail.cancel_release(session);
                 self.mail.remember(&user, &seen);
                 let node = self.shared.node();
-                self.remove(user, tag(&node, session));
+                self.remove_and_tell(user, tag(&node, session), Some(number));
             }
             Ask::Store { envelope, number } => {
                 let (user, fates) = (envelope.to, vec![(number, Stored::No)]);
@@ -366,15 +379,28 @@ impl Presence {
 
     /// A session is to be removed from Redis as soon as may be.
     fn remove(&mut self, user: UserName, tag: String) {
+        self.remove_and_tell(user, tag, None);
+    }
+
+    fn remove_and_tell(&mut self, user: UserName, tag: String, number: Option<u64>) {
         if self.removals.len() >= REMOVALS_MAX {
+            self.stop_waiting_for_removals();
             self.removals.clear();
             self.has_too_many = true;
         }
-        self.removals.push_back((self.mail.end(), user, tag));
+        self.removals.push_back(Removal { user, tag, behind: self.mail.end(), number });
+    }
+
+    /// Nobody waits for what can't be removed now.
+    fn stop_waiting_for_removals(&mut self) {
+        for number in self.removals.iter_mut().filter_map(|removal| removal.number.take()) {
+            self.shared.tell(Event::Unregistered { number });
+        }
     }
 
     /// Redis is away.
     fn lose(&mut self, why: &str) {
+        self.stop_waiting_for_removals();
         self.shared.set_presence(false);
         self.store.lose(why);
     }

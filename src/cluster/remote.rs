@@ -84,9 +84,16 @@ impl Remote {
         self.asked(Ask::Register { user: user.clone(), session, number })
     }
 
-    pub(super) fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
+    pub(super) fn unregister(
+        &self,
+        user: &UserName,
+        session: SessionId,
+        seen: Vec<u64>,
+        number: u64,
+    ) -> bool {
         self.shared.left().insert(user, seen.clone(), Instant::now());
-        self.shared.ask(Ask::Unregister { user: user.clone(), session, seen });
+        self.shared.ask(Ask::Unregister { user: user.clone(), session, seen, number });
+        self.shared.has_presence()
     }
 
     /// Asks presence, if it can be asked now.

@@ -106,6 +106,8 @@ pub enum Question {
         /// Sessions of this node have it.
         is_taken: bool,
     },
+    /// A connection that ends when others know that its session is gone.
+    Leaving(Arc<Outbox>),
     /// A `LOGIN` that waits for presence.
     Login(Sender<Result<Welcome, Unavailable>>),
     /// A message from a mailbox, with the session that drains it.
@@ -376,9 +378,9 @@ impl InFlight {
     /// The questions of one connection.
     pub fn asked_by(&self, asker: &Arc<Outbox>) -> Vec<Ticket> {
         self.with_deadline(|question| match question {
-            Question::Sent(Sent { sender: other, .. }) | Question::Who { asker: other, .. } => {
-                Arc::ptr_eq(asker, other)
-            }
+            Question::Sent(Sent { sender: other, .. })
+            | Question::Who { asker: other, .. }
+            | Question::Leaving(other) => Arc::ptr_eq(asker, other),
             _ => false,
         })
     }

@@ -115,13 +115,26 @@ impl Router {
         self.watch(user, session, outbox);
     }
 
-    /// Takes a session back, whether or not it entered.
-    pub fn leave(&self, user: &UserName, session: SessionId, outbox: &Outbox, turn: &mut Turn) {
+    /// Takes a session back, whether or not it entered. Until others know of it, one more reply is due.
+    pub fn leave(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &mut Turn) {
         self.entered(session);
         self.table.remove(user, session);
         self.watched().remove(&session);
         self.leave_drain(session, turn);
-        self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_key()));
+        let question = Question::Leaving(outbox.clone());
+        let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
+        outbox.expect_silence();
+        if !self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_key()), ticket.0) {
+            self.unregistered(ticket);
+        }
+    }
+
+    /// Others know that a session is gone.
+    pub(super) fn unregistered(&self, ticket: Ticket) {
+        let question = self.in_flight().remove(ticket);
+        if let Some(Question::Leaving(outbox)) = question {
+            outbox.end_silence();
+        }
     }
 
     /// The cluster has answered a login.

@@ -38,6 +38,7 @@ impl Router {
     fn expire(&self, ticket: Ticket, turn: &mut Turn) {
         let question = self.in_flight().remove(ticket);
         match question {
+            Some(Question::Leaving(outbox)) => outbox.end_silence(),
             Some(Question::Sent(sent)) => {
                 let never_sent = sent.parties == 0 && !sent.may_be_seen();
                 let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };

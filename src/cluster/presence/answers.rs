@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redis::{FromRedisValue, Pipeline, Value};
 
 use crate::cluster::lease;
+use crate::cluster::presence::Removal;
 use crate::cluster::presence::mail::{Batch, Reading, shown, shown_key};
 use crate::cluster::presence::{ASKS_MAX, Ask, DOUBT_TIME_MAX, Presence};
 use crate::cluster::sessions::{Entry, tag};
@@ -64,28 +65,30 @@ impl Presence {
         let mut pipe = redis::pipe();
         // What a session that has ended was shown is there before the session is not.
         let chores = self.add_chores(&mut pipe);
-        let is_due = |(behind, ..): &&(u64, UserName, String)| self.mail.has_come_to(*behind);
+        let is_due = |removal: &&Removal| self.mail.has_come_to(removal.behind);
         let due = self.removals.iter().take(ASKS_MAX).take_while(is_due).count();
         let removals: Vec<_> = self.removals.drain(..due).collect();
-        for (_, user, tag) in &removals {
-            pipe.hdel(key(user), tag);
+        for removal in &removals {
+            pipe.hdel(key(&removal.user), &removal.tag);
         }
         let round = self.ask(&mut pipe, asks);
         let replies = match self.store.run(&pipe) {
             Ok(replies) => replies,
             Err(why) => {
                 self.end_chores(chores, &mut std::iter::empty());
-                removals.into_iter().for_each(|(_, user, tag)| self.remove(user, tag));
+                self.removals.extend(removals);
                 self.refuse_all(round);
                 return Err(why);
             }
         };
         let mut replies = replies.into_iter();
         let mut is_writable = self.end_chores(chores, &mut replies);
-        for (_, user, tag) in removals {
+        for removal in removals {
             if !self.is_settled(replies.next()) {
-                self.remove(user, tag);
+                self.removals.push_back(removal);
                 is_writable = false;
+            } else if let Some(number) = removal.number {
+                self.shared.tell(Event::Unregistered { number });
             }
         }
         self.take_replies(round, replies)?;

@@ -107,8 +107,12 @@ fn take(name: &str, up_to: u64) -> Ask {
 #[test]
 fn what_a_session_was_shown_is_there_before_the_session_is_not() {
     let mut bench = Bench::new();
-    let ends =
-        |n: usize| Ask::Unregister { user: user(&format!("u{n}")), session: session(n), seen: vec![1] };
+    let ends = |n: usize| Ask::Unregister {
+        user: user(&format!("u{n}")),
+        session: session(n),
+        seen: vec![1],
+        number: n as u64,
+    };
     // As after a failure: more than one pipeline may have.
     (0..2 * ASKS_MAX + 10).for_each(|n| bench.presence.refuse(ends(n)));
     let mut rounds = 0;
@@ -219,7 +223,12 @@ fn a_session_that_drains_again_has_nothing_to_release() {
     // The end of a session is the end of its claim.
     bench.presence.refuse(Ask::Release { session: session(1) });
     assert!(!bench.presence.mail.is_empty());
-    bench.presence.refuse(Ask::Unregister { user: user("bob"), session: session(1), seen: vec![] });
+    bench.presence.refuse(Ask::Unregister {
+        user: user("bob"),
+        session: session(1),
+        seen: vec![],
+        number: 0,
+    });
     assert!(bench.presence.mail.is_empty());
     bench.presence.refuse(Ask::Release { session: session(1) });
     assert!(bench.presence.mail.is_empty());
