@@ -254,7 +254,6 @@ fn two_that_flood_each_other_do_not_wait_for_each_other() {
 }
 
 #[test]
-#[ignore = "a SEND that waits for the window of its recipient holds up the acknowledgements behind it"]
 fn two_on_two_nodes_that_flood_each_other_do_not_wait_for_each_other() {
     on_every_net(|net| {
         let [a, b] = nodes(net, &[]);
