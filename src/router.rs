@@ -393,7 +393,14 @@ impl Sender<'_> {
 
     /// The message for other nodes, without a number: a receipt is asked for where it is placed.
     fn envelope(&self, to: UserRef<'_>, id: MessageId, text: &str) -> Envelope {
-        Envelope { number: None, from: self.user.clone(), to: to.into(), id, text: text.into() }
+        Envelope {
+            number: None,
+            is_shared: false,
+            from: self.user.clone(),
+            to: to.into(),
+            id,
+            text: text.into(),
+        }
     }
 }
 

@@ -103,7 +103,14 @@ fn name(user: &str) -> UserRef<'_> {
 
 fn envelope(to: &str, text: &str) -> Envelope {
     let id = MessageId::Tag(text.chars().take(20).collect::<String>().into());
-    Envelope { number: None, from: name("alice").into(), to: name(to).into(), id, text: text.into() }
+    Envelope {
+        number: None,
+        is_shared: false,
+        from: name("alice").into(),
+        to: name(to).into(),
+        id,
+        text: text.into(),
+    }
 }
 
 fn envelopes(to: &str, texts: &[&str]) -> Vec<Envelope> {

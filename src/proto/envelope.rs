@@ -15,6 +15,8 @@ pub struct Envelope {
     /// The origin's number for this message: the receipt names it. `None` asks
     /// for no receipt (`CAST`).
     pub number: Option<u64>,
+    /// Others have it too: where it is refused it is not routed again.
+    pub is_shared: bool,
     /// The sender.
     pub from: UserName,
     /// The recipient.

@@ -110,7 +110,7 @@ impl Router {
         let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
         let mut is_cut_off = false;
         for node in nodes {
-            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
+            let numbered = Envelope { number: Some(ticket.0), is_shared: parties > 1, ..envelope.clone() };
             if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
                 lost.add(Lost::GONE);
                 is_cut_off = true;
@@ -144,8 +144,8 @@ impl Router {
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    let Received { origin, number, to, lost, .. } = received;
-                    self.refuse_received(&origin, number, &to, lost, turn.now);
+                    let Received { origin, number, is_shared, to, lost, .. } = received;
+                    self.refuse_received(&origin, number, is_shared, &to, lost, turn.now);
                 }
             }
             Some(Question::Mail { .. }) => {
@@ -366,7 +366,7 @@ impl Router {
     ) {
         let Some(is_party) = self.add_party(ticket, &envelope.to, node) else { return };
         let number = if is_party { ticket } else { spent };
-        let numbered = Envelope { number: Some(number.0), ..envelope.clone() };
+        let numbered = Envelope { number: Some(number.0), is_shared: true, ..envelope.clone() };
         if self.cluster.forward(node, numbered).is_err() && self.take_node(ticket, node, false) {
             self.lost(ticket, Lost::GONE, None, turn);
         }
@@ -426,5 +426,12 @@ pub(super) fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
     let line = std::str::from_utf8(line).ok()?;
     let (_, ServerLine::Msg { from, id, text, .. }) = ServerLine::parse(line)? else { return None };
     let id = MessageId::Tag(id.as_str().into());
-    Some(Envelope { number: None, from: from.into(), to: to.clone(), id, text: Arc::from(text) })
+    Some(Envelope {
+        number: None,
+        is_shared: false,
+        from: from.into(),
+        to: to.clone(),
+        id,
+        text: Arc::from(text),
+    })
 }

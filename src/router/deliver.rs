@@ -47,7 +47,7 @@ impl Router {
 
     /// A message from another node: it is delivered here, or the origin is told.
     pub(super) fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
-        let Envelope { number, from, to, id, text } = envelope;
+        let Envelope { number, is_shared, from, to, id, text } = envelope;
         turn.seats.clear();
         self.table.find(to.borrowed(), &mut turn.seats);
         if turn.seats.is_empty() {
@@ -59,12 +59,13 @@ impl Router {
             return self.push_cast(&from, &id, &text, turn);
         };
         let parties = turn.seats.len() as u32;
-        if parties == 0 || self.is_refused(&to, &origin) {
-            return self.refuse_received(&origin, number, &to, Fate::NotHere, turn.now);
+        if parties == 0 || (!is_shared && self.is_refused(&to, &origin)) {
+            return self.refuse_received(&origin, number, is_shared, &to, Fate::NotHere, turn.now);
         }
         self.make_room(turn);
         self.catch_up_here(to.borrowed(), turn);
-        let received = Question::Received(Received { origin, number, to, parties, lost: Fate::NotHere });
+        let received =
+            Question::Received(Received { origin, number, is_shared, to, parties, lost: Fate::NotHere });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
         let lost = self.push(ticket, &from, &id, &text, true, turn);

@@ -155,6 +155,8 @@ pub struct Received {
     pub origin: NodeId,
     /// The origin's number for it.
     pub number: u64,
+    /// Others have it too.
+    pub is_shared: bool,
     /// Its recipient.
     pub to: UserName,
     /// Sessions that have it and have not answered.

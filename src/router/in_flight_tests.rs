@@ -7,7 +7,7 @@ use super::*;
 fn received(number: u64) -> Question {
     let origin = NodeId::new("a", "1").expect("valid");
     let to = UserName::parse("bob").expect("valid");
-    Question::Received(Received { origin, number, to, parties: 1, lost: Fate::NotHere })
+    Question::Received(Received { origin, number, is_shared: false, to, parties: 1, lost: Fate::NotHere })
 }
 
 fn number(question: Option<Question>) -> Option<u64> {

@@ -66,12 +66,13 @@ impl Router {
         &self,
         origin: &NodeId,
         number: u64,
+        is_shared: bool,
         to: &UserName,
         fate: Fate,
         now: Instant,
     ) {
-        // Who does not acknowledge is here all the same.
-        if fate != Fate::Unacked {
+        // Who does not acknowledge is here all the same, and what others have is not routed again.
+        if fate != Fate::Unacked && !is_shared {
             self.refused().insert(to, origin, now);
         }
         self.cluster.receipt(origin, number, fate);

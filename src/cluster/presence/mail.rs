@@ -33,6 +33,16 @@ redis.call('HSET', KEYS[1], ARGV[1], own .. 'd')
 return 1
 ";
 
+/// Adds the hashes ARGV[1] before those that are there, up to ARGV[2] bytes, for ARGV[3] milliseconds: a
+/// session that ends late must not erase what a later one has left.
+pub const REMEMBER: &str = r"
+local before = redis.pcall('GET', KEYS[1])
+if type(before) ~= 'string' then before = '' end
+local all = string.sub(ARGV[1] .. before, 1, tonumber(ARGV[2]))
+redis.call('SET', KEYS[1], all, 'PX', ARGV[3])
+return 1
+";
+
 /// Messages to one user that are to be stored, and what the answers are for.
 pub struct Batch {
     pub user: UserName,
@@ -62,7 +72,8 @@ impl Presence {
                 Chore::Release { session } => drop(self.write_as(pipe, *session, false)),
                 Chore::Remember { user, shown } => {
                     let time_ms = SEEN_TIME.as_millis() as u64;
-                    pipe.cmd("SET").arg(shown_key(user)).arg(&shown[..]).arg("PX").arg(time_ms);
+                    let remember = pipe.cmd("EVAL").arg(REMEMBER).arg(1).arg(shown_key(user));
+                    remember.arg(&shown[..]).arg(8 * SHOWN_MAX).arg(time_ms);
                 }
             }
         }
