@@ -46,6 +46,12 @@ fn a_duplicate_is_found() {
     // The client dropped it, but should not have been sent it, on whichever connection.
     finds(&[Rule::Copied], |history| history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, false));
     finds(&[Rule::Copied], |history| history.copy(BOB, BOB_LATER, 9, 51_000, false));
+    finds(&[Rule::Copied], |history| {
+        history.sessions[BOB_LATER].asked = sent(bobs(9)) - 5;
+        history.sessions[BOB_LATER].since = sent(bobs(9));
+        history.copy(BOB, BOB_LATER, 9, sent(bobs(9)) + 1, false);
+        history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, false);
+    });
     finds(&[Rule::Odd], |history| history.clients[BOB].seen[3].is_shown = false);
 }
 
@@ -53,6 +59,16 @@ fn a_duplicate_is_found() {
 fn a_reorder_is_found() {
     finds(&[Rule::OutOfOrder], |history| history.swap(BOB));
     finds(&[Rule::OutOfOrder], |history| history.swap(CAROL));
+    // On one connection, though the client had it from the other one already: none is excused by the other.
+    finds(&[Rule::OutOfOrder], |history| {
+        history.sessions[BOB_LATER].asked = 90;
+        history.sessions[BOB_LATER].since = 95;
+        for message in 0..COUNT {
+            history.copy(BOB, BOB_LATER, message, sent(bobs(message)) + 1, false);
+        }
+        history.clients[BOB].seen.swap(COUNT + 3, COUNT + 4);
+        history.questions.clear();
+    });
     // What comes from a mailbox comes in order too.
     finds(&[Rule::OutOfOrder], |history| {
         for message in 0..COUNT {

@@ -4,7 +4,7 @@
 //! only where the node could not know that it had been shown. One without shows whatever it
 //! is sent, so there the same is to be shown twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::check::{Check, NOTE_TIME_MAX, RETURN_TIME, Rule};
 use crate::history::{Client, Message, Ms, Seen};
@@ -20,6 +20,37 @@ const ACK_TIME: Ms = 10_000 - NOTE_TIME_MAX;
 /// A client that acknowledges nothing for so long may have been given up, or be full.
 const NAP_TIME: Ms = 1_000;
 
+/// What a client has seen so far, by places in that.
+#[derive(Default)]
+struct Known {
+    /// The last time that it was sent a message, at all and on a session.
+    anywhere: HashMap<usize, usize>,
+    here: HashMap<(usize, usize), usize>,
+    shown: HashSet<usize>,
+    /// The newest message of each session that sent something, of all that it showed, and on
+    /// each of its own sessions.
+    newest_shown: HashMap<usize, usize>,
+    newest_here: HashMap<(usize, usize), usize>,
+}
+
+impl Known {
+    /// A newer message of the same session that came before, on the same session or at all.
+    fn newer(&mut self, client: &Client, message: &Message, place: usize) -> Option<usize> {
+        let seen = &client.seen[place];
+        let origin = message.attempts[0].session;
+        let mut found = None;
+        let mut look = |newest: &mut usize| match client.seen[*newest].message > seen.message {
+            true => found = found.or(Some(*newest)),
+            false => *newest = place,
+        };
+        look(self.newest_here.entry((seen.session, origin)).or_insert(place));
+        if seen.is_shown && !self.shown.contains(&seen.message) {
+            look(self.newest_shown.entry(origin).or_insert(place));
+        }
+        found
+    }
+}
+
 impl Check<'_> {
     /// Checks what each client saw.
     pub fn arrivals(&mut self) {
@@ -29,10 +60,7 @@ impl Check<'_> {
     }
 
     fn arrivals_at(&mut self, at: usize, client: &Client) {
-        // Where each message was seen last, and whether it was shown by then.
-        let mut known: HashMap<usize, (usize, bool)> = HashMap::new();
-        // Of each session that sent something: the newest message that was shown, and where.
-        let mut newest: HashMap<usize, (usize, usize)> = HashMap::new();
+        let mut known = Known::default();
         for (place, seen) in client.seen.iter().enumerate() {
             let name = format!("message {} to client {at} of user{}", seen.message, client.user);
             let Some(message) = self.history.messages.get(seen.message) else {
@@ -44,27 +72,24 @@ impl Check<'_> {
                 let what = format!("{name} is from user{from} to user{}", message.to);
                 self.wrong(Rule::Misdirected, seen.at, what);
             }
-            let before = known.get(&seen.message).copied();
-            let was_shown = before.is_some_and(|(_, was_shown)| was_shown);
-            known.insert(seen.message, (place, was_shown || seen.is_shown));
-            if let Some((before, _)) = before {
+            let here = known.here.insert((seen.session, seen.message), place);
+            let anywhere = known.anywhere.insert(seen.message, place);
+            if let Some(before) = here.or(anywhere) {
                 self.copy(&name, client, before, place);
             }
-            match (was_shown, seen.is_shown) {
-                (false, false) => {
-                    self.wrong(Rule::Odd, seen.at, format!("{name} was dropped, and is no copy"))
-                }
-                (true, true) if client.acks => self.wrong(Rule::ShownTwice, seen.at, name),
-                (false, true) => {
-                    let last = newest.entry(message.attempts[0].session).or_insert((seen.message, place));
-                    if last.0 > seen.message {
-                        let before = client.seen[last.1];
-                        self.disorder(&name, client, message, &before, seen);
-                    } else {
-                        *last = (seen.message, place);
-                    }
-                }
-                (true, _) => {}
+            if here.is_none()
+                && let Some(newer) = known.newer(client, message, place)
+            {
+                self.disorder(&name, client, message, &client.seen[newer], seen);
+            }
+            let was_shown = known.shown.contains(&seen.message);
+            if was_shown && seen.is_shown && client.acks {
+                self.wrong(Rule::ShownTwice, seen.at, name);
+            } else if !was_shown && !seen.is_shown {
+                self.wrong(Rule::Odd, seen.at, format!("{name} was dropped, and is no copy"));
+            }
+            if seen.is_shown {
+                known.shown.insert(seen.message);
             }
         }
     }
