@@ -71,11 +71,13 @@ const LINK: u32 = NODE + NODES as u32;
 /// On average there is a fault in so much time.
 const FAULT_EVERY: Ms = 2_700;
 
-/// How long a killed broker takes to be back.
-const BROKER_START_TIME: Ms = 12_000;
+/// How long a killed broker takes to be back, mostly and at most; and a killed node.
+const BROKER_START_TIME: Ms = 4_000;
+const BROKER_START_TIME_MAX: Ms = 12_000;
+const NODE_START_TIME: Ms = 500;
 
 /// Long enough to see how long a fault is felt.
-const QUIET_TIME: Ms = 6_000;
+const QUIET_TIME: Ms = 5_500;
 
 /// Longer than any fault may be felt.
 const CALM_TIME: Ms = 18_000;
@@ -149,11 +151,21 @@ impl Fault {
 
     /// From when on the next may come, counted from its end.
     fn rest(self) -> Ms {
-        if self == Fault::BrokerKilled { BROKER_START_TIME } else { 2_000 }
+        if self == Fault::BrokerKilled { BROKER_START_TIME_MAX } else { 2_000 }
     }
 }
 
 impl Planned {
+    /// When it is healed, mostly.
+    fn end(&self) -> Ms {
+        let start = match self.fault {
+            Fault::BrokerKilled => BROKER_START_TIME,
+            Fault::NodeKilled(_) => NODE_START_TIME,
+            _ => 0,
+        };
+        self.at + self.time + start
+    }
+
     /// When its parts may have another.
     fn is_over(&self) -> Ms {
         self.at + self.time + self.fault.rest()
@@ -195,9 +207,11 @@ pub fn minute(random: &mut Random) -> Vec<Planned> {
     set.map(|(at, fault, time)| Planned { fault, at: at + random.below(4_000) as Ms, time }).into()
 }
 
-/// Faults of all kinds, as long as it says: some alone, some several at a time.
+/// Faults of all kinds, as long as it says: some alone, with quiet before and behind, the
+/// others so close that several are there at a time.
 pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
     let mut plan: Vec<Planned> = vec![];
+    let mut is_alone = false;
     let mut at = 3_000;
     while at + 4_000 < length {
         let (fault, time) = any(random);
@@ -207,14 +221,15 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
             continue;
         }
         plan.push(Planned { fault, at, time });
-        let over = plan.iter().map(Planned::is_over).max().unwrap_or(at);
+        let ends = plan.iter().map(Planned::end).max().unwrap_or(at);
         // There is only as much quiet as leaves time for all the others.
         let is_early = plan.len() as Ms * FAULT_EVERY > at;
-        at = match random.below(12) {
-            0 if is_early => over + CALM_TIME,
-            1..6 if is_early => over + QUIET_TIME,
-            _ => at + 200 + random.below(3_000) as Ms,
+        at = match random.below(10) {
+            0 if is_early => ends + CALM_TIME,
+            _ if is_early || is_alone => ends + QUIET_TIME,
+            _ => at + 200 + random.below(800) as Ms,
         };
+        is_alone = is_early && !is_alone;
     }
     plan
 }
@@ -249,5 +264,10 @@ fn ten_minutes_have_more_than_200_faults_of_all_kinds() {
         kinds.sort_unstable();
         kinds.dedup();
         assert_eq!(kinds.len(), 16, "{kinds:?}");
+        println!(
+            "{} {}",
+            plan.len(),
+            plan.windows(3).filter(|w| w[0].end() + 4_000 < w[1].at && w[1].end() + 4_000 < w[2].at).count()
+        );
     }
 }

@@ -154,12 +154,18 @@ impl Check<'_> {
         let is_retried = message.attempts.get(1).is_some_and(|second| second.sent <= seen.at);
         let is_beside = before.session != seen.session
             && facts.gone(seen.session).min(facts.gone(before.session)) + NOTE_TIME_MAX >= before.at;
+        // What was on its way to where its recipient had been may come back late when there is a fault.
+        let has_hopped = || {
+            let margin =
+                if facts.troubles(from, seen.at).next().is_some() { RETURN_TIME } else { NOTE_TIME_MAX };
+            facts.has_lost_one(client.user, sent.saturating_sub(margin), seen.at)
+        };
         let has_died = || facts.troubles(from, seen.at).any(|trouble| trouble.fault.takes_node());
         let why = if is_retried {
             "out of order: sent again"
         } else if is_beside {
             "out of order: on two connections at once"
-        } else if facts.has_lost_one(client.user, sent.saturating_sub(NOTE_TIME_MAX), seen.at) {
+        } else if has_hopped() {
             "out of order: a connection of its recipient had ended"
         } else if facts.has_napped(client.user, sent, seen.at, NAP_TIME) {
             "out of order: its recipient acknowledged nothing"

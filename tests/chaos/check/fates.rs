@@ -9,8 +9,10 @@ use crate::check::{Check, NOTE_TIME_MAX, REPLY_TIME_MAX, RETURN_TIME, Rule, SOON
 use crate::history::{Attempt, Fate, Message, Ms, Seen, Session};
 use crate::plan::Fault;
 
-/// So many messages of a hundred may time out, whatever fails; a few always may.
-const TIMEOUTS_PERCENT_MAX: usize = 1;
+/// On average a fault may make so many messages time out as are sent in this time, and never
+/// more than one of so many; a few always may.
+const TIMEOUTS_TIME: Ms = 40;
+const TIMEOUTS_SHARE: usize = 50;
 const TIMEOUTS_MIN: usize = 4;
 
 /// How long after its login a session may still be drained its mailbox.
@@ -181,8 +183,13 @@ impl Check<'_> {
         let messages = &self.history.messages;
         let is_late = |attempt: &Attempt| attempt.told.as_ref().is_some_and(|(_, fate)| fate.is_timeout());
         let timeouts = messages.iter().filter(|message| message.attempts.iter().any(is_late)).count();
-        if timeouts > TIMEOUTS_MIN && timeouts * 100 > messages.len() * TIMEOUTS_PERCENT_MAX {
-            self.wrong(Rule::TooManyTimeouts, 0, format!("{timeouts} of {} messages", messages.len()));
+        let length = messages.last().map_or(0, Message::sent).max(1);
+        let faults = self.history.troubles.len() as Ms;
+        let most = (messages.len() as Ms * faults * TIMEOUTS_TIME / length) as usize;
+        let most = most.min(messages.len() / TIMEOUTS_SHARE).max(TIMEOUTS_MIN);
+        if timeouts > most {
+            let what = format!("{timeouts} of {} messages, not at most {most}", messages.len());
+            self.wrong(Rule::TooManyTimeouts, 0, what);
         }
     }
 
