@@ -264,10 +264,5 @@ fn ten_minutes_have_more_than_200_faults_of_all_kinds() {
         kinds.sort_unstable();
         kinds.dedup();
         assert_eq!(kinds.len(), 16, "{kinds:?}");
-        println!(
-            "{} {}",
-            plan.len(),
-            plan.windows(3).filter(|w| w[0].end() + 4_000 < w[1].at && w[1].end() + 4_000 < w[2].at).count()
-        );
     }
 }
