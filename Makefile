@@ -30,9 +30,9 @@ smoke: needs ## start the real binary, talk to it from outside, drain it; run th
 	$(CARGO) build --release
 	tests/smoke.sh
 
-bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter
+bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release
-	$(CARGO) run --release --example bench $(if $(QUICK),-- --quick)
+	$(CARGO) run --release --example bench -- $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
 
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture

@@ -12,27 +12,35 @@
 //! keeps each message until it has a receipt.
 //!
 //! Reading order: `local.rs` shows what the calls mean, in memory. Of the remote
-//! cluster, `remote.rs` joins the parts; `presence.rs`, `sessions.rs`,
+//! cluster, `remote.rs` and `shared.rs` join the parts; `presence.rs`, `sessions.rs`,
 //! `lease.rs`, `remembered.rs`, `announced.rs` and `store.rs` are who is where; `bus.rs`,
-//! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there.
+//! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there. `post.rs` and
+//! `left.rs` are for users who are not here.
 
 mod announced;
 mod bus;
 mod lease;
+mod left;
 mod link;
 mod links;
 pub mod local;
+mod post;
 mod presence;
 mod remembered;
 pub mod remote;
 mod sessions;
+mod shared;
 mod store;
 mod watchdog;
+
+use std::time::Instant;
 
 use smol::channel::Receiver;
 
 use crate::cluster::local::Local;
 use crate::cluster::remote::Remote;
+use crate::mailbox;
+use crate::outbox::SeenKey;
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 pub use local::Mesh;
@@ -52,6 +60,39 @@ pub struct Place {
     pub node: NodeId,
     /// The user's sessions there; never empty.
     pub sessions: Vec<SessionId>,
+}
+
+/// What a login is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// Where else the user was when the session was registered.
+    pub others: Vec<Place>,
+    /// Something waits in the user's mailbox.
+    pub has_mail: bool,
+    /// Hashes of what the user was shown by sessions of other nodes that have ended.
+    pub seen: Vec<u64>,
+}
+
+/// What became of a message that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in the mailbox.
+    Yes,
+    /// The mailbox is at its bound.
+    Full,
+    /// It was not stored.
+    No,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What a session that drains a mailbox gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mail {
+    /// The next messages, oldest first; none are left when it is empty.
+    Messages(Vec<mailbox::Stored>),
+    /// Another session drains it.
+    Busy,
 }
 
 /// Presence can't be asked now, or another node can't be reached: nothing was done.
@@ -74,8 +115,43 @@ pub enum Event {
     Registered {
         /// The number that the call was given.
         number: u64,
-        /// Where else the user was when the session was registered.
-        others: Result<Vec<Place>, Unavailable>,
+        /// What the login is told.
+        welcome: Result<Welcome, Unavailable>,
+    },
+    /// The answer to [`Cluster::store`], for several messages to one user.
+    Stored {
+        /// The user.
+        user: UserName,
+        /// What became of them, by the numbers that the calls were given.
+        fates: Vec<(u64, Stored)>,
+        /// Where else the user is all the same, now that they are stored.
+        places: Vec<Place>,
+    },
+    /// The answer to [`Cluster::read`].
+    Read {
+        /// The session that drains.
+        session: SessionId,
+        /// What it gets.
+        mail: Result<Mail, Unavailable>,
+    },
+    /// Something was stored for a user who is here all the same.
+    Mail(UserName),
+    /// A user of this node has logged in on another one, which wants to know what the user was
+    /// shown: [`Cluster::tell_shown`].
+    Also {
+        /// That node.
+        node: NodeId,
+        /// The user.
+        user: UserName,
+        /// That node's number for the login.
+        login: u64,
+    },
+    /// What a user of this node was shown on another one.
+    Shown {
+        /// The user.
+        user: UserName,
+        /// Hashes of the messages.
+        seen: Vec<u64>,
     },
     /// The answer to [`Cluster::locate`].
     Located {
@@ -99,6 +175,13 @@ pub enum Event {
         number: u64,
         /// What became of it.
         fate: Fate,
+    },
+    /// A message is with a session that has not acknowledged it yet: its receipt may take longer.
+    Waits {
+        /// The node that tells it.
+        node: NodeId,
+        /// The number of the envelope.
+        number: u64,
     },
     /// A node is dead, or this one has a new id: nothing that was said between them counts.
     Gone(NodeId),
@@ -144,8 +227,8 @@ pub enum Incoming {
 
 impl Cluster {
     /// A node by itself: it needs no other service, and there is nobody to ask.
-    pub fn alone(node: NodeId) -> Self {
-        Cluster::Local(Local::alone(node))
+    pub fn alone(node: NodeId, limits: mailbox::Limits) -> Self {
+        Cluster::Local(Local::alone(node, limits))
     }
 
     /// This node's id: what others reach it by. It may change when they took it for dead.
@@ -183,18 +266,19 @@ impl Cluster {
 
     /// Tells everyone that `user` has `session` here, and asks where else the
     /// user was; or [`Event::Registered`] with `number` follows.
-    pub fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
+    pub fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Welcome> {
         match self {
             Cluster::Local(local) => local.register(user, session, number),
             Cluster::Remote(remote) => remote.register(user, session, number),
         }
     }
 
-    /// Takes back what [`Cluster::register`] told. It may be repeated.
-    pub fn unregister(&self, user: &UserName, session: SessionId) {
+    /// Takes back what [`Cluster::register`] told. It may be repeated. `seen`: hashes of what
+    /// the session was shown.
+    pub fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
         match self {
-            Cluster::Local(local) => local.unregister(user, session),
-            Cluster::Remote(remote) => remote.unregister(user, session),
+            Cluster::Local(local) => local.unregister(user, session, seen),
+            Cluster::Remote(remote) => remote.unregister(user, session, seen),
         }
     }
 
@@ -248,6 +332,98 @@ impl Cluster {
         match self {
             Cluster::Local(local) => local.receipt(origin, number, fate),
             Cluster::Remote(remote) => remote.receipt(origin, number, fate),
+        }
+    }
+
+    /// Tells the origin that a receipt may take longer.
+    pub fn tell_waits(&self, origin: &NodeId, number: u64) {
+        match self {
+            Cluster::Local(local) => local.tell_waits(origin, number),
+            Cluster::Remote(remote) => remote.tell_waits(origin, number),
+        }
+    }
+
+    /// Answers [`Event::Also`]: hashes of what a user was shown here.
+    pub fn tell_shown(&self, node: &NodeId, user: &UserName, login: u64, seen: &[u64]) {
+        match self {
+            Cluster::Local(local) => local.tell_shown(node, user, seen),
+            Cluster::Remote(remote) => remote.tell_shown(node, user, login, seen),
+        }
+    }
+
+    /// Hashes of what a user was shown by sessions of this node, or process, that have ended.
+    pub fn left(&self, user: &UserName) -> Vec<u64> {
+        match self {
+            Cluster::Local(local) => local.left(user),
+            Cluster::Remote(remote) => remote.left(user),
+        }
+    }
+
+    /// What messages are remembered by; all nodes have the same, or will have.
+    pub fn seen_key(&self) -> SeenKey {
+        match self {
+            Cluster::Local(local) => local.seen_key(),
+            Cluster::Remote(remote) => remote.seen_key(),
+        }
+    }
+
+    /// Tells whether there are mailboxes.
+    pub fn has_mailboxes(&self) -> bool {
+        match self {
+            Cluster::Local(local) => local.has_mailboxes(),
+            Cluster::Remote(remote) => remote.has_mailboxes(),
+        }
+    }
+
+    /// Puts a message into its recipient's mailbox, and tells where else the recipient is
+    /// after that; or [`Event::Stored`] follows.
+    pub fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Vec<Place>)> {
+        match self {
+            Cluster::Local(local) => local.store(envelope, number),
+            Cluster::Remote(remote) => remote.store(envelope, number),
+        }
+    }
+
+    /// Tells a node that something was stored for a user who is there all the same.
+    pub fn tell_mail(&self, node: &NodeId, user: &UserName) {
+        match self {
+            Cluster::Local(local) => local.tell_mail(node, user),
+            Cluster::Remote(remote) => remote.tell_mail(node, user),
+        }
+    }
+
+    /// Reads on in the mailbox of a user, behind the place `after`, for a session that drains
+    /// it: from then on no other session does, until [`Cluster::release`] or the session's end;
+    /// or [`Event::Read`] follows.
+    pub fn read(&self, user: &UserName, session: SessionId, after: u64) -> Answer<Mail> {
+        match self {
+            Cluster::Local(local) => local.read(user, session, after),
+            Cluster::Remote(remote) => remote.read(user, session, after),
+        }
+    }
+
+    /// Removes what was taken from a mailbox: all up to the place `up_to`, and those of `also`.
+    /// It may be repeated.
+    pub fn take(&self, user: &UserName, up_to: u64, also: Vec<u64>) {
+        match self {
+            Cluster::Local(local) => local.take(user, up_to, &also),
+            Cluster::Remote(remote) => remote.take(user, up_to, also),
+        }
+    }
+
+    /// The session drains the mailbox no more.
+    pub fn release(&self, user: &UserName, session: SessionId) {
+        match self {
+            Cluster::Local(local) => local.release(user, session),
+            Cluster::Remote(remote) => remote.release(session),
+        }
+    }
+
+    /// Forgets what is too old: called once a minute.
+    pub fn expire(&self, now: Instant) {
+        match self {
+            Cluster::Local(local) => local.expire(now),
+            Cluster::Remote(remote) => remote.expire(now),
         }
     }
 

@@ -7,6 +7,8 @@
 
 mod services;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -32,6 +34,10 @@ pub struct Config {
     pub amqp: Option<Amqp>,
     /// Sessions a user may hold; with 1 a new login replaces the old.
     pub sessions_max: usize,
+    /// Messages kept for a user who has no session; 0 for no mailboxes.
+    pub mailbox_messages_max: usize,
+    /// How long such a message is kept.
+    pub mailbox_time_max: Duration,
     /// How long a connection may take to log in.
     pub login_time_max: Duration,
     /// The longest request line, LF included.
@@ -106,6 +112,20 @@ pub const SETTINGS: &[Setting] = &[
         allowed: "a number from 1 to 1000",
     },
     Setting {
+        name: "mailbox",
+        form: "N",
+        default: "0",
+        about: "messages kept for an absent user; 0: the sender gets ERR offline",
+        allowed: "a number from 0 to 1000000",
+    },
+    Setting {
+        name: "mailbox-ttl",
+        form: "TIME",
+        default: "7d",
+        about: "how long they are kept",
+        allowed: "a time from 1s to 365d, such as 7d, 12h or 30m",
+    },
+    Setting {
         name: "login-timeout",
         form: "TIME",
         default: "60s",
@@ -153,6 +173,8 @@ pub const SETTINGS: &[Setting] = &[
 /// library opens.
 pub const FILES_RESERVED: usize = 64;
 
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// One sentence that names the setting, its value and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
@@ -174,6 +196,8 @@ impl Default for Config {
             redis: None,
             amqp: None,
             sessions_max: 8,
+            mailbox_messages_max: 0,
+            mailbox_time_max: 7 * DAY,
             login_time_max: Duration::from_secs(60),
             line_bytes_max: LINE_BYTES_MAX,
             outbox_bytes_max: 256 * 1024,
@@ -214,7 +238,9 @@ impl Config {
             "redis" => self.redis = optional(value, Redis::parse)?,
             "amqp" => self.amqp = optional(value, Amqp::parse)?,
             "sessions" => self.sessions_max = number(value, 1, 1000)?,
-            "login-timeout" => self.login_time_max = time(value)?,
+            "mailbox" => self.mailbox_messages_max = number(value, 0, 1_000_000)?,
+            "mailbox-ttl" => self.mailbox_time_max = time(value, Duration::from_secs(1), 365 * DAY)?,
+            "login-timeout" => self.login_time_max = time(value, Duration::from_millis(100), DAY)?,
             "max-line" => self.line_bytes_max = number(value, 64, LINE_BYTES_LIMIT)?,
             "outbox" => self.outbox_bytes_max = number(value, 4096, 1 << 30)?,
             "connections" => {
@@ -239,6 +265,8 @@ impl Config {
             "redis" => self.redis.as_ref().map_or("off", Redis::url).to_owned(),
             "amqp" => self.amqp.as_ref().map_or("off", Amqp::url).to_owned(),
             "sessions" => self.sessions_max.to_string(),
+            "mailbox" => self.mailbox_messages_max.to_string(),
+            "mailbox-ttl" => print_time(self.mailbox_time_max),
             "login-timeout" => print_time(self.login_time_max),
             "max-line" => self.line_bytes_max.to_string(),
             "outbox" => self.outbox_bytes_max.to_string(),
@@ -334,7 +362,7 @@ fn number(text: &str, least: usize, most: usize) -> Option<usize> {
 }
 
 /// A number and a unit: `ms`, `s`, `m`, `h` or `d`.
-fn time(text: &str) -> Option<Duration> {
+fn time(text: &str, least: Duration, most: Duration) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(split);
     let unit_ms: u64 = match unit {
@@ -345,8 +373,8 @@ fn time(text: &str) -> Option<Duration> {
         "d" => 86_400_000,
         _ => return None,
     };
-    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
-    (100..=86_400_000).contains(&ms).then(|| Duration::from_millis(ms))
+    let time = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?);
+    (least..=most).contains(&time).then_some(time)
 }
 
 /// Prints a time in the largest unit of which it is several.
@@ -363,112 +391,4 @@ fn host_name() -> String {
     let uname = rustix::system::uname();
     let name: String = uname.nodename().to_string_lossy().chars().take(NodeId::NAME_BYTES_MAX).collect();
     if NodeId::is_name(&name) { name } else { "node".to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_tells_the_defaults() {
-        let mut config = Config::default();
-        for setting in SETTINGS.iter().filter(|setting| setting.name != "node") {
-            assert_eq!(config.value(setting.name), setting.default, "{}", setting.name);
-            config.set(setting.name, setting.default).expect(setting.name);
-        }
-        assert_eq!(config, Config::default());
-    }
-
-    #[test]
-    fn values() {
-        let good = [
-            ("listen", "127.0.0.1:1"),
-            ("listen", "127.0.0.1:1,[::1]:0"),
-            ("http", "off"),
-            ("http", "[::1]:80"),
-            ("node", "pi-4.local_x"),
-            ("redis", "off"),
-            ("redis", "redis://:secret@127.0.0.1:6380/7"),
-            ("amqp", "off"),
-            ("amqp", "amqp://me:secret@pi.local/pinpost"),
-            ("sessions", "1"),
-            ("sessions", "1000"),
-            ("login-timeout", "100ms"),
-            ("login-timeout", "24h"),
-            ("max-line", "65536"),
-            ("outbox", "4096"),
-            ("connections", "10000"),
-            ("open", "true"),
-            ("log", "debug"),
-        ];
-        for (name, value) in good {
-            let mut config = Config::default();
-            config.set(name, value).expect(value);
-            assert_eq!(config.value(name), value, "{name}");
-        }
-        let bad = [
-            ("listen", ""),
-            ("listen", "7700"),
-            ("listen", "127.0.0.1"),
-            ("listen", "example.org:7700"),
-            ("listen", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"),
-            ("http", "on"),
-            ("node", ""),
-            ("node", "a b"),
-            ("redis", ""),
-            ("redis", "127.0.0.1:6379"),
-            ("redis", "rediss://127.0.0.1"),
-            ("amqp", "localhost"),
-            ("amqp", "amqps://localhost"),
-            ("sessions", "0"),
-            ("sessions", "1001"),
-            ("sessions", "+1"),
-            ("sessions", "-1"),
-            ("login-timeout", "60"),
-            ("login-timeout", "0s"),
-            ("login-timeout", "2d"),
-            ("login-timeout", "1w"),
-            ("login-timeout", "99999999999999999999s"),
-            ("max-line", "63"),
-            ("max-line", "65537"),
-            ("outbox", "4095"),
-            ("outbox", "1e6"),
-            ("connections", "many"),
-            ("open", "yes"),
-            ("log", "loud"),
-        ];
-        for (name, value) in bad {
-            let mut config = Config::default();
-            let error = config.set(name, value).expect_err(value).to_string();
-            assert!(error.contains(&format!("--{name} {value:?}")), "{error}");
-            assert_eq!(config, Config::default());
-        }
-        assert!(Config::default().set("nonsense", "1").is_err());
-    }
-
-    #[test]
-    fn what_only_the_whole_tells() {
-        let config = |name: &str, value: &str| {
-            let mut config = Config::default();
-            config.set(name, value).expect(value);
-            config
-        };
-        assert!(
-            config("listen", "0.0.0.0:1").check(1024).expect_err("open").0.contains("--listen 0.0.0.0:1")
-        );
-        assert!(
-            config("http", "192.0.2.1:1").check(1024).expect_err("open").0.contains("--http 192.0.2.1:1")
-        );
-        let mut open = config("listen", "0.0.0.0:1");
-        open.is_open = true;
-        assert_eq!(open.check(1024), Ok(()));
-        assert_eq!(config("connections", "960").check(1024), Ok(()));
-        let error = config("connections", "961").check(1024).expect_err("too many").0;
-        assert!(error.contains("--connections 961") && error.contains("960"), "{error}");
-        assert!(Config::default().check(64).is_err());
-        let error = config("redis", "redis://h").check(1024).expect_err("no broker").0;
-        assert!(error.contains("--redis alone") && error.contains("--amqp too"), "{error}");
-        let error = config("amqp", "amqp://h").check(1024).expect_err("no store").0;
-        assert!(error.contains("--amqp alone") && error.contains("--redis too"), "{error}");
-    }
 }

@@ -211,7 +211,11 @@ impl Connection {
             return Poll::Ready(());
         }
         if !self.outbox.takes_requests() && self.outbox.await_for(Await::Room) {
-            return Poll::Pending;
+            // Those who wait for each other's acknowledgements would wait for ever.
+            let has_to_wait = self.paused.as_ref().is_some_and(|paused| paused.line.is_some());
+            if has_to_wait || !self.outbox.takes_acks() {
+                return Poll::Pending;
+            }
         }
         if let Some(paused) = self.paused.take() {
             return self.resume(*paused, context.waker(), &mut scratch.turn);
@@ -375,10 +379,10 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.talk.shared.roll.leave(self.place);
-        self.talk.leave();
+        let mut turn = Turn::default();
+        self.talk.leave(&mut turn);
         // Questions in flight may hold the outbox, and its socket, a while longer: the peer is told now.
         let _ = self.socket().get_ref().shutdown(Shutdown::Both);
-        let mut turn = Turn::default();
         self.talk.give_back(self.outbox.abandon(), &mut turn);
         self.talk.shared.router.end(&mut turn);
         self.talk.shared.router.metrics().connections.leave();

@@ -50,6 +50,7 @@
 //! router             the routing decision, the in-flight table, receipts
 //! table | cluster    who is here | who is elsewhere
 //! chat  | send       what two of the commands do; they know client and proto only
+//! mailbox            what waits for users who are not here: memory, Redis
 //! session  outbox  config  metrics  client  terminal
 //! proto              lines, names, requests, replies, envelopes: pure
 //! ```
@@ -60,15 +61,16 @@
 //! 2. [`session`]: a state machine that decides what a request may do: a request in, an action out.
 //! 3. [`outbox`]: the bounded bytes that wait for one connection, and the replies it is owed, in order.
 //! 4. [`table`]: which users have sessions on this node.
-//! 5. [`cluster`]: the one seam to other nodes: those of one process, joined by a [`Mesh`](cluster::Mesh),
+//! 5. [`mailbox`]: messages for users without a session, in memory or in Redis.
+//! 6. [`cluster`]: the one seam to other nodes: those of one process, joined by a [`Mesh`](cluster::Mesh),
 //!    or those that share Redis and RabbitMQ.
-//! 6. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
-//! 7. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
-//! 8. [`server`]: opens the listeners, runs all tasks of a node, and drains it.
-//! 9. [`config`]: the settings, in one table that flags, file, environment and help follow from.
-//! 10. [`metrics`]: counters of what happened and gauges of what is held.
-//! 11. [`client`]: a user's connection for programs, kept up by a task of its own.
-//! 12. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
+//! 7. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
+//! 8. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
+//! 9. [`server`]: opens the listeners, runs all tasks of a node, and drains it.
+//! 10. [`config`]: the settings, in one table that flags, file, environment and help follow from.
+//! 11. [`metrics`]: counters of what happened and gauges of what is held.
+//! 12. [`client`]: a user's connection for programs, kept up by a task of its own.
+//! 13. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
 //!
 //! # The way of one message
 //!
@@ -110,6 +112,11 @@
 //! - bob's connection ends first: the messages that were not written whole come back through
 //!   [`Router::unwritten`](router::Router::unwritten) and are routed again, or alice gets `ERR offline`.
 //!   (`router/again.rs`)
+//! - bob logged in with `ack`: being written is not enough. The message is in the ledger of his outbox
+//!   until [`Outbox::acknowledge`](outbox::Outbox::acknowledge), and is given back if that takes too long.
+//!   (`outbox/ledger.rs`, `router/acks.rs`)
+//! - bob is nowhere: with mailboxes the message is stored (`router/store.rs`), and bob's next login
+//!   drains the mailbox before anything live (`router/drain.rs`).
 //! - bob is on another node: the message waits in flight with its envelope, and
 //!   [`Router::on_event`](router::Router::on_event) takes the receipt that settles it. The node that
 //!   receives an envelope delivers it or answers; it never forwards it. `README.md` follows such a
@@ -124,15 +131,13 @@
 //! - No trait for the cluster: [`Cluster`](cluster::Cluster) is an enum, and callers see every case.
 //! - No waiting in a push to an outbox, and no lock held across an `.await`.
 //! - No buffer and no timer in an idle connection that has logged in.
-//! - No retry behind the back of a caller of [`client`]: what is not known is told as `Lost`.
+//! - No retry without an end in [`client`]: what is not known after 60 seconds is told as `Lost`, and a
+//!   `CAST` is never repeated.
 //! - No `unsafe` code.
 //!
 //! In this version, though the protocol has words for it:
 //!
 //! - Rooms and watches: `JOIN`, `LEAVE`, `WATCH`, `UNWATCH` and `SEND #room` get `ERR unknown-verb`.
-//! - Acknowledgements: `LOGIN ... ack` is taken and has no effect, `ACK` is ignored, so `delivered`
-//!   always means written to a socket.
-//! - Mailboxes: a message for an absent user gets `ERR offline`, and nothing is ever `stored`.
 //! - Tokens, TLS and rate limits: anybody who can connect can be any user.
 
 pub mod chat;
@@ -140,6 +145,7 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod conn;
+pub mod mailbox;
 pub mod metrics;
 pub mod outbox;
 mod pause;

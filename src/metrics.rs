@@ -20,6 +20,8 @@ pub struct Metrics {
     pub turned_away: Counter,
     /// `SEND` messages of this node's clients that were delivered, here or elsewhere.
     pub delivered: Counter,
+    /// `SEND` messages of this node's clients that were put into a mailbox.
+    pub stored: Counter,
     /// `CAST` messages put into an outbox.
     pub casts: Counter,
     /// Copies dropped because the session had just seen the message.

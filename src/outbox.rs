@@ -20,16 +20,19 @@ use std::time::Instant;
 use crate::metrics::Metrics;
 use crate::outbox::state::{CALM, Locked, OPEN, ROOM, State, TAKES_REQUESTS, Waiting};
 use crate::proto::CloseReason;
-use crate::proto::reply::print_msg;
-use crate::proto::{MessageId, UserName};
 
 mod bytes;
+mod ledger;
+mod messages;
 mod replies;
 mod seen;
 mod state;
 
 pub use bytes::{Bytes, Framing, Unwritten};
+pub use ledger::{ACK_TIME_MAX, Overdue, UNACKED_MAX};
+pub use messages::{Kind, Message, Push};
 pub use replies::ReplyTo;
+pub use seen::{SEEN_MAX, SEEN_TIME, SeenKey};
 
 /// Where an outbox writes to.
 pub trait Sink: Send + Sync {
@@ -47,17 +50,6 @@ pub struct Ticket(pub u64);
 /// Outboxes that were pushed to and wait for a flush, each once.
 #[derive(Default)]
 pub struct Dirty(pub Vec<Arc<Outbox>>);
-
-/// What a push came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
-    /// It is in the outbox.
-    Taken,
-    /// The session has just seen it: only its ticket is in the outbox.
-    Copy,
-    /// The outbox is closing, or over its last reserve and now closed as a slow consumer.
-    Refused,
-}
 
 /// What the owner of an outbox may wait for; it is woken once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,39 +105,6 @@ impl Outbox {
         self.append(dirty, |state| state.bytes.push_line(print));
     }
 
-    /// Appends a message. With a ticket, its fate will be told once: by a flush,
-    /// or by [`Outbox::abandon`]. A copy of a message that was just seen
-    /// (`may_be_copy` asks for the look) adds nothing but its ticket.
-    pub fn push_message(
-        self: &Arc<Self>,
-        from: &UserName,
-        id: &MessageId,
-        text: &str,
-        ticket: Option<Ticket>,
-        may_be_copy: bool,
-        dirty: &mut Dirty,
-    ) -> Push {
-        let mut state = self.lock();
-        if state.closed || state.closing.is_some() {
-            return Push::Refused;
-        }
-        if state.bytes.waiting() >= self.bytes_max + self.bytes_max.max(RESERVE_BYTES_MIN) {
-            // Only other nodes get here: local senders wait at `bytes_max`.
-            let waiting = state.close(CloseReason::Slow);
-            drop(state);
-            wake_all(waiting);
-            return Push::Refused;
-        }
-        let is_copy = may_be_copy && !state.seen.get_or_insert_default().insert(from, id, text);
-        if !is_copy {
-            state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
-        } else if let Some(ticket) = ticket {
-            state.bytes.push_mark(ticket);
-        }
-        self.unlock_dirty(state, dirty);
-        if is_copy { Push::Copy } else { Push::Taken }
-    }
-
     /// Answers a request at once: under its tag, or behind the untagged replies that are due.
     pub fn reply(self: &Arc<Self>, tag: Option<&str>, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
         self.append(dirty, |state| state.replies.reply(tag, &mut state.bytes, print));
@@ -191,18 +150,18 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.lock().bytes.set_framing(framing);
     }
 
-    /// Tells whether a local sender may push: `None` when the outbox takes
-    /// nothing any more.
+    /// Tells whether a local sender may push: `None` when the outbox takes nothing any more. One
+    /// that is asked to close has no room: what waits in it is given back before anything new
+    /// goes elsewhere, or that would overtake it.
     pub fn has_room(&self) -> Option<bool> {
         let signs = self.signs.load(Relaxed);
         (signs & OPEN != 0).then_some(signs & ROOM != 0)
     }
 
-    /// Wakes `waker` when there may be room, or when the outbox closes; at once if it is so already.
+    /// Wakes `waker` when there may be room, or when the outbox has closed; at once if it is so already.
     pub fn wait_for_room(&self, waker: &Waker) {
         let mut state = self.lock();
-        let open = !state.closed && state.closing.is_none();
-        if open && state.bytes.waiting() >= self.bytes_max {
+        if !state.closed && !state.has_room(self.bytes_max) {
             let waiting = &mut state.waiting.get_or_insert_default().0;
             let is_first = waiting.is_empty();
             if !waiting.iter().any(|other| other.will_wake(waker)) {
@@ -269,7 +228,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
             (false, false) if was_blocked => None,
             _ => state.owner.clone(),
         };
-        let room = state.bytes.waiting() <= self.bytes_max / 2 || state.broken;
+        let room = state.filled() <= self.bytes_max / 2 || state.broken;
         let waiting = if room { state.waiting.take() } else { None };
         drop(state);
         wake(owner);
@@ -282,7 +241,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
             return None;
         }
         let state = self.lock();
-        state.blocked_since.map(|since| (since, state.bytes.waiting() >= self.bytes_max))
+        state.blocked_since.map(|since| (since, state.filled() >= self.bytes_max))
     }
 
     /// Tells whether nothing waits.
@@ -297,8 +256,8 @@ impl<S: ?Sized + Sink> Outbox<S> {
 
     /// Asks the connection to end for `reason`. Only the first reason counts.
     pub fn close(&self, reason: CloseReason) {
-        let waiting = self.lock().close(reason);
-        wake_all(waiting);
+        let owner = self.lock().close(reason);
+        wake(owner);
     }
 
     /// Why the connection is asked to end, if it is.
@@ -317,7 +276,9 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// what `last` adds.
     pub fn cut_short(&self, last: impl FnOnce(&mut Bytes)) -> Vec<Unwritten> {
         self.shut(|state| {
-            let unwritten = state.bytes.cut();
+            let (mut unwritten, held) = state.end_ledger();
+            unwritten.extend(state.bytes.cut());
+            unwritten.extend(held);
             state.replies.forget();
             last(&mut state.bytes);
             unwritten
@@ -329,12 +290,15 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.shut(|state| last(&mut state.bytes));
     }
 
-    /// Ends the outbox: gives back every message that was not written whole.
+    /// Ends the outbox: gives back every message that was not written whole, or not acknowledged.
     pub fn abandon(&self) -> Vec<Unwritten> {
         self.shut(|state| {
             state.owner = None;
             state.replies.forget();
-            state.bytes.take_all()
+            let (mut unwritten, held) = state.end_ledger();
+            unwritten.extend(state.bytes.take_all());
+            unwritten.extend(held);
+            unwritten
         })
     }
 

@@ -10,34 +10,45 @@
 //! and the flush at the end of the turn writes each once. Nothing here waits.
 //!
 //! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
-//! `again.rs` (what happens when it did not work), `login.rs` (who is here),
-//! `flush.rs` (the end of a turn).
+//! `again.rs` (what happens when it did not work), `asked.rs` (who waits for
+//! presence), `deliver.rs` (the sessions of this node), `acks.rs` (those that
+//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `flush.rs` (the end of a turn),
+//! `sweep.rs` (what takes too long).
 
+mod acks;
 mod again;
+mod asked;
+mod deliver;
+mod drain;
 mod flush;
 mod in_flight;
 mod login;
+mod store;
+mod sweep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use smol::channel;
+
 use crate::cluster::{Answer, Cluster, Event, Place, Unavailable};
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Push, ReplyTo, Ticket};
+use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::reply::{print_delivered, print_msg, print_presence};
-use crate::proto::{
-    Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, SessionId, Tag, UserName, UserRef,
-};
-use crate::router::again::Asked;
+use crate::proto::{Envelope, ErrorCode, Fate, MessageId, ServerLine, SessionId, Tag, UserName, UserRef};
+use crate::router::acks::Watched;
+use crate::router::asked::Asked;
+use crate::router::drain::Drain;
 use crate::router::flush::Unflushed;
-use crate::router::in_flight::{InFlight, Question, Received, Remote, Sent};
+use crate::router::in_flight::{InFlight, Question, Remote, Sent};
+use crate::router::login::Entering;
 use crate::table::{Seat, Table};
 
 pub use flush::Turn;
-pub use login::{Login, Others};
+pub use login::{Login, Welcomed};
 
 /// One node's routing: who is here, who is elsewhere, and what is under way.
 pub struct Router {
@@ -49,7 +60,12 @@ pub struct Router {
     /// Questions that wait for presence, by the user they ask for.
     asked: Mutex<HashMap<UserName, Asked>>,
     /// Sessions that presence knows of and the user table does not yet.
-    entering: Mutex<HashMap<SessionId, Arc<Outbox>>>,
+    entering: Mutex<HashMap<SessionId, Entering>>,
+    /// Sessions that acknowledge, or whose mailbox is drained.
+    watched: Mutex<HashMap<SessionId, Watched>>,
+    drains: Mutex<HashMap<SessionId, Drain>>,
+    /// Tells that a drain waits for another one.
+    busy: (channel::Sender<()>, channel::Receiver<()>),
     unflushed: Mutex<Unflushed>,
     draining: AtomicBool,
     sessions_max: usize,
@@ -96,6 +112,9 @@ impl Router {
             in_flight: Mutex::default(),
             asked: Mutex::default(),
             entering: Mutex::default(),
+            watched: Mutex::default(),
+            drains: Mutex::default(),
+            busy: channel::bounded(1),
             unflushed: Mutex::default(),
             draining: AtomicBool::new(false),
             sessions_max,
@@ -123,7 +142,7 @@ impl Router {
                 self.send_here(from, tag, to, text, turn);
                 return Taken::Yes;
             }
-            Answer::Now(Ok(places)) if places.is_empty() => {
+            Answer::Now(Ok(places)) if places.is_empty() && !self.cluster.has_mailboxes() => {
                 self.refuse(&from.outbox, tag, ErrorCode::Offline, turn);
                 return Taken::Yes;
             }
@@ -199,51 +218,30 @@ impl Router {
         for ticket in tickets.drain(..) {
             let question = self.in_flight().remove(ticket);
             match question {
-                Some(Question::Sent(sent)) => self.delivered(&sent, turn),
+                Some(Question::Sent(sent)) => {
+                    self.delivered(&sent, turn);
+                    self.unbar(ticket, sent.awaited_for(), turn);
+                }
                 Some(Question::Received(received)) => {
                     self.cluster.receipt(&received.origin, received.number, Fate::Delivered);
                 }
+                Some(Question::Mail { session, place }) => self.mail_taken(session, place, turn),
                 // Another session of the user had it first, or the deadline has passed.
                 _ => {}
             }
         }
     }
 
-    /// Does what is due by now: questions past their deadline are answered.
-    pub fn sweep(&self, turn: &mut Turn) {
-        let mut expired = HashSet::new();
-        loop {
-            let mut in_flight = self.in_flight();
-            let Some(ticket) = in_flight.due(turn.now) else { break };
-            let question = in_flight.remove(ticket);
-            drop(in_flight);
-            expired.insert(ticket);
-            match question {
-                Some(Question::Sent(sent)) => {
-                    let never_sent = sent.parties == 0 && !sent.maybe_seen;
-                    let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
-                    self.fail(&sent.sender, &sent.reply, code, turn);
-                }
-                Some(Question::Who { asker, reply }) => {
-                    self.fail(&asker, &reply, ErrorCode::Unavailable, turn);
-                }
-                Some(Question::Login(tx)) => {
-                    // Fails only if the connection is gone.
-                    let _ = tx.try_send(Err(Unavailable));
-                }
-                Some(Question::Cast { .. }) => self.metrics.casts_lost.add(),
-                Some(Question::Received(_) | Question::Further { .. }) | None => {}
-            }
-        }
-        if !expired.is_empty() {
-            self.ask_again(&expired, turn);
-        }
-    }
-
     /// Takes in what another node, or presence, tells.
     pub fn on_event(&self, event: Event, turn: &mut Turn) {
         match event {
-            Event::Registered { number, others } => self.registered(Ticket(number), others),
+            Event::Registered { number, welcome } => self.registered(Ticket(number), welcome),
+            Event::Stored { user, fates, places } => self.stored(&user, &fates, places, turn),
+            Event::Read { session, mail } => self.read(session, mail, turn),
+            Event::Mail(user) => self.has_mail(&user, turn),
+            Event::Also { node, user, login } => self.tell_shown(&node, &user, login),
+            Event::Shown { user, seen } => self.inherit(&user, &seen),
+            Event::Waits { node, number } => self.waits(&node, Ticket(number), turn),
             Event::Located { user, places } => self.located(&user, places, turn),
             Event::Envelope { origin, envelope } => self.receive(origin, envelope, turn),
             Event::Receipt { node, number, fate } => self.receipt(&node, Ticket(number), fate, turn),
@@ -316,75 +314,12 @@ impl Router {
         let parties = turn.seats.len() as u32;
         let sent = Sent::new(from.outbox, reply, id.clone(), parties);
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
-        let refused = self.push(ticket, from.user, &id, text, tag.is_some(), turn);
-        if refused > 0 {
+        let lost = self.push(ticket, from.user, &id, text, tag.is_some(), turn);
+        if !lost.is_none() {
             let mut line = vec![];
             print_msg(from.user.as_str(), &id, text, &mut line);
-            self.lost(ticket, refused, Some((&to.into(), &line)), turn);
+            self.lost(ticket, lost, Some((&to.into(), &line)), turn);
         }
-    }
-
-    /// Pushes a message to all of `turn.seats`, and returns how many refused it.
-    fn push(
-        &self,
-        ticket: Ticket,
-        from: &UserName,
-        id: &MessageId,
-        text: &str,
-        may_be_copy: bool,
-        turn: &mut Turn,
-    ) -> u32 {
-        let seats = std::mem::take(&mut turn.seats);
-        let mut refused = 0;
-        for seat in &seats {
-            match seat.outbox.push_message(from, id, text, Some(ticket), may_be_copy, &mut turn.dirty) {
-                Push::Taken => {}
-                Push::Copy => self.metrics.duplicates.add(),
-                Push::Refused => refused += 1,
-            }
-        }
-        turn.seats = seats;
-        turn.seats.clear();
-        refused
-    }
-
-    /// A message from another node: it is delivered here, or the origin is told.
-    fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
-        let Envelope { number, from, to, id, text } = envelope;
-        turn.seats.clear();
-        self.table.find(to.borrowed(), &mut turn.seats);
-        if turn.seats.is_empty() {
-            self.metrics.not_here.add();
-        }
-        let Some(number) = number else {
-            // Nobody waits for it here, so where there is no room it is lost, and counted.
-            turn.seats.retain(|seat| seat.outbox.has_room() == Some(true));
-            return self.push_cast(&from, &id, &text, turn);
-        };
-        let parties = turn.seats.len() as u32;
-        if parties == 0 {
-            return self.cluster.receipt(&origin, number, Fate::NotHere);
-        }
-        self.make_room(turn);
-        let received = Question::Received(Received { origin, number, parties });
-        // No deadline: the origin has one, and every seat answers in the end.
-        let ticket = self.in_flight().insert(received, None);
-        let refused = self.push(ticket, &from, &id, &text, true, turn);
-        if refused > 0 {
-            self.lost(ticket, refused, None, turn);
-        }
-    }
-
-    /// Writes the outboxes of `turn.seats` that are full and do not block: a crowd
-    /// of origins fills them within one turn, and that makes nobody a slow consumer.
-    fn make_room(&self, turn: &mut Turn) {
-        let seats = std::mem::take(&mut turn.seats);
-        for seat in &seats {
-            if seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none() {
-                self.flush(&seat.outbox, turn);
-            }
-        }
-        turn.seats = seats;
     }
 
     /// The sender learns that its message was delivered.
@@ -405,19 +340,6 @@ impl Router {
         outbox.answer(reply, &mut turn.dirty, |out| print_error(code, out));
     }
 
-    /// Pushes a `CAST` to all of `turn.seats`, and counts it.
-    fn push_cast(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) {
-        let seats = std::mem::take(&mut turn.seats);
-        let mut taken = false;
-        for seat in &seats {
-            taken |= seat.outbox.push_message(from, id, text, None, false, &mut turn.dirty) == Push::Taken;
-        }
-        turn.seats = seats;
-        turn.seats.clear();
-        let counter = if taken { &self.metrics.casts } else { &self.metrics.casts_lost };
-        counter.add();
-    }
-
     fn in_flight(&self) -> MutexGuard<'_, InFlight> {
         // The table asserts nothing that a panic between two of its calls could break.
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
@@ -427,8 +349,16 @@ impl Router {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Outbox>>> {
+    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, Entering>> {
         self.entering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<SessionId, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drains(&self) -> MutexGuard<'_, HashMap<SessionId, Drain>> {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

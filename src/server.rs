@@ -22,7 +22,9 @@ use crate::cluster::remote::Remote;
 use crate::cluster::{Cluster, Mesh};
 use crate::config::{Config, ConfigError};
 use crate::conn::{Roll, Shared};
+use crate::mailbox::Limits;
 use crate::metrics::Metrics;
+use crate::outbox::SEEN_TIME;
 use crate::proto::{CloseReason, NodeId};
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::server::listen::Listener;
@@ -72,6 +74,12 @@ const JOIN_TIME_MAX: Duration = Duration::from_secs(3);
 /// How often deadlines are looked at.
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 
+/// How soon a session looks again into a mailbox that another one drains.
+const BUSY_TIME: Duration = Duration::from_millis(50);
+
+/// How often what is remembered is looked at, and what waits in mailboxes.
+const EXPIRE_TIME: Duration = SEEN_TIME;
+
 /// Events after which a turn takes in nothing more, so that others have theirs.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
@@ -86,11 +94,13 @@ impl Server {
     /// # Errors
     /// When a setting is not allowed, or an address can't be listened on.
     pub fn bind(config: &Config) -> Result<Self, ConfigError> {
+        let limits = limits_of(config);
         let (Some(redis), Some(amqp)) = (&config.redis, &config.amqp) else {
-            return Self::bind_with(config, || Ok(Cluster::alone(fresh_id(&config.node)?)));
+            return Self::bind_with(config, || Ok(Cluster::alone(fresh_id(&config.node)?, limits)));
         };
         Self::bind_with(config, || {
-            let remote = Remote::start(&config.node, redis.clone(), amqp.clone(), config.sessions_max);
+            let (redis, amqp) = (redis.clone(), amqp.clone());
+            let remote = Remote::start(&config.node, redis, amqp, config.sessions_max, limits);
             if !remote.wait_until_joined(JOIN_TIME_MAX) {
                 warn!("Redis or RabbitMQ can't be reached: other nodes are out of reach until both are");
             }
@@ -103,6 +113,7 @@ impl Server {
     /// # Errors
     /// As [`Server::bind`].
     pub fn bind_in(config: &Config, mesh: &Mesh) -> Result<Self, ConfigError> {
+        mesh.bound(limits_of(config));
         Self::bind_with(config, || Ok(Cluster::Local(mesh.join(fresh_id(&config.node)?))))
     }
 
@@ -193,15 +204,16 @@ impl Server {
         let flusher = self.executor.spawn(flush(self.shared.clone()));
         let events = self.executor.spawn(take_events(self.shared.clone()));
         let sweeper = self.executor.spawn(sweep(self.shared.clone()));
+        let resumer = self.executor.spawn(resume(self.shared.clone()));
         let until_drained = async {
             // A dropped handle is no reason to stop, and the server holds one itself.
             let _ = self.stop.recv().await;
             drop(accepting);
             drain(&self.shared).await;
         };
-        // These three never end; but a panic in one of them must not leave a node that accepts
-        // and says nothing: it comes out here.
-        until_drained.or(flusher).or(events).or(sweeper).await;
+        // These never end; but a panic in one of them must not leave a node that accepts and says
+        // nothing: it comes out here.
+        until_drained.or(flusher).or(events).or(sweeper).or(resumer).await;
     }
 }
 
@@ -229,6 +241,10 @@ impl Handle {
     pub fn metrics(&self) -> Arc<Metrics> {
         self.shared.router.metrics().clone()
     }
+}
+
+fn limits_of(config: &Config) -> Limits {
+    Limits { messages_max: config.mailbox_messages_max, time_max: config.mailbox_time_max }
 }
 
 /// An id that no node ever had.
@@ -290,9 +306,26 @@ async fn take_events(shared: Arc<Shared>) {
 /// Answers what has waited too long.
 async fn sweep(shared: Arc<Shared>) {
     let mut turn = Turn::default();
+    let mut expire_at = Instant::now() + EXPIRE_TIME;
     loop {
         turn.now = Timer::after(SWEEP_TIME).await;
         shared.router.sweep(&mut turn);
+        shared.router.end(&mut turn);
+        if turn.now >= expire_at {
+            expire_at = turn.now + EXPIRE_TIME;
+            shared.roll.each(|outbox| outbox.forget_old(turn.now));
+            shared.router.cluster().expire(turn.now);
+        }
+    }
+}
+
+/// Lets sessions look again into mailboxes that others drain.
+async fn resume(shared: Arc<Shared>) {
+    let mut turn = Turn::default();
+    loop {
+        shared.router.wait_for_busy_mailbox().await;
+        turn.now = Timer::after(BUSY_TIME).await;
+        shared.router.resume_drains(None, &mut turn);
         shared.router.end(&mut turn);
     }
 }

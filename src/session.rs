@@ -7,7 +7,7 @@
 
 use crate::proto::reply::ServerLine;
 use crate::proto::request::BadLine;
-use crate::proto::{ErrorCode, Request, SessionId, UserName, UserRef, Verb};
+use crate::proto::{ErrorCode, Request, SessionId, Tag, UserName, UserRef, Verb};
 
 /// The state of one connection's conversation.
 #[derive(Debug, Default)]
@@ -16,7 +16,14 @@ pub enum Session {
     #[default]
     New,
     /// A `LOGIN` waits for its answer; no further line is taken before it.
-    Entering(UserName, SessionId),
+    Entering {
+        /// The user.
+        user: UserName,
+        /// The session's id.
+        id: SessionId,
+        /// It will acknowledge each message.
+        acks: bool,
+    },
     /// A user's session.
     In {
         /// The user.
@@ -31,8 +38,10 @@ pub enum Session {
 /// What a request comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// Let the user in, if the cluster agrees.
-    Login(UserRef<'a>),
+    /// Let the user in, if the cluster agrees; whether it will acknowledge each message.
+    Login(UserRef<'a>, bool),
+    /// Take note that the client has a message, given its id and its sender.
+    Ack(Tag<'a>, UserRef<'a>),
     /// Route a message and answer with its fate.
     Send(UserRef<'a>, &'a str),
     /// Route a message and say nothing.
@@ -43,8 +52,6 @@ pub enum Action<'a> {
     Pong(Option<&'a str>),
     /// Answer with the help for these verbs.
     Help(Vec<Verb>),
-    /// Do nothing, and say nothing.
-    Ignore,
     /// End the connection.
     Quit,
     /// Answer with an error.
@@ -68,10 +75,9 @@ impl Session {
         match request {
             Request::Login { .. } if is_in => refuse(ErrorCode::AlreadyIn),
             Request::Login { .. } if is_draining => refuse(ErrorCode::Draining),
-            Request::Login { user, .. } => Action::Login(user),
+            Request::Login { user, ack, .. } => Action::Login(user, ack),
             _ if !is_in => refuse(ErrorCode::LoginFirst),
-            // No session acknowledges here yet, so every `ACK` is one to ignore.
-            Request::Ack { .. } => Action::Ignore,
+            Request::Ack { id, from } => Action::Ack(id, from),
             request if !is_served(request.verb()) || matches!(request, Request::SendRoom { .. }) => {
                 Action::Refuse(ErrorCode::UnknownVerb, "this server does not serve that request")
             }
@@ -87,7 +93,7 @@ impl Session {
     pub fn user(&self) -> Option<(&UserName, SessionId)> {
         match self {
             Session::New => None,
-            Session::Entering(user, id) | Session::In { user, id, .. } => Some((user, *id)),
+            Session::Entering { user, id, .. } | Session::In { user, id, .. } => Some((user, *id)),
         }
     }
 }
@@ -102,7 +108,7 @@ pub fn print_help(verbs: &[Verb], mut line: impl FnMut(ServerLine<'_>)) {
 
 /// Tells whether this server carries out a verb.
 fn is_served(verb: Verb) -> bool {
-    !matches!(verb, Verb::Ack | Verb::Watch | Verb::Unwatch | Verb::Join | Verb::Leave)
+    !matches!(verb, Verb::Watch | Verb::Unwatch | Verb::Join | Verb::Leave)
 }
 
 fn help(word: Option<&str>) -> Action<'_> {
@@ -126,13 +132,13 @@ mod tests {
     fn take(session: &Session, line: &str, is_draining: bool) -> String {
         match session.take(Request::parse(line), is_draining) {
             Action::Refuse(code, _) => code.word().to_owned(),
-            Action::Login(user) => format!("login {}", user.as_str()),
+            Action::Login(user, acks) => format!("login {}{}", user.as_str(), if acks { " ack" } else { "" }),
+            Action::Ack(id, from) => format!("ack {} {}", id.as_str(), from.as_str()),
             Action::Send(to, text) => format!("send {} {text}", to.as_str()),
             Action::Cast(to, text) => format!("cast {} {text}", to.as_str()),
             Action::Who(user) => format!("who {}", user.as_str()),
             Action::Pong(text) => format!("pong {text:?}"),
             Action::Help(verbs) => format!("help {}", verbs.len()),
-            Action::Ignore => "ignore".to_owned(),
             Action::Quit => "quit".to_owned(),
         }
     }
@@ -150,16 +156,16 @@ mod tests {
     #[test]
     fn every_request_in_every_state() {
         check("LOGIN bob", "login bob", "already-in", "already-in");
-        check("LOGIN bob token ack", "login bob", "already-in", "already-in");
+        check("LOGIN bob token ack", "login bob ack", "already-in", "already-in");
         check("SEND bob hi", "login-first", "send bob hi", "draining");
         check("CAST bob hi", "login-first", "cast bob hi", "draining");
         check("WHO bob", "login-first", "who bob", "draining");
-        check("ACK id bob", "login-first", "ignore", "ignore");
+        check("ACK id bob", "login-first", "ack id bob", "ack id bob");
         for line in ["SEND #room hi", "WATCH bob", "UNWATCH bob", "JOIN #room", "LEAVE #room"] {
             check(line, "login-first", "unknown-verb", "unknown-verb");
         }
         check("PING", "pong None", "pong None", "pong None");
-        check("HELP", "help 7", "help 7", "help 7");
+        check("HELP", "help 8", "help 8", "help 8");
         check("HELP send", "help 1", "help 1", "help 1");
         check("HELP join", "unknown-verb", "unknown-verb", "unknown-verb");
         check("HELP nonsense", "unknown-verb", "unknown-verb", "unknown-verb");

@@ -77,6 +77,8 @@ fn wrong_arguments() {
     check(&["serve", "--redis", "redis://127.0.0.1"], &["--redis alone", "--amqp"]);
     check(&["serve", "--sessions", "0"], &["--sessions \"0\"", "from 1 to 1000"]);
     check(&["serve", "--sessions", "--check"], &["--sessions \"--check\"", "from 1 to 1000"]);
+    check(&["serve", "--mailbox", "1000001"], &["--mailbox \"1000001\"", "1000000"]);
+    check(&["serve", "--mailbox-ttl", "7"], &["--mailbox-ttl \"7\"", "7d"]);
     check(&["serve", "--login-timeout", "60"], &["--login-timeout \"60\"", "60s"]);
     check(&["serve", "--max-line", "65537"], &["--max-line \"65537\"", "65536"]);
     check(&["serve", "--outbox", "1"], &["--outbox \"1\"", "4096"]);
@@ -97,6 +99,7 @@ fn wrong_arguments() {
     check(&["chat", "alice", "--to", "@bob"], &["--to \"@bob\"", "1 to 64 bytes"]);
     check(&["chat", "alice", "--to"], &["--to", "PEER"]);
     check(&["chat", "alice", "--server", "somewhere"], &["--server \"somewhere\"", "HOST:PORT"]);
+    check(&["chat", "alice", "--server", "here:1,"], &["--server \"here:1,\"", "HOST:PORT"]);
     check(&["chat", "alice", "--server", ":7700"], &["--server \":7700\"", "HOST:PORT"]);
     check(&["chat", "alice", "--server", "somewhere:65536"], &["--server \"somewhere:65536\"", "HOST:PORT"]);
     check(&["chat", "alice", "--sessions", "1"], &["--sessions"]);
@@ -229,6 +232,8 @@ fn what_is_printed_is_a_settings_file() {
         ["--redis", "redis://:secret@127.0.0.1:6380/7"],
         ["--amqp", "amqp://me:secret%40@localhost/pinpost"],
         ["--sessions", "1"],
+        ["--mailbox", "1000"],
+        ["--mailbox-ttl", "30d"],
         ["--login-timeout", "500ms"],
         ["--max-line", "65536"],
         ["--outbox", "4096"],
@@ -345,7 +350,11 @@ fn send_tells_what_became_of_the_line() {
     assert_eq!(send("bob", " hello  there 你好"), Ran::of(0, "delivered\n", ""));
     let line = bob.hear();
     assert!(line.starts_with("MSG alice ") && line.ends_with("  hello  there 你好"), "{line}");
+    // Its own session acknowledges nothing; another one of the same user takes the line.
+    let mut alice = Peer::login(node.tcp(), "alice");
     assert_eq!(send("alice", "to myself"), Ran::of(0, "delivered\n", ""));
+    assert!(alice.hear().ends_with(" to myself"));
+    alice.quits();
     assert_eq!(send("carol", "hello"), Ran::of(1, "", "pinpost: carol is not connected: not delivered\n"));
     let long = send("bob", &"x".repeat(5000));
     assert_eq!((long.code, &long.out[..], long.err.lines().count()), (1, "", 1), "{}", long.err);

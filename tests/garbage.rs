@@ -178,8 +178,13 @@ fn garbage(random: &mut Random, out: &mut Vec<u8>) {
         }
     }
     // `QUIT` ends a connection before its last question; no other request does.
-    if out[start..].to_ascii_uppercase().windows(4).any(|four| four == b"QUIT") {
+    let line = out[start..].to_ascii_uppercase();
+    if line.windows(4).any(|four| four == b"QUIT") {
         out.truncate(start);
+    } else if line.windows(5).any(|five| five == b"LOGIN") && line.ends_with(b"ACK") {
+        // Who sends to a session that acknowledges nothing waits for 10 seconds: nobody knows this one.
+        out.truncate(start);
+        out.extend(b"LOGIN unknown ack");
     }
 }
 

@@ -45,7 +45,10 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
         receipts(Fate::Delivered, 1, 1 << 40),
         Item::Replaced { user: user("nobody"), session },
         Item::Also { user: user("alice"), login: u64::MAX },
-        Item::Noted { login: 3 },
+        Item::Receipts { fate: Fate::Unacked, first: 1, count: 9 },
+        Item::Waits { first: 1, count: u64::MAX >> 1 },
+        Item::Mail { user: user("alice") },
+        Item::Noted { user: user("alice"), login: 3, shown: &[1, 2, 3, 4, 5, 6, 7, 8] },
         Item::Changed { user: user("bob") },
     ];
     let whole = batch("stranger-1", 1, &items);

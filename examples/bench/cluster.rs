@@ -11,12 +11,12 @@
 
 mod again;
 mod amqp;
-mod forward;
+pub mod forward;
 mod latency;
 pub mod plain;
-mod presence;
+pub mod presence;
 mod services;
-mod talker;
+pub mod talker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,44 +27,63 @@ use crate::server::{Program, Server};
 
 /// What every part needs.
 pub struct Rig<'a> {
-    pinpost: &'a Program,
-    cores: Cores,
-    services: Services,
-    quick: bool,
+    pub pinpost: &'a Program,
+    /// Another build of it, to compare with.
+    pub before: Option<&'a Program>,
+    pub cores: Cores,
+    pub services: Services,
+    pub quick: bool,
+}
+
+impl<'a> Rig<'a> {
+    /// Starts both servers.
+    pub fn start(
+        pinpost: &'a Program,
+        before: Option<&'a Program>,
+        cores: Cores,
+        quick: bool,
+    ) -> io::Result<Self> {
+        let cores = cores.unpinned()?;
+        eprintln!("starting a private Redis and RabbitMQ");
+        Ok(Rig { pinpost, before, cores, services: Services::start()?, quick })
+    }
 }
 
 /// Runs all parts that are about clusters. `window`: of the messages, only those with so many under way.
-pub fn run(pinpost: &Program, cores: Cores, quick: bool, window: Option<u32>) -> io::Result<()> {
-    let cores = cores.unpinned()?;
-    eprintln!("starting a private Redis and RabbitMQ");
-    let rig = Rig { pinpost, cores, services: Services::start()?, quick };
-    forward::run(&rig, window)?;
+pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
+    forward::run(rig, window)?;
     if window.is_none() {
-        latency::run(&rig)?;
-        presence::run(&rig)?;
-        again::run(&rig)?;
+        latency::run(rig)?;
+        presence::run(rig)?;
+        again::run(rig)?;
     }
     Ok(())
 }
 
 /// Two nodes of one cluster.
-struct Nodes {
-    a: Server,
-    b: Server,
+pub struct Nodes {
+    pub a: Server,
+    pub b: Server,
 }
 
 impl Nodes {
+    /// Two nodes with default settings.
     fn start(rig: &Rig<'_>) -> io::Result<Nodes> {
+        Nodes::of(rig.pinpost, rig, &[])
+    }
+
+    /// Two nodes of this program, with more flags.
+    pub fn of(program: &Program, rig: &Rig<'_>, more: &[&str]) -> io::Result<Nodes> {
         let start = |name| {
             let services = &rig.services;
             let flags = ["--redis", &services.redis, "--amqp", &services.amqp, "--node", name];
-            rig.pinpost.start(rig.cores, &flags)
+            program.start(rig.cores, &[&flags[..], more].concat())
         };
         Ok(Nodes { a: start(NODE_NAMES[0])?, b: start(NODE_NAMES[1])? })
     }
 
     /// Where clients of either connect to.
-    fn addresses(&self) -> io::Result<[SocketAddr; 2]> {
+    pub fn addresses(&self) -> io::Result<[SocketAddr; 2]> {
         Ok([self.a.address(self.a.tcp)?, self.b.address(self.b.tcp)?])
     }
 }

@@ -18,7 +18,9 @@
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Pinpost,
-    /// The same with longer names: what a user takes in Redis depends on them.
+    /// The same where recipients acknowledge each message: `LOGIN u7 ack`, `ACK id u8`.
+    Acks,
+    /// The first with longer names: what a user takes in Redis depends on them.
     Cluster,
     Relay,
 }
@@ -35,7 +37,7 @@ impl Dialect {
 
     pub fn is_login_reply(self, line: &[u8], user: usize) -> bool {
         match self {
-            Dialect::Pinpost | Dialect::Cluster => {
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
                 line.starts_with(format!("OK {} ", self.name(user)).as_bytes())
             }
             Dialect::Relay => line == b"OK",
@@ -45,7 +47,7 @@ impl Dialect {
     /// Whether this is the reply to a `SEND` that reached its recipient.
     pub fn is_delivered(self, line: &[u8]) -> bool {
         match self {
-            Dialect::Pinpost | Dialect::Cluster => {
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
                 let id = line.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b" delivered"));
                 id.is_some_and(|id| !id.is_empty() && !id.contains(&b' '))
             }
@@ -56,7 +58,9 @@ impl Dialect {
     /// What a message from `user` begins with, before its id.
     pub fn message_head(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost | Dialect::Cluster => format!("MSG {} ", self.name(user)).into_bytes(),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
+                format!("MSG {} ", self.name(user)).into_bytes()
+            }
             Dialect::Relay => b"MSG ".to_vec(),
         }
     }
@@ -64,7 +68,9 @@ impl Dialect {
     /// The text of a message whose head has been taken off: what follows the id, where there is one.
     pub fn message_text(self, rest: &[u8]) -> Option<&[u8]> {
         match self {
-            Dialect::Pinpost | Dialect::Cluster => memchr::memchr(b' ', rest).map(|space| &rest[space + 1..]),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
+                memchr::memchr(b' ', rest).map(|space| &rest[space + 1..])
+            }
             Dialect::Relay => Some(rest),
         }
     }
@@ -72,36 +78,43 @@ impl Dialect {
     /// A request whose answer shows that nothing sent before it is still on its way.
     pub fn probe(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost | Dialect::Cluster => b"PING end".to_vec(),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => b"PING end".to_vec(),
             Dialect::Relay => self.login(user),
         }
     }
 
     pub fn is_probe_reply(self, line: &[u8]) -> bool {
         match self {
-            Dialect::Pinpost | Dialect::Cluster => line == b"PONG end",
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => line == b"PONG end",
             Dialect::Relay => line == b"OK",
         }
     }
 
-    /// The request that logs a user in, the same in all dialects.
+    /// The request that logs a user in.
     pub fn login(self, user: usize) -> Vec<u8> {
-        format!("LOGIN {}", self.name(user)).into_bytes()
+        format!("LOGIN {}{}", self.name(user), if self.acks() { " ack" } else { "" }).into_bytes()
+    }
+
+    /// Whether recipients acknowledge.
+    pub fn acks(self) -> bool {
+        self == Dialect::Acks
+    }
+
+    /// The request that acknowledges a message from `user` whose head has been taken off.
+    pub fn acknowledgement(self, rest: &[u8], user: usize) -> Vec<u8> {
+        let id = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+        [b"ACK ", id, b" ", self.name(user).as_bytes()].concat()
     }
 
     /// What every message to `user` begins with.
     pub fn message_request(self, verb: Verb, user: usize) -> Vec<u8> {
-        let verb = match verb {
-            Verb::Send => "SEND",
-            Verb::Cast => "CAST",
-        };
-        format!("{verb} {} ", self.name(user)).into_bytes()
+        format!("{} {} ", verb.name(), self.name(user)).into_bytes()
     }
 
     /// What a user is called.
     pub fn name(self, user: usize) -> String {
         match self {
-            Dialect::Pinpost | Dialect::Relay => format!("u{user}"),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Relay => format!("u{user}"),
             Dialect::Cluster => format!("user{user:08}"),
         }
     }
@@ -112,4 +125,13 @@ impl Dialect {
 pub enum Verb {
     Send,
     Cast,
+}
+
+impl Verb {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Send => "SEND",
+            Verb::Cast => "CAST",
+        }
+    }
 }

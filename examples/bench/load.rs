@@ -10,7 +10,8 @@
 //! Each message carries its sender and a number. It must reach the recipient
 //! whole, exactly once and in order, and its sender must be told so; the run
 //! ends with an error as soon as that is not the case. A `CAST` may be lost, but
-//! not where nothing is full and nobody goes.
+//! not where nothing is full and nobody goes. Where the dialect says so, recipients
+//! acknowledge each message.
 
 use std::io;
 
@@ -50,6 +51,14 @@ impl Pairs {
     /// The same, but only users with an even number send.
     pub fn one_way(dialect: Dialect, verb: Verb, users: usize) -> Pairs {
         Pairs::of(dialect, verb, users, |user| user % 2 == 0)
+    }
+
+    /// From now on messages are sent this way.
+    pub fn say(&mut self, verb: Verb) {
+        self.verb = verb;
+        for (number, user) in self.users.iter_mut().enumerate() {
+            user.send_head = self.dialect.message_request(verb, partner(number));
+        }
     }
 
     fn of(dialect: Dialect, verb: Verb, users: usize, is_sender: impl Fn(usize) -> bool) -> Pairs {
@@ -106,6 +115,9 @@ impl Job for Pairs {
                 return Err(unexpected(number, line, &wanted));
             }
             user.received += 1;
+            if self.dialect.acks() {
+                client.send(&self.dialect.acknowledgement(rest, partner(number)));
+            }
             if self.verb == Verb::Cast {
                 let received = user.received;
                 self.users[partner(number)].answered = received;
@@ -151,7 +163,7 @@ fn partner(user: usize) -> usize {
 }
 
 /// The text of a user's message with this number.
-fn payload(user: usize, number: u32) -> [u8; PAYLOAD_BYTES] {
+pub fn payload(user: usize, number: u32) -> [u8; PAYLOAD_BYTES] {
     let mut text = *b"user 00000 message 0000000000, and a few words to make it longer";
     digits(&mut text[5..10], user as u32);
     digits(&mut text[19..29], number);

@@ -7,8 +7,8 @@
 //! fails when a server gives a wrong answer or loses a message, never because
 //! of a figure: those are printed with their bounds.
 //!
-//! The tour, from the top: `compare`, `footprint` and `cluster` are the parts;
-//! `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
+//! The tour, from the top: `compare`, `footprint`, `cluster` and `mailboxes` are
+//! the parts; `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
 //! `websocket`; `dialect` is what differs between pinpost and the `relay`;
 //! `server` starts either; `measure`, `machine` and `report` are what they say.
 
@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::client::Transport;
+use crate::cluster::Rig;
 use crate::machine::Cores;
 use crate::server::Program;
 
@@ -28,6 +29,7 @@ mod dialect;
 mod footprint;
 mod load;
 mod machine;
+mod mailboxes;
 mod measure;
 mod relay;
 mod report;
@@ -69,6 +71,7 @@ fn exit_code(outcome: io::Result<()>) -> ExitCode {
 
 struct Options {
     server: Option<PathBuf>,
+    before: Option<PathBuf>,
     quick: bool,
     noise: bool,
     only: Option<String>,
@@ -77,16 +80,24 @@ struct Options {
 
 impl Options {
     fn parse(arguments: Vec<String>) -> Result<Options, String> {
-        let mut options = Options { server: None, quick: false, noise: false, only: None, window: None };
+        let mut options =
+            Options { server: None, before: None, quick: false, noise: false, only: None, window: None };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--server" => options.server = Some(arguments.next().ok_or("--server needs a path")?.into()),
+                "--before" => options.before = Some(arguments.next().ok_or("--before needs a path")?.into()),
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
-                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER)) => options.only = Some(part.to_owned()),
-                    _ => return Err(format!("--only needs {MESSAGES}, {FOOTPRINT} or {CLUSTER}")),
+                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER | MAILBOXES)) => {
+                        options.only = Some(part.to_owned())
+                    }
+                    _ => {
+                        return Err(format!(
+                            "--only needs {MESSAGES}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"
+                        ));
+                    }
                 },
                 "--window" => {
                     let window = arguments.next().and_then(|window| window.parse().ok());
@@ -106,16 +117,19 @@ fn bench(options: Options) -> io::Result<()> {
     println!("{}", machine::describe());
     println!("{}", cores.describe());
     if options.noise {
-        return compare::run([&Program::Relay, &Program::Relay], cores, options.quick, options.window);
+        return compare::run(&[&Program::Relay, &Program::Relay], cores, options.quick, options.window);
     }
     let path = match options.server {
         Some(path) => path,
         None => beside_this_program()?,
     };
     let pinpost = Program::Pinpost(path.clone());
+    let before = options.before.map(Program::Before);
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
     if wanted(MESSAGES) {
-        compare::run([&pinpost, &Program::Relay], cores, options.quick, options.window)?;
+        let programs: Vec<&Program> =
+            [&pinpost].into_iter().chain(&before).chain([&Program::Relay]).collect();
+        compare::run(&programs, cores, options.quick, options.window)?;
     }
     if wanted(FOOTPRINT) {
         // Both ends of every connection count, each in its own process; the server is told to
@@ -126,8 +140,14 @@ fn bench(options: Options) -> io::Result<()> {
         footprint::users(&pinpost, cores, Transport::Tcp, users)?;
         footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
     }
-    if wanted(CLUSTER) {
-        cluster::run(&pinpost, cores, options.quick, options.window)?;
+    if wanted(CLUSTER) || wanted(MAILBOXES) {
+        let rig = Rig::start(&pinpost, before.as_ref(), cores, options.quick)?;
+        if wanted(CLUSTER) {
+            cluster::run(&rig, options.window)?;
+        }
+        if wanted(MAILBOXES) && options.window.is_none() {
+            mailboxes::run(&rig)?;
+        }
     }
     Ok(())
 }
@@ -142,16 +162,18 @@ fn beside_this_program() -> io::Result<PathBuf> {
 }
 
 const HELP: &str = "\
-usage: bench [--quick] [--server PATH] [--only PART] [--window N] [--noise]
+usage: bench [--quick] [--server PATH] [--before PATH] [--only PART] [--window N] [--noise]
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
-  --only PART    messages, footprint or cluster
+  --before PATH  another pinpost binary, whose messages are measured beside
+  --only PART    messages, footprint, cluster or mailboxes
   --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
 
 const MESSAGES: &str = "messages";
 const FOOTPRINT: &str = "footprint";
 const CLUSTER: &str = "cluster";
+const MAILBOXES: &str = "mailboxes";
 const USERS: usize = 10_000;
 const USERS_QUICK: usize = 2_000;
 const FILES_RESERVED: u64 = 200;

@@ -28,6 +28,12 @@ pub fn verdict(figure: f64, bound: f64, bound_text: &str) -> String {
     format!("{word}, bound {bound_text}")
 }
 
+/// The same for a figure that should not be lower.
+pub fn verdict_least(figure: f64, bound: f64, bound_text: &str) -> String {
+    let word = if figure >= bound { "ok" } else { "OVER" };
+    format!("{word}, at least {bound_text}")
+}
+
 /// Bytes in megabytes of a million bytes each, as the bounds are given.
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)

@@ -21,6 +21,8 @@ use crate::machine::Cores;
 pub enum Program {
     /// The pinpost command at this path.
     Pinpost(PathBuf),
+    /// Another build of it, which the first is compared with.
+    Before(PathBuf),
     /// This program itself, as the relay.
     Relay,
 }
@@ -29,13 +31,14 @@ impl Program {
     pub fn name(&self) -> &'static str {
         match self {
             Program::Pinpost(_) => "pinpost",
+            Program::Before(_) => "before",
             Program::Relay => "relay",
         }
     }
 
     pub fn dialect(&self) -> Dialect {
         match self {
-            Program::Pinpost(_) => Dialect::Pinpost,
+            Program::Pinpost(_) | Program::Before(_) => Dialect::Pinpost,
             Program::Relay => Dialect::Relay,
         }
     }
@@ -43,7 +46,7 @@ impl Program {
     /// Starts it on the server's core and waits for its `ready` line. `flags` are for pinpost alone.
     pub fn start(&self, cores: Cores, flags: &[&str]) -> io::Result<Server> {
         let mut command = match self {
-            Program::Pinpost(path) => {
+            Program::Pinpost(path) | Program::Before(path) => {
                 let mut command = Command::new(path);
                 let addresses = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
                 command.arg("serve").args(addresses).args(["--log", "warn"]).args(flags);

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Event, Place};
+use crate::cluster::{Event, Welcome};
 use crate::proto::NodeId;
 
 /// How long a login waits for other nodes.
@@ -21,7 +21,7 @@ pub struct Announced {
 }
 
 struct Login {
-    others: Vec<Place>,
+    welcome: Welcome,
     /// Who has not answered.
     nodes: Vec<NodeId>,
     by: Instant,
@@ -29,8 +29,8 @@ struct Login {
 
 impl Announced {
     /// A login was announced to these nodes.
-    pub fn add(&mut self, number: u64, others: Vec<Place>, nodes: Vec<NodeId>, now: Instant) {
-        self.logins.insert(number, Login { others, nodes, by: now + WAIT_TIME_MAX });
+    pub fn add(&mut self, number: u64, welcome: Welcome, nodes: Vec<NodeId>, now: Instant) {
+        self.logins.insert(number, Login { welcome, nodes, by: now + WAIT_TIME_MAX });
     }
 
     /// A node knows of a login; the event to tell if it was the last.
@@ -41,13 +41,13 @@ impl Announced {
             return None;
         }
         let login = self.logins.remove(&number)?;
-        Some(Event::Registered { number, others: Ok(login.others) })
+        Some(Event::Registered { number, welcome: Ok(login.welcome) })
     }
 
     /// The logins that have waited long enough.
     pub fn overdue(&mut self, now: Instant) -> Vec<Event> {
         let overdue = self.logins.extract_if(|_, login| login.by <= now);
-        overdue.map(|(number, login)| Event::Registered { number, others: Ok(login.others) }).collect()
+        overdue.map(|(number, login)| Event::Registered { number, welcome: Ok(login.welcome) }).collect()
     }
 
     /// When the next of them has.
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn number(event: &Event) -> u64 {
-        let Event::Registered { number, others: Ok(_) } = event else { panic!("{event:?}") };
+        let Event::Registered { number, welcome: Ok(_) } = event else { panic!("{event:?}") };
         *number
     }
 
@@ -70,8 +70,8 @@ mod tests {
         let now = Instant::now();
         let nodes = ["a", "b"].map(|name| NodeId::new(name, "1").expect("valid"));
         let mut announced = Announced::default();
-        announced.add(1, vec![], nodes.to_vec(), now);
-        announced.add(2, vec![], nodes.to_vec(), now);
+        announced.add(1, Welcome::default(), nodes.to_vec(), now);
+        announced.add(2, Welcome::default(), nodes.to_vec(), now);
         assert!(announced.noted(&nodes[0], 1).is_none());
         assert!(announced.noted(&nodes[0], 1).is_none(), "the same again");
         assert_eq!(announced.noted(&nodes[1], 1).map(|event| number(&event)), Some(1));

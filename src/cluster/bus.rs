@@ -32,7 +32,7 @@ use amiquip::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
-use crate::cluster::remote::Shared;
+use crate::cluster::shared::Shared;
 use crate::cluster::watchdog::Watchdog;
 use crate::cluster::{Event, Incoming};
 use crate::config::Amqp;

@@ -15,7 +15,8 @@
 //!
 //! ```text
 //! {nodes}     sorted set   node id -> when its lease ends, in us
-//! {nodes}:m   hash         v -> version of the table, hold -> nobody is removed before, in us
+//! {nodes}:m   hash         v -> version of the table, hold -> nobody is removed before, in us,
+//!                          k -> what the nodes remember messages by
 //! {nodes}:d   sorted set   node id -> until when it is in doubt what it has
 //! ```
 
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, FromRedisValue, Value};
 
+use crate::outbox::SeenKey;
+use crate::pause::random;
 use crate::proto::NodeId;
 
 /// How long a lease lasts.
@@ -36,7 +39,7 @@ pub const RENEW_TIME: Duration = Duration::from_secs(1);
 const DEAD_MAX: usize = 4_096;
 
 /// Renews, joins or leaves; see the table above. ARGV: id, lease in us, the version that the
-/// caller knows, what to do, and whether the caller is busy.
+/// caller knows, what to do, whether the caller is busy, and its own key for messages.
 const SCRIPT: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -67,11 +70,11 @@ end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
 if v == known then return {now, v, in_doubt} end
-return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
+redis.call('HSETNX', meta, 'k', ARGV[6])
+return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), redis.call('HGET', meta, 'k')}
 ";
 
 /// What this node knows of the nodes.
-#[derive(Default)]
 pub struct Nodes {
     version: String,
     living: HashSet<NodeId>,
@@ -81,6 +84,8 @@ pub struct Nodes {
     last_us: i64,
     /// Some node is busy writing its sessions again.
     pub in_doubt: bool,
+    /// What all nodes remember messages by.
+    pub seen_key: SeenKey,
 }
 
 /// What to ask the script for.
@@ -110,6 +115,20 @@ pub enum Renewed {
     Lost,
 }
 
+impl Default for Nodes {
+    fn default() -> Self {
+        Nodes {
+            version: String::new(),
+            living: HashSet::new(),
+            dead: VecDeque::new(),
+            clock: Clock::default(),
+            last_us: 0,
+            in_doubt: false,
+            seen_key: SeenKey(random()),
+        }
+    }
+}
+
 impl Nodes {
     /// The command to send.
     pub fn command(&self, me: &NodeId, act: Act, is_busy: bool) -> Cmd {
@@ -121,7 +140,7 @@ impl Nodes {
         };
         command.arg(SCRIPT).arg(3).arg("{nodes}").arg("{nodes}:m").arg("{nodes}:d");
         command.arg(me.as_str()).arg(LEASE_TIME.as_micros() as u64).arg(&self.version[..]);
-        command.arg(act).arg(u8::from(is_busy));
+        command.arg(act).arg(u8::from(is_busy)).arg(self.seen_key.0);
         command
     }
 
@@ -146,6 +165,9 @@ impl Nodes {
             // Redis has gone back in time. We have ended our link to a node that kept its end: only
             // under a new id do both begin anew.
             return Some(Renewed::Lost);
+        }
+        if let Some(key) = answer.next().and_then(|key| u64::from_redis_value(key).ok()) {
+            self.seen_key = SeenKey(key);
         }
         self.version = version;
         let dead: Vec<NodeId> = self.living.difference(&living).cloned().collect();

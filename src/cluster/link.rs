@@ -32,6 +32,10 @@ const RESEND_TIME: Duration = Duration::from_secs(1);
 /// How long a batch is kept: by then the origin has answered its messages' senders.
 const KEEP_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long the receipt of a message is waited for that the other end is known to have: a
+/// session may take its time to acknowledge it, and another one after that.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// How long what was heard may go without a word back.
 const QUIET_TIME_MAX: Duration = Duration::from_millis(50);
 
@@ -242,6 +246,15 @@ impl Link {
         out.close_answered();
     }
 
+    /// Receipts of messages take longer: gives their tickets to `wait`.
+    pub fn waits(&mut self, first: u64, count: u64, mut wait: impl FnMut(u64)) {
+        let out = &self.out;
+        let end = first.saturating_add(count).min(out.first_open + out.tickets.len() as u64);
+        for message in first.max(out.first_open)..end {
+            out.tickets[(message - out.first_open) as usize].into_iter().for_each(&mut wait);
+        }
+    }
+
     /// A batch came back: there is no queue for this node. Its messages go
     /// elsewhere, a `CAST` nowhere; the rest waits for the queue.
     pub fn returned(&mut self, number: u64, now: Instant) -> Option<Returned> {
@@ -405,7 +418,7 @@ impl Out {
     /// The other end has had messages for so long that their receipts must be lost.
     fn forget_unanswered(&mut self, now: Instant) {
         while let Some((since, end)) = self.had.front()
-            && now.duration_since(*since) >= KEEP_TIME_MAX
+            && now.duration_since(*since) >= ANSWER_TIME_MAX
         {
             let count = (end.saturating_sub(self.first_open) as usize).min(self.tickets.len());
             self.tickets.range_mut(..count).for_each(|ticket| *ticket = None);

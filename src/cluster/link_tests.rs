@@ -344,8 +344,8 @@ fn receipts_that_never_come_hold_no_memory() {
     assert!(link.next(&me, now).is_some());
     link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 }, now);
     assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
-    link.forward(&envelope(Some(3), "hi"), now + KEEP_TIME_MAX);
-    link.tick(now + KEEP_TIME_MAX);
+    link.forward(&envelope(Some(3), "hi"), now + ANSWER_TIME_MAX);
+    link.tick(now + ANSWER_TIME_MAX);
     assert_eq!(link.out.tickets, [Some(3)]);
     let mut settled = vec![];
     link.settle(1, 9, |ticket| settled.push(ticket));

@@ -95,9 +95,9 @@ impl Links {
 
     /// Adds the receipt of a message that came from another node.
     pub fn receipt(&mut self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
-        let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
-        if let Some(link) = self.peers.get_mut(origin).filter(|_| is_current) {
-            link.receipt(fate, number & ((1 << EPOCH_SHIFT) - 1));
+        let Some(message) = self.message(number) else { return };
+        if let Some(link) = self.peers.get_mut(origin) {
+            link.receipt(fate, message);
             self.check(origin, now);
         }
     }
@@ -144,6 +144,19 @@ impl Links {
         if let Some(link) = self.peers.get_mut(node) {
             link.settle(first, count, |ticket| tickets.push(ticket));
         }
+    }
+
+    /// Receipts of messages to `node` take longer: their tickets.
+    pub fn waits(&mut self, node: &NodeId, first: u64, count: u64, tickets: &mut Vec<u64>) {
+        if let Some(link) = self.peers.get_mut(node) {
+            link.waits(first, count, |ticket| tickets.push(ticket));
+        }
+    }
+
+    /// The number of a message on its link, if it came to this incarnation.
+    pub fn message(&self, number: u64) -> Option<u64> {
+        let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
+        is_current.then_some(number & ((1 << EPOCH_SHIFT) - 1))
     }
 
     /// A batch came back because its node has no queue.

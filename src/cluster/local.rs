@@ -10,11 +10,15 @@
 //! receipt: while 1,024 events wait, it is refused, and its origin counts it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, unbounded};
 
-use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
+use crate::cluster::post::Post;
+use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
+use crate::mailbox::Limits;
+use crate::outbox::SeenKey;
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// One node's end: alone, or in a mesh.
@@ -22,12 +26,17 @@ pub struct Local {
     node: NodeId,
     mesh: Option<Mesh>,
     incoming: Receiver<Incoming>,
+    /// Of a node alone, or what the whole mesh shares.
+    post: Arc<Mutex<Post>>,
+    limits: Limits,
+    seen_key: SeenKey,
 }
 
 /// Several nodes in one process. Cheap to clone; all clones are the same mesh.
 #[derive(Clone, Default)]
 pub struct Mesh {
     state: Arc<Mutex<State>>,
+    post: Arc<OnceLock<(Limits, Arc<Mutex<Post>>)>>,
 }
 
 #[derive(Default)]
@@ -48,11 +57,25 @@ struct Node {
 /// With so many events waiting for a node, it is sent no `CAST`.
 const EVENTS_BEFORE_CASTS_MAX: usize = 1_024;
 
+/// Nothing is kept for anybody.
+const NO_MAILBOXES: Limits = Limits { messages_max: 0, time_max: Duration::ZERO };
+
 impl Local {
     /// A node without others.
-    pub fn alone(node: NodeId) -> Self {
+    pub fn alone(node: NodeId, limits: Limits) -> Self {
         let (_, incoming) = unbounded();
-        Local { node, mesh: None, incoming }
+        Self::with(node, None, incoming, limits, Arc::new(Mutex::new(Post::new(limits))))
+    }
+
+    fn with(
+        node: NodeId,
+        mesh: Option<Mesh>,
+        incoming: Receiver<Incoming>,
+        limits: Limits,
+        post: Arc<Mutex<Post>>,
+    ) -> Self {
+        let seen_key = lock(&post).seen_key;
+        Local { node, mesh, incoming, post, limits, seen_key }
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -67,22 +90,23 @@ impl Local {
         self.incoming.clone()
     }
 
-    pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
-        let Some(mesh) = &self.mesh else { return Answer::Now(Ok(Vec::new())) };
-        let mut state = mesh.lock();
-        if !state.reaches(&self.node) {
-            return Answer::Now(Err(Unavailable));
+    pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Welcome> {
+        let others = match &self.mesh {
+            Some(mesh) => mesh.lock().register(&self.node, user, session, number),
+            None => Some(vec![]),
+        };
+        let Some(others) = others else { return Answer::Now(Err(Unavailable)) };
+        // After that: what is stored from now on is stored by somebody who finds the session.
+        let welcome = Welcome { others, ..lock(&self.post).welcome(user) };
+        if !self.is_held() {
+            return Answer::Now(Ok(welcome));
         }
-        let others = state.places(user.as_str(), &self.node);
-        state.presence.entry(user.clone()).or_default().push((self.node.clone(), session));
-        if !state.holds(&self.node) {
-            return Answer::Now(Ok(others));
-        }
-        state.say(&self.node, &self.node, Event::Registered { number, others: Ok(others) });
+        self.say(&self.node, Event::Registered { number, welcome: Ok(welcome) });
         Answer::Later
     }
 
-    pub(super) fn unregister(&self, user: &UserName, session: SessionId) {
+    pub(super) fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
+        lock(&self.post).leave(user, &self.node, session, seen);
         let Some(mesh) = &self.mesh else { return };
         // Also while cut off: a real node repeats this until it has worked.
         mesh.lock().forget(user, |node, other| *node == self.node && *other == session);
@@ -119,6 +143,85 @@ impl Local {
         mesh.lock().say(&self.node, origin, Event::Receipt { node: self.node.clone(), number, fate });
     }
 
+    pub(super) fn tell_waits(&self, origin: &NodeId, number: u64) {
+        self.say(origin, Event::Waits { node: self.node.clone(), number });
+    }
+
+    pub(super) fn tell_shown(&self, node: &NodeId, user: &UserName, seen: &[u64]) {
+        self.say(node, Event::Shown { user: user.clone(), seen: seen.to_vec() });
+    }
+
+    pub(super) fn tell_mail(&self, node: &NodeId, user: &UserName) {
+        self.say(node, Event::Mail(user.clone()));
+    }
+
+    /// Tells whether what this node says waits, answers to itself included.
+    fn is_held(&self) -> bool {
+        self.mesh.as_ref().is_some_and(|mesh| mesh.lock().holds(&self.node))
+    }
+
+    fn say(&self, node: &NodeId, event: Event) {
+        if let Some(mesh) = &self.mesh {
+            mesh.lock().say(&self.node, node, event);
+        }
+    }
+
+    pub(super) fn left(&self, user: &UserName) -> Vec<u64> {
+        lock(&self.post).left(user)
+    }
+
+    pub(super) fn seen_key(&self) -> SeenKey {
+        self.seen_key
+    }
+
+    pub(super) fn has_mailboxes(&self) -> bool {
+        self.limits.messages_max > 0
+    }
+
+    pub(super) fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Vec<Place>)> {
+        if !self.reaches_others() {
+            return Answer::Now(Err(Unavailable));
+        }
+        let stored = lock(&self.post).store(envelope);
+        // After that: whoever logs in from now on finds the message.
+        let places = self.mesh.as_ref().map(|mesh| mesh.lock().places(envelope.to.as_str(), &self.node));
+        let places = places.unwrap_or_default();
+        if !self.is_held() {
+            return Answer::Now(Ok((stored, places)));
+        }
+        let fates = vec![(number, stored)];
+        self.say(&self.node, Event::Stored { user: envelope.to.clone(), fates, places });
+        Answer::Later
+    }
+
+    pub(super) fn read(&self, user: &UserName, session: SessionId, after: u64) -> Answer<Mail> {
+        if !self.reaches_others() {
+            return Answer::Now(Err(Unavailable));
+        }
+        let mail = lock(&self.post).read(user, &self.node, session, after);
+        if !self.is_held() {
+            return Answer::Now(Ok(mail));
+        }
+        self.say(&self.node, Event::Read { session, mail: Ok(mail) });
+        Answer::Later
+    }
+
+    fn reaches_others(&self) -> bool {
+        self.mesh.as_ref().is_none_or(|mesh| mesh.lock().reaches(&self.node))
+    }
+
+    pub(super) fn take(&self, user: &UserName, up_to: u64, also: &[u64]) {
+        lock(&self.post).take(user, up_to, also);
+    }
+
+    pub(super) fn release(&self, user: &UserName, session: SessionId) {
+        lock(&self.post).release(user, &self.node, session);
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        lock(&self.post).expire(now);
+    }
+
     pub(super) fn replace(&self, node: &NodeId, user: &UserName, session: SessionId) {
         let Some(mesh) = &self.mesh else { return };
         let mut state = mesh.lock();
@@ -143,7 +246,17 @@ impl Mesh {
         let entry = Node { tx, is_cut: false, held: None };
         let before = self.lock().nodes.insert(node.clone(), entry);
         assert!(before.is_none(), "a node id is never used twice");
-        Local { node, mesh: Some(self.clone()), incoming }
+        let (limits, post) = self.post(NO_MAILBOXES);
+        Local::with(node, Some(self.clone()), incoming, limits, post)
+    }
+
+    /// Bounds the mailboxes, which all nodes share: as the first says who calls this or joins.
+    pub fn bound(&self, limits: Limits) {
+        self.post(limits);
+    }
+
+    fn post(&self, limits: Limits) -> (Limits, Arc<Mutex<Post>>) {
+        self.post.get_or_init(|| (limits, Arc::new(Mutex::new(Post::new(limits))))).clone()
     }
 
     /// Cuts a node off: presence is unavailable to it, and what it says or is
@@ -182,6 +295,9 @@ impl Mesh {
     /// A node's lease has run out: its users are offline, what it said and was
     /// held back is lost, and every other node is told.
     pub fn kill(&self, node: &NodeId) {
+        if let Some((_, post)) = self.post.get() {
+            lock(post).bury(node);
+        }
         let mut state = self.lock();
         if state.nodes.remove(node).is_none() {
             return;
@@ -213,9 +329,33 @@ impl Mesh {
     }
 }
 
+fn lock(post: &Mutex<Post>) -> MutexGuard<'_, Post> {
+    // No method leaves it half changed.
+    post.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl State {
     fn reaches(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(|entry| !entry.is_cut)
+    }
+
+    /// Adds a session, and returns where else its user is; `None` for a node that is cut off.
+    fn register(
+        &mut self,
+        node: &NodeId,
+        user: &UserName,
+        session: SessionId,
+        login: u64,
+    ) -> Option<Vec<Place>> {
+        if !self.reaches(node) {
+            return None;
+        }
+        let others = self.places(user.as_str(), node);
+        self.presence.entry(user.clone()).or_default().push((node.clone(), session));
+        for place in &others {
+            self.say(node, &place.node, Event::Also { node: node.clone(), user: user.clone(), login });
+        }
+        Some(others)
     }
 
     fn holds(&self, node: &NodeId) -> bool {

@@ -6,6 +6,8 @@
 //!
 //! ```text
 //! p:{user}    hash         tag -> time of the login, in us (`sessions.rs`)
+//! m:{user}    list         the mailbox                     (`mailbox/redis.rs`)
+//! d:{user}    string       what the user was shown lately  (`presence/mail.rs`)
 //! {nodes}...               the living nodes                (`lease.rs`)
 //! ```
 //!
@@ -21,6 +23,7 @@
 //! what is to be removed waits.
 
 mod answers;
+mod mail;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,12 +33,13 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::cluster::lease::{Act, RENEW_TIME, Renewed, clock_us};
-use crate::cluster::remote::Shared;
+use crate::cluster::presence::mail::Chores;
 use crate::cluster::sessions::{Sessions, tag};
+use crate::cluster::shared::Shared;
 use crate::cluster::store::Store;
-use crate::cluster::{Event, Unavailable};
+use crate::cluster::{Event, Stored, Unavailable};
 use crate::config::Redis;
-use crate::proto::{NodeId, SessionId, UserName};
+use crate::proto::{Envelope, NodeId, SessionId, UserName};
 
 /// What presence is asked for.
 #[derive(Debug)]
@@ -61,6 +65,38 @@ pub enum Ask {
         /// Whose it was.
         user: UserName,
         /// Which it was.
+        session: SessionId,
+        /// Hashes of what it was shown.
+        seen: Vec<u64>,
+    },
+    /// To put a message into its recipient's mailbox: [`Event::Stored`] follows.
+    Store {
+        /// The message.
+        envelope: Envelope,
+        /// What the answer is for.
+        number: u64,
+    },
+    /// To read on in a mailbox: [`Event::Read`] follows.
+    Read {
+        /// Whose it is.
+        user: UserName,
+        /// The session that drains it.
+        session: SessionId,
+        /// The place of the last message that was read.
+        after: u64,
+    },
+    /// To remove messages from a mailbox.
+    Take {
+        /// Whose it is.
+        user: UserName,
+        /// All up to this place,
+        up_to: u64,
+        /// and those at these.
+        also: Vec<u64>,
+    },
+    /// To let other sessions drain the mailbox.
+    Release {
+        /// The session that drained it.
         session: SessionId,
     },
     /// To remove a session of another node, which was replaced.
@@ -115,6 +151,7 @@ pub struct Presence {
     busy_since: Option<Instant>,
     sessions: Sessions,
     removals: VecDeque<(UserName, String)>,
+    mail: Chores,
     /// There were more removals than may wait.
     has_too_many: bool,
     /// Users that were not found while there was doubt, and since when they are looked for;
@@ -139,6 +176,7 @@ impl Presence {
             busy_since: None,
             sessions: Sessions::default(),
             removals: VecDeque::new(),
+            mail: Chores::default(),
             has_too_many: false,
             doubted: HashMap::new(),
             doubted_due: now,
@@ -189,7 +227,7 @@ impl Presence {
         if !self.doubted.is_empty() {
             due = due.min(self.doubted_due);
         }
-        if !self.removals.is_empty() {
+        if !self.removals.is_empty() || !self.mail.is_empty() {
             due = now;
         }
         due
@@ -251,6 +289,8 @@ impl Presence {
         let answer = self.store.query(&command)?;
         let renewed =
             self.shared.nodes().renewed(answer, asked_us).ok_or("it answers what makes no sense")?;
+        let key = self.shared.nodes().seen_key;
+        self.shared.set_seen_key(key);
         self.renewed = Instant::now();
         self.renew_at = self.renewed + RENEW_TIME;
         match renewed {
@@ -290,12 +330,25 @@ impl Presence {
                 self.shared.located(user, Err(Unavailable), is_here);
             }
             Ask::Register { number, .. } => {
-                self.shared.tell(Event::Registered { number, others: Err(Unavailable) });
+                self.shared.tell(Event::Registered { number, welcome: Err(Unavailable) });
             }
-            Ask::Unregister { user, session } => {
+            Ask::Unregister { user, session, seen } => {
                 self.sessions.remove(session);
+                self.mail.remember(&user, seen);
                 let node = self.shared.node();
                 self.remove(user, tag(&node, session));
+            }
+            Ask::Store { envelope, number } => {
+                let (user, fates) = (envelope.to, vec![(number, Stored::No)]);
+                self.shared.tell(Event::Stored { user, fates, places: vec![] });
+            }
+            Ask::Read { session, .. } => {
+                self.shared.tell(Event::Read { session, mail: Err(Unavailable) });
+            }
+            Ask::Take { user, up_to, also } => self.mail.take(user, up_to, also),
+            Ask::Release { session } => {
+                self.sessions.set_drains(session, false);
+                self.mail.release(session);
             }
             Ask::Remove { user, node, session } => self.remove(user, tag(&node, session)),
             Ask::AssertAll => self.sessions.assert_all(Instant::now()),
@@ -326,7 +379,7 @@ impl Presence {
         let node = self.shared.node();
         let command = self.shared.nodes().command(&node, Act::Leave, false);
         let removing = |presence: &mut Self| -> Result<(), String> {
-            while !presence.removals.is_empty() {
+            while !presence.removals.is_empty() || !presence.mail.is_empty() {
                 presence.answer(vec![])?;
             }
             presence.store.query(&command).map(drop)

@@ -1,43 +1,35 @@
 //! Nodes on several machines: Redis says where, RabbitMQ carries.
 //!
 //! Two threads, each with a library that blocks: `Presence` talks to Redis,
-//! `Bus` to RabbitMQ. What all three sides share is here, each part behind a
-//! lock of its own that is held for a few lines: the links, the table of living
-//! nodes, the remembered places. Calls from above are answered from these or
-//! become questions; answers and batches go up through one channel.
-//!
-//! The channel has no bound of its own: answers are bounded by questions, and
-//! batches by the broker's prefetch.
+//! `Bus` to RabbitMQ. Calls from above are answered from what all three sides
+//! share (`shared.rs`), or become questions; answers and batches go up through
+//! one channel. The channel has no bound of its own: answers are bounded by
+//! questions, and batches by the broker's prefetch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender as AskSender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender as Bell, bounded};
+use crossbeam_channel::bounded;
 use log::{error, warn};
-use nanoid::nanoid;
-use smol::channel::{Receiver, Sender, unbounded};
+use smol::channel::{Receiver, unbounded};
 
-use crate::cluster::announced::Announced;
 use crate::cluster::bus::Bus;
-use crate::cluster::lease::Nodes;
 use crate::cluster::link::Heard;
-use crate::cluster::links::Links;
 use crate::cluster::presence::{Ask, Presence};
-use crate::cluster::remembered::Remembered;
-use crate::cluster::{Answer, Event, Incoming, Place, Unavailable};
+use crate::cluster::shared::Shared;
+use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
 use crate::config::{Amqp, Redis};
-use crate::proto::batch::{BadBatch, Head, Item};
+use crate::mailbox::Limits;
+use crate::outbox::SeenKey;
+use crate::proto::batch::{BadBatch, Head, Item, SHOWN_MAX};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// How long leaving may take.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// A bus that was away for longer has given up what it was to carry.
-const OUTAGE_TIME: Duration = Duration::from_secs(10);
 
 /// One node's end of a cluster of several machines.
 pub struct Remote {
@@ -46,66 +38,13 @@ pub struct Remote {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What the node's thread, the bus and presence share.
-pub struct Shared {
-    name: String,
-    me: Mutex<NodeId>,
-    /// How often this node has changed its id.
-    pub epoch: AtomicU64,
-    links: Mutex<Links>,
-    nodes: Mutex<Nodes>,
-    remembered: Mutex<Remembered>,
-    announced: Mutex<Announced>,
-    incoming: Sender<Incoming>,
-    /// Batches that the node has taken over.
-    pub taken: AtomicU64,
-    /// A batch made no sense; said once.
-    was_puzzled: AtomicBool,
-    bell: Bell<()>,
-    asks: AskSender<Ask>,
-    /// Presence can be asked.
-    has_presence: AtomicBool,
-    is_stopping: AtomicBool,
-    stage: Mutex<Stage>,
-    stage_changed: Condvar,
-}
-
-/// How far this node has come.
-#[derive(Default)]
-struct Stage {
-    /// The id for which there is a queue.
-    queue: Option<NodeId>,
-    has_joined: bool,
-    /// Since when the bus is away.
-    bus_away: Option<Instant>,
-    bus_has_ended: bool,
-}
-
 impl Remote {
     /// Starts both threads. `name` is the readable part of the node's id.
-    pub fn start(name: &str, redis: Redis, amqp: Amqp, sessions_max: usize) -> Self {
+    pub fn start(name: &str, redis: Redis, amqp: Amqp, sessions_max: usize, limits: Limits) -> Self {
         let (incoming_tx, incoming) = unbounded();
         let (bell, rung) = bounded(1);
         let (asks, asked) = channel();
-        let me = fresh_id(name);
-        let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            me: Mutex::new(me.clone()),
-            epoch: AtomicU64::new(0),
-            links: Mutex::new(Links::new(me)),
-            nodes: Mutex::default(),
-            remembered: Mutex::default(),
-            announced: Mutex::default(),
-            incoming: incoming_tx,
-            taken: AtomicU64::new(0),
-            was_puzzled: AtomicBool::new(false),
-            bell,
-            asks,
-            has_presence: AtomicBool::new(false),
-            is_stopping: AtomicBool::new(false),
-            stage: Mutex::default(),
-            stage_changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(name, limits, incoming_tx, bell, asks));
         let bus = Bus::new(shared.clone(), amqp, rung);
         let presence = Presence::new(shared.clone(), redis, asked, sessions_max);
         let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -130,12 +69,7 @@ impl Remote {
 
     /// Waits until this node can be reached by others; `false` when that took too long.
     pub fn wait_until_joined(&self, time_max: Duration) -> bool {
-        let stage = lock(&self.shared.stage);
-        let waited = self
-            .shared
-            .stage_changed
-            .wait_timeout_while(stage, time_max, |stage| !stage.has_joined || stage.queue.is_none());
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        self.shared.wait_until_joined(time_max)
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -146,16 +80,71 @@ impl Remote {
         self.incoming.clone()
     }
 
-    pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Vec<Place>> {
+    pub(super) fn register(&self, user: &UserName, session: SessionId, number: u64) -> Answer<Welcome> {
+        self.asked(Ask::Register { user: user.clone(), session, number })
+    }
+
+    pub(super) fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
+        self.shared.left().insert(user, seen.clone(), Instant::now());
+        self.shared.ask(Ask::Unregister { user: user.clone(), session, seen });
+    }
+
+    /// Asks presence, if it can be asked now.
+    fn asked<T>(&self, ask: Ask) -> Answer<T> {
         if !self.shared.has_presence() {
             return Answer::Now(Err(Unavailable));
         }
-        self.shared.ask(Ask::Register { user: user.clone(), session, number });
+        self.shared.ask(ask);
         Answer::Later
     }
 
-    pub(super) fn unregister(&self, user: &UserName, session: SessionId) {
-        self.shared.ask(Ask::Unregister { user: user.clone(), session });
+    pub(super) fn left(&self, user: &UserName) -> Vec<u64> {
+        self.shared.left().find(user.as_str(), Instant::now())
+    }
+
+    pub(super) fn seen_key(&self) -> SeenKey {
+        self.shared.seen_key()
+    }
+
+    pub(super) fn has_mailboxes(&self) -> bool {
+        self.shared.has_mailboxes()
+    }
+
+    pub(super) fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Vec<Place>)> {
+        self.asked(Ask::Store { envelope: envelope.clone(), number })
+    }
+
+    pub(super) fn read(&self, user: &UserName, session: SessionId, after: u64) -> Answer<Mail> {
+        self.asked(Ask::Read { user: user.clone(), session, after })
+    }
+
+    pub(super) fn take(&self, user: &UserName, up_to: u64, also: Vec<u64>) {
+        self.shared.ask(Ask::Take { user: user.clone(), up_to, also });
+    }
+
+    pub(super) fn release(&self, session: SessionId) {
+        self.shared.ask(Ask::Release { session });
+    }
+
+    pub(super) fn tell_mail(&self, node: &NodeId, user: &UserName) {
+        self.shared.say(node, &Item::Mail { user: user.borrowed() });
+    }
+
+    pub(super) fn tell_waits(&self, origin: &NodeId, number: u64) {
+        let message = self.shared.links().message(number);
+        if let Some(first) = message {
+            self.shared.say(origin, &Item::Waits { first, count: 1 });
+        }
+    }
+
+    pub(super) fn tell_shown(&self, node: &NodeId, user: &UserName, login: u64, seen: &[u64]) {
+        let seen = seen.iter().rev().take(SHOWN_MAX);
+        let shown: Vec<u8> = seen.flat_map(|hash| hash.to_le_bytes()).collect();
+        self.shared.say(node, &Item::Noted { user: user.borrowed(), login, shown: &shown });
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        self.shared.left().expire(now);
     }
 
     pub(super) fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
@@ -170,12 +159,10 @@ impl Remote {
     }
 
     pub(super) fn ask(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        if !self.shared.has_presence() {
-            return Answer::Now(Err(Unavailable));
+        if self.shared.has_presence() {
+            self.shared.remembered().asking(user);
         }
-        self.shared.remembered().asking(user);
-        self.shared.ask(Ask::Locate { user: user.into(), is_here });
-        Answer::Later
+        self.asked(Ask::Locate { user: user.into(), is_here })
     }
 
     pub(super) fn forget(&self, user: UserRef<'_>) {
@@ -210,13 +197,13 @@ impl Remote {
 
     /// Takes in what another node says.
     pub(super) fn unpack(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) {
-        if self.read(epoch, batch, take).is_err() && !self.shared.was_puzzled.swap(true, Ordering::Relaxed) {
+        if self.understand(epoch, batch, take).is_err() && !self.shared.is_puzzled_again() {
             warn!("a batch of {} bytes makes no sense, and is dropped; so are others like it", batch.len());
         }
         self.shared.taken.fetch_add(1, Ordering::Release);
     }
 
-    fn read(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), BadBatch> {
+    fn understand(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), BadBatch> {
         let (head, items) = Head::parse(batch).ok_or(BadBatch)?;
         // All of it, or nothing.
         let items: Vec<Item<'_>> = items.collect::<Result<_, _>>()?;
@@ -255,11 +242,22 @@ impl Remote {
                 }
             }
             Item::Replaced { user, session } => take(Event::Replaced { user: user.into(), session }),
+            Item::Waits { first, count } => {
+                let mut tickets = vec![];
+                self.shared.links().waits(from, first, count, &mut tickets);
+                tickets.into_iter().for_each(|number| take(Event::Waits { node: from.clone(), number }));
+            }
+            Item::Mail { user } => take(Event::Mail(user.into())),
             Item::Also { user, login } => {
                 self.shared.remembered().heard_news(user, now);
-                self.shared.links().say(from, &Item::Noted { login }, now);
+                take(Event::Also { node: from.clone(), user: user.into(), login });
             }
-            Item::Noted { login } => {
+            Item::Noted { user, login, shown } => {
+                let (hashes, _) = shown.as_chunks::<8>();
+                let seen: Vec<u64> = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
+                if !seen.is_empty() {
+                    take(Event::Shown { user: user.into(), seen });
+                }
                 let event = self.shared.announced().noted(from, login);
                 event.into_iter().for_each(take);
             }
@@ -272,11 +270,12 @@ impl Remote {
 
     /// Stops both threads, and waits a moment for what they have to say last.
     pub(super) fn leave(&self) {
-        self.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.shared.stop();
         self.shared.ask(Ask::Wake);
         self.shared.ring();
         let by = Instant::now() + LEAVE_TIME_MAX;
-        for thread in lock(&self.threads).drain(..) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
             while !thread.is_finished() && Instant::now() < by {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -293,187 +292,4 @@ impl Drop for Remote {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-impl Shared {
-    /// This node's id now.
-    pub fn node(&self) -> NodeId {
-        lock(&self.me).clone()
-    }
-
-    /// Tells whether presence can be asked: otherwise nobody waits for it to find out.
-    pub fn has_presence(&self) -> bool {
-        self.has_presence.load(Ordering::Relaxed)
-    }
-
-    /// Presence can be asked from now on, or no more.
-    pub fn set_presence(&self, is_up: bool) {
-        self.has_presence.store(is_up, Ordering::Relaxed);
-    }
-
-    /// This node goes.
-    pub fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::SeqCst)
-    }
-
-    /// The links to other nodes.
-    pub fn links(&self) -> MutexGuard<'_, Links> {
-        lock(&self.links)
-    }
-
-    /// The living nodes.
-    pub fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        lock(&self.nodes)
-    }
-
-    /// The remembered places.
-    pub fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        lock(&self.remembered)
-    }
-
-    /// The logins that wait for other nodes.
-    pub fn announced(&self) -> MutexGuard<'_, Announced> {
-        lock(&self.announced)
-    }
-
-    /// Hands something up.
-    pub fn hand_up(&self, incoming: Incoming) {
-        // Fails only when the node is gone.
-        let _ = self.incoming.try_send(incoming);
-    }
-
-    /// Hands an event up.
-    pub fn tell(&self, event: Event) {
-        self.hand_up(Incoming::Event(event));
-    }
-
-    /// Asks presence.
-    pub fn ask(&self, ask: Ask) {
-        // Fails only when the thread is gone, and then so is the node.
-        let _ = self.asks.send(ask);
-    }
-
-    /// Wakes the bus.
-    pub fn ring(&self) {
-        // Full means that it is rung already.
-        let _ = self.bell.try_send(());
-    }
-
-    /// Says something to another node.
-    pub fn say(&self, node: &NodeId, item: &Item<'_>) {
-        self.links().say(node, item, Instant::now());
-        self.ring();
-    }
-
-    /// Presence has answered where a user is.
-    pub fn located(&self, user: UserName, places: Result<Vec<Place>, Unavailable>, is_here: bool) {
-        // While some node writes its sessions again, an answer may be a part of the truth.
-        let is_whole = !self.nodes().in_doubt;
-        let worth = places.as_deref().ok().filter(|places| is_whole && (is_here || !places.is_empty()));
-        self.remembered().answered(&user, worth, Instant::now());
-        self.tell(Event::Located { user, places });
-    }
-
-    /// These nodes are dead.
-    pub fn bury(&self, dead: &[NodeId]) {
-        self.remembered().bury(dead);
-        let now = Instant::now();
-        let mut gone = vec![];
-        let mut links = self.links();
-        for node in dead {
-            gone.extend(links.end(node, now));
-        }
-        drop(links);
-        gone.into_iter().for_each(|event| self.tell(event));
-    }
-
-    /// Ends links to nodes that never came into the table.
-    pub fn end_strangers(&self) {
-        let now = Instant::now();
-        let strangers = self.links().strangers(now);
-        let nodes = self.nodes();
-        let strangers: Vec<NodeId> = strangers.into_iter().filter(|node| !nodes.is_living(node)).collect();
-        drop(nodes);
-        self.bury(&strangers);
-    }
-
-    /// Gives this node a new id: to all others it is another node.
-    pub fn restart(&self) -> NodeId {
-        let me = fresh_id(&self.name);
-        lock(&self.me).clone_from(&me);
-        self.nodes().forget_table();
-        self.remembered().forget_all();
-        let gone = self.links().restart(me.clone());
-        lock(&self.stage).has_joined = false;
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.ring();
-        gone.into_iter().for_each(|event| self.tell(event));
-        me
-    }
-
-    /// The bus can publish, or no longer.
-    pub fn set_bus_up(&self, is_up: bool) {
-        self.links().set_up(is_up);
-        let mut stage = lock(&self.stage);
-        if !is_up {
-            stage.bus_away.get_or_insert_with(Instant::now);
-        } else if stage.bus_away.take().is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
-            // What other nodes said of replaced sessions meanwhile may be lost.
-            drop(stage);
-            self.ask(Ask::AssertAll);
-        }
-    }
-
-    /// The bus has no queue any more.
-    pub fn lose_queue(&self) {
-        lock(&self.stage).queue = None;
-    }
-
-    /// The bus has said its last words.
-    fn set_bus_ended(&self) {
-        lock(&self.stage).bus_has_ended = true;
-        self.stage_changed.notify_all();
-    }
-
-    /// Waits until the bus has said its last words, or so long.
-    pub fn wait_for_bus_end(&self, time_max: Duration) {
-        let ended = |stage: &mut Stage| !stage.bus_has_ended;
-        drop(self.stage_changed.wait_timeout_while(lock(&self.stage), time_max, ended));
-    }
-
-    /// Gives up what waits for a broker that does not come back.
-    pub fn give_up_waiting(&self) {
-        let events = self.links().give_up_waiting(Instant::now());
-        events.into_iter().for_each(|event| self.tell(event));
-    }
-
-    /// There is a queue for this id now.
-    pub fn has_queue(&self, node: &NodeId) {
-        lock(&self.stage).queue = Some(node.clone());
-        self.stage_changed.notify_all();
-    }
-
-    /// Waits until there is a queue for this node's id; `false` when that took too long.
-    pub fn wait_for_queue(&self, time_max: Duration) -> bool {
-        let me = self.node();
-        let waited = self.stage_changed.wait_timeout_while(lock(&self.stage), time_max, |stage| {
-            stage.queue.as_ref() != Some(&me) && !self.is_stopping()
-        });
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
-    }
-
-    /// Others know of this node now.
-    pub fn set_joined(&self) {
-        lock(&self.stage).has_joined = true;
-        self.stage_changed.notify_all();
-    }
-}
-
-fn fresh_id(name: &str) -> NodeId {
-    NodeId::new(name, &nanoid!(8)).expect("the settings take no other name")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // None of the parts is left half changed by its methods.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

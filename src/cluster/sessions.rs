@@ -2,7 +2,8 @@
 //!
 //! In Redis a user is a hash with one field a session: its tag, which is the
 //! node's id and the session's, and is never used twice; its value, the time of
-//! the login by Redis's clock. Later beats earlier, wherever that matters.
+//! the login by Redis's clock, and a `d` while it drains the user's mailbox.
+//! Later beats earlier, wherever that matters.
 //!
 //! Every session is asserted again from time to time (the sweep), which repairs
 //! whatever Redis or a failover lost, and all of them at once, paced, after this
@@ -40,6 +41,8 @@ pub struct Own {
     pub user: UserName,
     /// When it logged in, in us by Redis's clock.
     pub since_us: i64,
+    /// It drains its user's mailbox.
+    pub drains: bool,
 }
 
 /// The sessions of this node.
@@ -60,6 +63,7 @@ impl Entry {
         // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
         let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
         let (node, session) = (NodeId::parse(node)?, SessionId::parse(session)?);
+        let since_us = since_us.strip_suffix('d').unwrap_or(since_us);
         Some(Entry { node, session, since_us: since_us.parse().ok()? })
     }
 
@@ -77,7 +81,7 @@ pub fn tag(node: &NodeId, session: SessionId) -> String {
 impl Sessions {
     /// Adds a session that is told to Redis now.
     pub fn add(&mut self, user: &UserName, session: SessionId, since_us: i64, now: Instant) {
-        self.own.insert(session, Own { user: user.clone(), since_us });
+        self.own.insert(session, Own { user: user.clone(), since_us, drains: false });
         self.order.push_back(session);
         self.due.get_or_insert(now + SWEEP_TIME);
     }
@@ -103,6 +107,13 @@ impl Sessions {
     /// A session of this node.
     pub fn find(&self, session: SessionId) -> Option<&Own> {
         self.own.get(&session)
+    }
+
+    /// A session drains its user's mailbox, or no more.
+    pub fn set_drains(&mut self, session: SessionId, drains: bool) {
+        if let Some(own) = self.own.get_mut(&session) {
+            own.drains = drains;
+        }
     }
 
     /// How many there are.
@@ -174,6 +185,8 @@ mod tests {
         let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
         let entry = Entry { node: node.clone(), session: session(7), since_us: -5 };
         assert_eq!(Entry::parse(&tag(&node, session(7)), "-5"), Some(entry));
+        let drains = Entry::parse(&tag(&node, session(7)), "12d").expect("it drains");
+        assert_eq!(drains.since_us, 12);
         for (tag, since) in [
             ("", "1"),
             ("x", "1"),

@@ -89,7 +89,11 @@ impl Connection {
     /// Takes no request any more, and begins to end.
     pub(super) fn end(&mut self, end: End, turn: &mut Turn) {
         self.paused = None;
-        self.talk.leave();
+        if self.outbox.blocked().is_none() {
+            // What is written now is known to be shown, wherever the user logs in next.
+            self.talk.shared.router.flush(&*self.outbox, turn);
+        }
+        self.talk.leave(turn);
         let metrics = self.talk.shared.router.metrics();
         match end {
             End::Closed(reason) => metrics.closed(reason),
@@ -103,6 +107,8 @@ impl Connection {
             self.talk.shared.router.flush(&*self.outbox, turn);
             self.phase = Phase::Flushing(turn.now + FLUSH_TIME_MAX);
         } else {
+            // No acknowledgement comes any more.
+            self.talk.give_back(self.outbox.give_back(), turn);
             self.phase = Phase::Finishing(Box::new((end, turn.now + FINISH_TIME_MAX)));
         }
     }
@@ -129,9 +135,8 @@ impl Connection {
             if turn.now < *by {
                 return Poll::Pending;
             }
-            // All of them are overdue. A node that did not run for a while, frozen or suspended,
-            // may come here before the sweep that says so.
-            self.talk.shared.router.sweep(turn);
+            // Some may wait for acknowledgements that take longer than this connection can.
+            self.talk.settle(turn);
         }
         self.outbox.finish(|bytes| self.last_words(end, bytes));
         let lingers = *end != End::Eof;

@@ -38,8 +38,13 @@ impl Roll {
 
     /// Asks every connection to end.
     pub fn close(&self, reason: CloseReason) {
+        self.each(|outbox| outbox.close(reason));
+    }
+
+    /// Does something with the outbox of every connection.
+    pub fn each(&self, act: impl FnMut(&Arc<Outbox>)) {
         let outboxes: Vec<_> = self.lock().outboxes.iter().flatten().cloned().collect();
-        outboxes.iter().for_each(|outbox| outbox.close(reason));
+        outboxes.iter().for_each(act);
     }
 
     /// Waits until every connection has ended.

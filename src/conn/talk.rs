@@ -16,8 +16,8 @@ use crate::conn::phase::End;
 use crate::conn::{Heard, Shared, ws};
 use crate::outbox::{Outbox, Unwritten};
 use crate::proto::reply::{print_hello, print_logged_in};
-use crate::proto::{ErrorCode, Line, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
-use crate::router::{Login, Others, Router, Sender, Taken, Turn};
+use crate::proto::{ErrorCode, Line, Request, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
+use crate::router::{Login, Router, Sender, Taken, Turn, Welcomed};
 use crate::session::{Action, Session, print_help};
 
 /// One connection's conversation.
@@ -46,7 +46,7 @@ pub enum Stop {
 /// A login that waits for the cluster.
 pub struct Entering {
     /// Where the answer comes.
-    pub answer: Pin<Box<Receiver<Others>>>,
+    pub answer: Pin<Box<Receiver<Welcomed>>>,
     tag: Option<Box<str>>,
     /// When a connection that has not logged in is closed.
     pub login_by: Option<Instant>,
@@ -80,22 +80,27 @@ impl Talk {
             Heard::Broken(code) => ControlFlow::Break(Stop::End(End::WebSocket(code))),
         };
         // While the node drains, what was said already is refused at once and waits for nothing.
-        if flow.is_continue() && !self.outbox.takes_requests() && !self.router().is_draining() {
+        if flow.is_continue() && self.is_full() && !self.outbox.takes_acks() {
             return ControlFlow::Break(Stop::Full);
         }
         flow
     }
 
+    /// Tells whether a request that has a reply has to wait.
+    fn is_full(&self) -> bool {
+        !self.outbox.takes_requests() && !self.router().is_draining()
+    }
+
     /// Ends a login that waited for the cluster; breaks when the user is in.
-    pub fn entered(&mut self, others: Others, entering: &Entering, turn: &mut Turn) -> ControlFlow<Stop> {
-        self.enter(others, entering.tag.as_deref(), turn)
+    pub fn entered(&mut self, welcome: Welcomed, entering: &Entering, turn: &mut Turn) -> ControlFlow<Stop> {
+        self.enter(welcome, entering.tag.as_deref(), turn)
     }
 
     /// Takes the session out of the user table and out of presence, once: no new
     /// message comes in.
-    pub fn leave(&mut self) {
+    pub fn leave(&mut self, turn: &mut Turn) {
         if let (Some((user, id)), false) = (self.session.user(), self.has_left) {
-            self.router().leave(user, id);
+            self.router().leave(user, id, &self.outbox, turn);
             self.has_left = true;
         }
     }
@@ -107,8 +112,19 @@ impl Talk {
         }
     }
 
+    /// Answers all that the connection is still owed.
+    pub fn settle(&self, turn: &mut Turn) {
+        self.router().settle(&self.outbox, turn);
+    }
+
     fn line(&mut self, line: Line<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
         let TaggedRequest { tag, request } = TaggedRequest::parse(line);
+        if let (Line::Whole(bytes), true) = (line, self.is_full())
+            && !matches!(request, Ok(Request::Ack { .. }))
+        {
+            // Its acknowledgements may be what the replies that it is owed wait for.
+            return ControlFlow::Break(Stop::Wait(bytes.to_vec()));
+        }
         match self.session.take(request, self.router().is_draining()) {
             Action::Send(to, text) => {
                 let (router, sender) = self.sender(waker);
@@ -118,12 +134,14 @@ impl Talk {
                 let (router, sender) = self.sender(waker);
                 return taken(router.cast(sender, to, text, turn), line);
             }
-            Action::Login(user) => return self.login(user, tag, turn),
+            Action::Login(user, acks) => return self.login(user, acks, tag, turn),
+            Action::Ack(id, from) => {
+                self.router().acknowledge(&self.outbox, id.as_str(), from.as_str(), turn);
+            }
             Action::Quit => return ControlFlow::Break(Stop::End(End::Quit(tag.map(owned)))),
             Action::Who(user) => self.router().who(&self.outbox, tag, user, turn),
             Action::Pong(text) => self.reply(tag, ServerLine::Pong(text), turn),
             Action::Help(verbs) => print_help(&verbs, |line| self.reply(tag, line, turn)),
-            Action::Ignore => {}
             Action::Refuse(code, text) => self.refuse(tag, code, text, turn),
         }
         ControlFlow::Continue(())
@@ -138,14 +156,20 @@ impl Talk {
         (&self.shared.router, sender)
     }
 
-    fn login(&mut self, user: UserRef<'_>, tag: Option<Tag<'_>>, turn: &mut Turn) -> ControlFlow<Stop> {
+    fn login(
+        &mut self,
+        user: UserRef<'_>,
+        acks: bool,
+        tag: Option<Tag<'_>>,
+        turn: &mut Turn,
+    ) -> ControlFlow<Stop> {
         let user = UserName::from(user);
         let id = nanoid!(8, &SessionId::ALPHABET);
         let id = SessionId::parse(&id).expect("made of the alphabet");
         let login = self.router().register(&user, id, &self.outbox, turn);
-        self.session = Session::Entering(user, id);
+        self.session = Session::Entering { user, id, acks };
         match login {
-            Login::Now(others) => self.enter(others, tag.map(Tag::as_str), turn),
+            Login::Now(welcome) => self.enter(welcome, tag.map(Tag::as_str), turn),
             Login::Later(answer) => ControlFlow::Break(Stop::Entering(Entering {
                 answer: Box::pin(answer),
                 tag: tag.map(owned),
@@ -155,19 +179,25 @@ impl Talk {
     }
 
     /// Ends a login with the cluster's answer; breaks when the user is in.
-    fn enter(&mut self, others: Others, tag: Option<&str>, turn: &mut Turn) -> ControlFlow<Stop> {
-        let Session::Entering(user, id) = std::mem::take(&mut self.session) else {
+    fn enter(&mut self, welcome: Welcomed, tag: Option<&str>, turn: &mut Turn) -> ControlFlow<Stop> {
+        let Session::Entering { user, id, acks } = std::mem::take(&mut self.session) else {
             unreachable!("a login that is answered was asked for");
         };
-        match self.router().enter(&user, id, &self.outbox, others) {
-            Ok(()) => {
+        match self.router().enter(&user, id, &self.outbox, welcome) {
+            Ok(has_mail) => {
                 // Before any message: a node has one thread, and this is still the same turn.
                 self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));
+                if acks {
+                    self.router().set_acks(&user, id, &self.outbox, turn);
+                }
+                if has_mail {
+                    self.router().start_drain(&user, id, &self.outbox, turn);
+                }
                 self.session = Session::In { user, id, count: 0 };
                 ControlFlow::Break(Stop::Entered)
             }
             Err(code) => {
-                self.router().leave(&user, id);
+                self.router().leave(&user, id, &self.outbox, turn);
                 self.router().metrics().error(code);
                 let text = match code {
                     ErrorCode::TooMany => "the user has as many sessions as it may have",

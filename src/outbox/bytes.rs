@@ -25,6 +25,8 @@ pub struct Unwritten {
     pub ticket: Option<Ticket>,
     /// Its `MSG` line; empty for a copy that added nothing.
     pub line: Box<[u8]>,
+    /// It was shown, and not acknowledged.
+    pub was_shown: bool,
 }
 
 /// Bytes in order, with marks.
@@ -180,17 +182,24 @@ impl Bytes {
     }
 
     fn unwritten(&self, mark: &Mark) -> Unwritten {
+        Unwritten { ticket: mark.ticket, line: self.line(mark).into(), was_shown: false }
+    }
+
+    /// The lines of the messages that are not written whole.
+    pub(super) fn unwritten_lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.marks.iter().map(|mark| self.line(mark)).filter(|line| !line.is_empty())
+    }
+
+    fn line(&self, mark: &Mark) -> &[u8] {
+        if mark.line_bytes == 0 {
+            return &[];
+        }
         let ending = match self.framing {
             Framing::Lines => 1,
             Framing::WebSocket => 0,
         };
-        let line = if mark.line_bytes == 0 {
-            &[][..]
-        } else {
-            let end = (mark.end - self.base) as usize - ending;
-            &self.buffer[end - mark.line_bytes as usize..end]
-        };
-        Unwritten { ticket: mark.ticket, line: line.into() }
+        let end = (mark.end - self.base) as usize - ending;
+        &self.buffer[end - mark.line_bytes as usize..end]
     }
 
     /// Appends a framed line, and returns its length without framing.

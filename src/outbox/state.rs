@@ -12,9 +12,10 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::outbox::bytes::{Bytes, Framing};
+use crate::outbox::ledger::Ledger;
 use crate::outbox::replies::Replies;
 use crate::outbox::seen::Seen;
-use crate::outbox::{Await, REPLIES_DUE_MAX};
+use crate::outbox::{Await, REPLIES_DUE_MAX, Unwritten};
 use crate::proto::CloseReason;
 
 /// All that changes in an outbox.
@@ -22,6 +23,8 @@ pub struct State {
     pub bytes: Bytes,
     /// Set when the first message comes that may be a copy.
     pub seen: Option<Box<Seen>>,
+    /// Of a session that acknowledges, or while its mailbox is drained.
+    pub ledger: Option<Box<Ledger>>,
     pub replies: Replies,
     pub closing: Option<CloseReason>,
     /// No push is taken any more.
@@ -57,6 +60,10 @@ pub const ROOM: u8 = 2;
 pub const TAKES_REQUESTS: u8 = 4;
 /// The socket neither blocks nor is broken, and nobody asked the connection to end.
 pub const CALM: u8 = 8;
+/// The session acknowledges.
+pub const ACKS: u8 = 16;
+/// There is something in the ledger.
+pub const LEDGER: u8 = 32;
 
 impl Deref for Locked<'_> {
     type Target = State;
@@ -84,6 +91,7 @@ impl State {
         State {
             bytes: Bytes::new(framing),
             seen: None,
+            ledger: None,
             replies: Replies::default(),
             closing: None,
             closed: false,
@@ -100,21 +108,57 @@ impl State {
     pub fn signs(&self, bytes_max: usize) -> u8 {
         let sign = |holds: bool, sign: u8| if holds { sign } else { 0 };
         let takes_requests = self.replies.due() < REPLIES_DUE_MAX && self.waiting_bytes() < bytes_max;
-        sign(!self.closed && self.closing.is_none(), OPEN)
-            | sign(self.bytes.waiting() < bytes_max, ROOM)
+        let acks = self.ledger.as_ref().is_some_and(|ledger| ledger.acks);
+        let has_entries = self.ledger.as_ref().is_some_and(|ledger| !ledger.is_empty());
+        sign(!self.closed, OPEN)
+            | sign(self.has_room(bytes_max), ROOM)
+            | sign(acks, ACKS)
+            | sign(has_entries, LEDGER)
             | sign(takes_requests, TAKES_REQUESTS)
             | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)
     }
 
-    /// Begins to close; returns who must know: the owner, and senders that wait for room.
-    pub fn close(&mut self, reason: CloseReason) -> Option<Box<Waiting>> {
+    /// Tells whether local senders may push.
+    pub fn has_room(&self, bytes_max: usize) -> bool {
+        self.closing.is_none() && self.filled() < bytes_max
+    }
+
+    /// Begins to close; returns who must know: the owner. Senders that wait for room are woken when
+    /// it gives back what waits.
+    pub fn close(&mut self, reason: CloseReason) -> Option<Waker> {
         if self.closed || self.closing.is_some() {
             return None;
         }
         self.closing = Some(reason);
-        let mut waiting = self.waiting.take().unwrap_or_default();
-        waiting.0.extend(self.owner.clone());
-        Some(waiting)
+        self.owner.clone()
+    }
+
+    /// Bytes that wait for the connection: to be written, or to be shown.
+    pub fn filled(&self) -> usize {
+        self.bytes.waiting() + self.ledger.as_ref().map_or(0, |ledger| ledger.held_bytes())
+    }
+
+    /// The ledger; there is one from now on.
+    pub fn ledger(&mut self, now: Instant) -> &mut Ledger {
+        self.ledger.get_or_insert_with(|| Box::new(Ledger::new(now)))
+    }
+
+    /// Puts what may be shown now into the bytes.
+    pub fn show(&mut self, bytes_max: usize) {
+        let Some(ledger) = &mut self.ledger else { return };
+        ledger.show(bytes_max, |line, tickets| {
+            let mut tickets = tickets.into_iter();
+            self.bytes.push_message(tickets.next(), |out| out.extend_from_slice(line));
+            tickets.for_each(|ticket| self.bytes.push_mark(ticket));
+        });
+        if ledger.is_over() {
+            self.ledger = None;
+        }
+    }
+
+    /// Ends the ledger: gives back what was shown and not acknowledged, and what was not shown.
+    pub fn end_ledger(&mut self) -> (Vec<Unwritten>, Vec<Unwritten>) {
+        self.ledger.take().map_or_else(Default::default, |ledger| ledger.end())
     }
 
     /// Bytes that the connection's own reading is held back for.

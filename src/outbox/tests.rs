@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Wake;
 
 use super::*;
-use crate::proto::ServerLine;
+use crate::proto::{MessageId, ServerLine, UserName};
 
 /// A socket that takes as many bytes as it is allowed to.
 #[derive(Default)]
@@ -42,6 +42,7 @@ struct Rig {
 }
 
 const BOUND: usize = 4096;
+const KEY: SeenKey = SeenKey(7);
 
 impl Rig {
     fn new() -> Self {
@@ -51,9 +52,21 @@ impl Rig {
     }
 
     fn message(&mut self, ticket: u64, text: &str) -> Push {
+        self.push(ticket, text, Kind::Live, Instant::now())
+    }
+
+    /// Pushes what is called `ticket`: the same again is a copy, and has a ticket of its own.
+    fn push(&mut self, ticket: u64, text: &str, kind: Kind, now: Instant) -> Push {
         let alice = UserName::parse("alice").expect("valid");
-        let id = MessageId::Tag(ticket.to_string().into());
-        self.outbox.push_message(&alice, &id, text, Some(Ticket(ticket)), true, &mut self.dirty)
+        let id = MessageId::Tag((ticket % 1_000).to_string().into());
+        let hash = Some(KEY.hash(format!("MSG alice {id} {text}").as_bytes()));
+        let message = Message { from: &alice, id: &id, text, ticket: Some(Ticket(ticket)), hash, kind };
+        self.outbox.push_message(message, now, &mut self.dirty)
+    }
+
+    fn acknowledge(&mut self, id: &str, now: Instant) -> Vec<u64> {
+        let tickets = self.outbox.acknowledge(id, "alice", now, &mut self.dirty);
+        tickets.iter().map(|ticket| ticket.0).collect()
     }
 
     fn reply(&mut self, tag: Option<&str>, text: &str) {
@@ -145,18 +158,28 @@ fn a_full_outbox_makes_local_senders_wait_and_is_closed_behind_its_reserve() {
         assert!(ticket as usize * text.len() < BOUND + 2 * RESERVE_BYTES_MIN, "there is a bound");
     }
     assert_eq!(rig.outbox.closing(), Some(CloseReason::Slow));
-    assert_eq!(rig.outbox.has_room(), None);
+    assert_eq!(
+        rig.outbox.has_room(),
+        Some(false),
+        "what waits has to be given back before anything new goes on"
+    );
     assert!(owner.0.load(SeqCst) > 0);
+    assert!(!rig.outbox.cut_short(|_| {}).is_empty());
+    assert_eq!(rig.outbox.has_room(), None);
 }
 
 #[test]
-fn closing_wakes_those_who_wait_for_room() {
+fn those_who_wait_for_room_are_woken_when_a_closing_outbox_has_given_back() {
     let mut rig = Rig::new();
-    let sender = Arc::new(Woken::default());
+    let (sender, owner) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+    rig.outbox.set_owner(&owner.clone().into());
     assert_eq!(rig.message(1, &"x".repeat(BOUND)), Push::Taken);
     rig.outbox.wait_for_room(&sender.clone().into());
     rig.outbox.close(CloseReason::Draining);
     rig.outbox.close(CloseReason::Slow);
+    assert_eq!(owner.0.load(SeqCst), 1, "it has to end the connection");
+    assert_eq!(sender.0.load(SeqCst), 0, "or what it sends next would overtake what waits");
+    assert_eq!(rig.outbox.give_back(), [], "there is no ledger");
     assert_eq!(sender.0.load(SeqCst), 1);
     assert_eq!(rig.outbox.closing(), Some(CloseReason::Draining), "the first reason counts");
     assert_eq!(rig.message(2, "late"), Push::Refused);
@@ -165,6 +188,25 @@ fn closing_wakes_those_who_wait_for_room() {
     rig.reply(None, "too late");
     let all = rig.flush(9999);
     assert!(all.ends_with("\nINFO a reply is still taken\nBYE\n"), "{all}");
+}
+
+#[test]
+fn however_an_outbox_ends_those_who_wait_for_room_are_woken() {
+    let ends: [fn(&Outbox); 4] = [
+        |outbox| drop(outbox.give_back()),
+        |outbox| drop(outbox.cut_short(|_| {})),
+        |outbox| outbox.finish(|_| {}),
+        |outbox| drop(outbox.abandon()),
+    ];
+    for (n, end) in ends.into_iter().enumerate() {
+        let (mut rig, sender) = (Rig::new(), Arc::new(Woken::default()));
+        rig.message(1, &"x".repeat(BOUND));
+        rig.outbox.close(CloseReason::Slow);
+        rig.outbox.wait_for_room(&sender.clone().into());
+        assert_eq!(sender.0.load(SeqCst), 0, "{n}");
+        end(&rig.outbox);
+        assert_eq!(sender.0.load(SeqCst), 1, "{n}");
+    }
 }
 
 #[test]
@@ -198,4 +240,167 @@ fn what_is_cut_short_ends_with_a_whole_line() {
     );
     assert_eq!(rig.flush(999), " alice 1 hello\nBYE slow\n");
     assert_eq!(rig.written, [Ticket(1)]);
+}
+
+fn tickets(messages: &[Unwritten]) -> Vec<u64> {
+    messages.iter().filter_map(|message| Some(message.ticket?.0)).collect()
+}
+
+#[test]
+fn a_message_waits_for_its_acknowledgement() {
+    let (mut rig, now) = (Rig::new(), Instant::now());
+    rig.outbox.set_acks(now);
+    for ticket in 1..=3 {
+        assert_eq!(rig.message(ticket, "hello"), Push::Taken);
+    }
+    assert_eq!(rig.flush(999), "MSG alice 1 hello\nMSG alice 2 hello\nMSG alice 3 hello\n");
+    assert_eq!(rig.written, [], "being written is not enough");
+    assert_eq!(rig.acknowledge("2", now), [2]);
+    assert_eq!(rig.acknowledge("2", now), [0; 0], "once");
+    assert_eq!(rig.acknowledge("nonsense", now), [0; 0]);
+    assert_eq!(rig.message(1_001, "hello"), Push::Copy, "of what is not acknowledged yet");
+    assert_eq!(rig.message(1_002, "hello"), Push::Copy, "of what is");
+    assert_eq!(rig.flush(999), "");
+    assert_eq!(rig.written, [Ticket(1_002)]);
+    assert_eq!(rig.acknowledge("1", now), [1, 1_001]);
+    let back = rig.outbox.abandon();
+    assert_eq!(tickets(&back), [3]);
+    assert_eq!(&back[0].line[..], b"MSG alice 3 hello");
+}
+
+#[test]
+fn so_many_messages_may_be_unacknowledged() {
+    let (mut rig, now) = (Rig::new(), Instant::now());
+    rig.outbox.set_acks(now);
+    for ticket in 0..UNACKED_MAX as u64 + 2 {
+        assert_eq!(rig.message(ticket, ""), Push::Taken);
+    }
+    let shown = rig.flush(99_999);
+    let shown: Vec<&str> = shown.lines().collect();
+    // Here the bound in bytes, which each takes with its bookkeeping, comes first.
+    assert!(shown.len() < UNACKED_MAX && shown.len() > 10, "{}", shown.len());
+    assert_eq!(rig.acknowledge("0", now), [0]);
+    let next = shown.len();
+    assert_eq!(rig.flush(999), format!("MSG alice {next} \n"), "there is room for the next");
+    rig.reply(None, "replies go on");
+    assert_eq!(rig.flush(999), "INFO replies go on\n");
+    for number in 1..UNACKED_MAX + 2 {
+        assert_eq!(rig.acknowledge(&number.to_string(), now), [number as u64]);
+        rig.flush(99_999);
+    }
+    assert_eq!(rig.outbox.abandon(), []);
+}
+
+#[test]
+fn what_is_not_acknowledged_in_time_is_given_back() {
+    let (mut rig, start) = (Rig::new(), Instant::now());
+    rig.outbox.set_acks(start);
+    let after = |ms: u64| start + std::time::Duration::from_millis(ms);
+    rig.push(1, "hello", Kind::Live, start);
+    rig.push(2, "hello", Kind::Live, after(2_000));
+    let age = |rig: &mut Rig, ms: u64| rig.outbox.age(after(ms), &mut Dirty::default());
+    assert_eq!(age(&mut rig, 4_999), Overdue::default());
+    assert_eq!(age(&mut rig, 5_000).slow, [Ticket(1)]);
+    assert_eq!(age(&mut rig, 7_000).slow, [Ticket(2)], "each once");
+    assert_eq!(tickets(&age(&mut rig, 10_000).given_back), [1]);
+    assert_eq!(rig.message(1_001, "hello"), Push::Unacked, "it was shown, and went elsewhere");
+    assert_eq!(rig.acknowledge("1", after(10_500)), [0; 0], "late");
+    assert_eq!(rig.message(2_001, "hello"), Push::Copy, "but the session has it after all");
+    rig.flush(999);
+    assert_eq!(rig.written, [Ticket(2_001)]);
+    assert_eq!(tickets(&age(&mut rig, 12_000).given_back), [2]);
+    assert_eq!(age(&mut rig, 60_000), Overdue::default());
+}
+
+#[test]
+fn too_much_that_waits_for_acknowledgements_makes_a_slow_consumer() {
+    let (mut rig, start) = (Rig::new(), Instant::now());
+    rig.outbox.set_acks(start);
+    let mut ticket = 0;
+    while rig.outbox.has_room() == Some(true) {
+        ticket += 1;
+        rig.push(ticket, &"x".repeat(500), Kind::Live, start);
+        rig.flush(99_999);
+    }
+    let stalls = |rig: &Rig, after: std::time::Duration| {
+        rig.outbox.age(start + after, &mut Dirty::default()).is_stalled
+    };
+    let limit = ledger::FULL_ACK_TIME_MAX;
+    assert!(rig.outbox.takes_requests(), "the connection is read all the same: acknowledgements may come");
+    assert!(!stalls(&rig, limit - std::time::Duration::from_millis(1)) && stalls(&rig, limit));
+    rig.acknowledge("1", start + limit);
+    assert!(!stalls(&rig, limit));
+}
+
+#[test]
+fn live_messages_wait_for_the_mailbox() {
+    for acks in [false, true] {
+        let (mut rig, now) = (Rig::new(), Instant::now());
+        if acks {
+            rig.outbox.set_acks(now);
+        }
+        rig.outbox.start_draining(now);
+        assert_eq!(rig.push(3, "live", Kind::Live, now), Push::Taken);
+        assert_eq!(rig.push(1, "mail", Kind::Mail, now), Push::Taken);
+        assert_eq!(rig.push(1_003, "live", Kind::Live, now), Push::Copy);
+        assert_eq!(rig.flush(999), "MSG alice 1 mail\n");
+        assert_eq!(rig.push(2, "mail", Kind::Mail, now), Push::Taken);
+        rig.outbox.end_draining(&mut rig.dirty);
+        rig.push(4, "live", Kind::Live, now);
+        assert_eq!(rig.flush(999), "MSG alice 2 mail\nMSG alice 3 live\nMSG alice 4 live\n");
+        let all: Vec<u64> = match acks {
+            false => rig.written.iter().map(|ticket| ticket.0).collect(),
+            true => ["1", "2", "3", "4"].iter().flat_map(|id| rig.acknowledge(id, now)).collect(),
+        };
+        assert_eq!(all, [1, 2, 3, 1_003, 4], "{acks}");
+    }
+}
+
+#[test]
+fn what_waits_behind_the_mailbox_for_too_long_goes_there_and_comes_from_there() {
+    let (mut rig, start) = (Rig::new(), Instant::now());
+    rig.outbox.start_draining(start);
+    rig.push(1, "live", Kind::Live, start);
+    let back = rig.outbox.age(start + ACK_TIME_MAX, &mut Dirty::default()).given_back;
+    assert_eq!(tickets(&back), [1]);
+    rig.outbox.end_draining(&mut rig.dirty);
+    assert_eq!(rig.flush(999), "");
+    assert_eq!(rig.push(1_001, "live", Kind::Live, start), Push::Unacked);
+    assert_eq!(rig.push(2_001, "live", Kind::Mail, start), Push::Taken);
+    assert_eq!(rig.flush(999), "MSG alice 1 live\n");
+    assert_eq!(rig.written, [Ticket(2_001)]);
+}
+
+#[test]
+fn only_what_was_shown_counts_as_shown() {
+    let hash = |id: u64| KEY.hash(format!("MSG alice {id} hello").as_bytes());
+    let shown = |rig: &Rig| {
+        let mut shown = rig.outbox.shown(KEY);
+        shown.sort_unstable();
+        shown
+    };
+    let sorted = |ids: &[u64]| {
+        let mut hashes: Vec<u64> = ids.iter().map(|id| hash(*id)).collect();
+        hashes.sort_unstable();
+        hashes
+    };
+    let mut rig = Rig::new();
+    for ticket in 1..=3 {
+        assert_eq!(rig.message(ticket, "hello"), Push::Taken);
+    }
+    assert_eq!(shown(&rig), [0; 0]);
+    rig.flush(20);
+    assert_eq!(shown(&rig), sorted(&[1]), "the second is written in part");
+    rig.flush(999);
+    assert_eq!(shown(&rig), sorted(&[1, 2, 3]));
+    let now = Instant::now();
+    let mut next = Rig::new();
+    next.outbox.inherit(&shown(&rig));
+    next.outbox.set_acks(now);
+    assert_eq!(next.message(1, "hello"), Push::Copy);
+    assert_eq!(next.message(4, "hello"), Push::Taken);
+    next.flush(999);
+    assert_eq!(shown(&next), sorted(&[1, 2, 3]), "the fourth is not acknowledged");
+    next.acknowledge("4", now);
+    assert_eq!(shown(&next), sorted(&[1, 2, 3, 4]));
 }

@@ -14,7 +14,12 @@
 //!        | 5 user session             replaced by a login elsewhere
 //!        | 6 user login               the user logs in on the teller's node too
 //!        | 7 user message             the user is not only here: look again
-//!        | 8 login                    the login is known
+//!        | 8 user login shown         the login is known; what the user was shown here
+//!        | 9 first count              not acknowledged
+//!        | 10 first count             waits for an acknowledgement
+//!        | 11 user                    something was stored for the user
+//!        | 12 first count             shown, and the session left without an acknowledgement
+//! shown  = length (8 bytes)*
 //! id     = 0 session count | length bytes
 //! ```
 
@@ -23,7 +28,7 @@ use crate::proto::name::{MessageId, NodeId, SessionId, Tag, UserName, UserRef};
 use crate::proto::request::clean_text;
 
 /// The version of the form, the first byte of every batch.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The most bytes of a batch's head.
 pub const HEAD_BYTES_MAX: usize = 2 + NodeId::BYTES_MAX + 4 * NUMBER_BYTES_MAX + 1;
@@ -42,6 +47,13 @@ const REPLACED: u8 = 5;
 const ALSO: u8 = 6;
 const CHANGED: u8 = 7;
 const NOTED: u8 = 8;
+const UNACKED: u8 = 9;
+const WAITS: u8 = 10;
+const MAIL: u8 = 11;
+const LEFT: u8 = 12;
+
+/// The most hashes that tell what a user was shown.
+pub const SHOWN_MAX: usize = 4_096;
 
 /// What the batch itself says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +102,24 @@ pub enum Item<'a> {
     },
     /// The receiver's login is known to the sender.
     Noted {
-        /// The receiver's number for it.
+        /// The user.
+        user: UserRef<'a>,
+        /// The receiver's number for the login.
         login: u64,
+        /// What the user was shown by the sender: hashes of 8 bytes, little-endian.
+        shown: &'a [u8],
+    },
+    /// Messages of the other direction wait for an acknowledgement: their receipts take longer.
+    Waits {
+        /// The number of the first.
+        first: u64,
+        /// How many there are.
+        count: u64,
+    },
+    /// Something was stored for a user of the receiver.
+    Mail {
+        /// The user.
+        user: UserRef<'a>,
     },
     /// The receiver may not know of all nodes that a user is on.
     Changed {
@@ -155,7 +183,12 @@ impl Item<'_> {
                 put_message(*asks, *from, *to, id, text, out);
             }
             Item::Receipts { fate, first, count } => {
-                out.push(if *fate == Fate::Delivered { DELIVERED } else { NOT_HERE });
+                out.push(match fate {
+                    Fate::Delivered => DELIVERED,
+                    Fate::NotHere => NOT_HERE,
+                    Fate::Left => LEFT,
+                    Fate::Unacked => UNACKED,
+                });
                 put_number(*first, out);
                 put_number(*count, out);
             }
@@ -169,9 +202,21 @@ impl Item<'_> {
                 put_text(user.as_str(), out);
                 put_number(*login, out);
             }
-            Item::Noted { login } => {
+            Item::Noted { user, login, shown } => {
                 out.push(NOTED);
+                put_text(user.as_str(), out);
                 put_number(*login, out);
+                put_number(shown.len() as u64, out);
+                out.extend_from_slice(shown);
+            }
+            Item::Waits { first, count } => {
+                out.push(WAITS);
+                put_number(*first, out);
+                put_number(*count, out);
+            }
+            Item::Mail { user } => {
+                out.push(MAIL);
+                put_text(user.as_str(), out);
             }
             Item::Changed { user } => {
                 out.push(CHANGED);
@@ -234,19 +279,40 @@ impl<'a> Items<'a> {
                 id: self.id()?,
                 text: self.long_text()?,
             }),
-            kind @ (DELIVERED | NOT_HERE) => {
-                let fate = if kind == DELIVERED { Fate::Delivered } else { Fate::NotHere };
-                let (first, count) = (self.number()?, self.number()?);
-                first.checked_add(count)?;
+            kind @ (DELIVERED | NOT_HERE | LEFT | UNACKED) => {
+                let fate = match kind {
+                    DELIVERED => Fate::Delivered,
+                    NOT_HERE => Fate::NotHere,
+                    LEFT => Fate::Left,
+                    _ => Fate::Unacked,
+                };
+                let (first, count) = self.range()?;
                 Item::Receipts { fate, first, count }
+            }
+            WAITS => {
+                let (first, count) = self.range()?;
+                Item::Waits { first, count }
             }
             REPLACED => Item::Replaced { user: self.user()?, session: self.session()? },
             ALSO => Item::Also { user: self.user()?, login: self.number()? },
-            NOTED => Item::Noted { login: self.number()? },
+            NOTED => Item::Noted { user: self.user()?, login: self.number()?, shown: self.shown()? },
+            MAIL => Item::Mail { user: self.user()? },
             CHANGED => Item::Changed { user: self.user()? },
             _ => return None,
         };
         Some(item)
+    }
+
+    fn range(&mut self) -> Option<(u64, u64)> {
+        let (first, count) = (self.number()?, self.number()?);
+        first.checked_add(count)?;
+        Some((first, count))
+    }
+
+    fn shown(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let fits = length.is_multiple_of(8) && length <= 8 * SHOWN_MAX;
+        self.bytes(length).filter(|_| fits)
     }
 
     fn id(&mut self) -> Option<MessageId> {
@@ -343,131 +409,5 @@ fn put_number(mut number: u64, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn head() -> Head {
-        let from = NodeId::new("pi", "V1StGXR8").expect("valid");
-        Head { from, number: 300, oldest: 7, have: NUMBER_MAX, has_gap: true, first: 128 }
-    }
-
-    fn user(name: &str) -> UserRef<'_> {
-        UserRef::parse(name).expect("valid")
-    }
-
-    fn items() -> Vec<Item<'static>> {
-        let session = SessionId::parse("4k2jd8s0").expect("valid");
-        let message = |asks, id, text| {
-            Item::Message(Message { asks, from: user("alice"), to: user("小明"), id, text })
-        };
-        vec![
-            message(true, MessageId::Counted(session, 300), "hi"),
-            message(false, MessageId::Tag("a.b~".into()), ""),
-            message(true, MessageId::Tag("t".repeat(64).into()), "tab\tis text, 你好"),
-            Item::Receipts { fate: Fate::Delivered, first: 1, count: 300 },
-            Item::Receipts { fate: Fate::NotHere, first: u64::MAX - 1, count: 1 },
-            Item::Replaced { user: user("bob"), session },
-            Item::Also { user: user("bob"), login: 1 << 40 },
-            Item::Noted { login: 7 },
-            Item::Changed { user: user("bob") },
-        ]
-    }
-
-    fn print(items: &[Item<'_>]) -> Vec<u8> {
-        let mut batch = vec![];
-        head().print(&mut batch);
-        assert!(batch.len() <= HEAD_BYTES_MAX);
-        items.iter().for_each(|item| item.print(&mut batch));
-        batch
-    }
-
-    fn parse(batch: &[u8]) -> Option<(Head, Vec<Item<'_>>)> {
-        let (head, items) = Head::parse(batch)?;
-        Some((head, items.collect::<Result<_, _>>().ok()?))
-    }
-
-    #[test]
-    fn what_is_printed_is_read_back() {
-        assert_eq!(parse(&print(&items())), Some((head(), items())));
-        assert_eq!(parse(&print(&[])), Some((head(), vec![])));
-        let envelope = Envelope {
-            number: Some(9),
-            from: user("a").into(),
-            to: user("b").into(),
-            id: MessageId::Tag("1".into()),
-            text: "hi".into(),
-        };
-        let mut batch = print(&[]);
-        put_envelope(&envelope, &mut batch);
-        let (_, items) = parse(&batch).expect("our own");
-        let [Item::Message(message)] = &items[..] else { panic!("one message: {items:?}") };
-        assert_eq!(message.envelope(Some(9)), envelope);
-    }
-
-    #[test]
-    fn a_batch_that_is_cut_off_is_none_or_shorter() {
-        let batch = print(&items());
-        for end in 0..batch.len() {
-            if let Some((_, items)) = parse(&batch[..end]) {
-                assert_eq!(print(&items), batch[..end], "whole items only");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_not_valid_is_no_batch() {
-        let check = |items: &[u8]| {
-            let mut batch = print(&[]);
-            batch.extend_from_slice(items);
-            assert_eq!(parse(&batch), None, "{items:?}");
-        };
-        check(&[0]);
-        check(&[9]);
-        check(&[ALSO, 3, b'a', b'b']);
-        check(&[ALSO, 1, b'#', 1]);
-        check(&[ALSO, 2, 0xc3, 0x28, 1]);
-        check(b"\x05\x01aTOOLOUD!");
-        check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 2, 0x1b, b'c']);
-        check(&[ASKS, 1, b'a', 1, b'b', 1, b' ', 0]);
-        // Lengths and numbers beyond everything.
-        check(&[ASKS, 1, b'a', 1, b'b', 1, b'c', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
-        check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 1]);
-        check(&[DELIVERED, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]);
-        let mut beyond = vec![];
-        Head { number: NUMBER_MAX + 1, ..head() }.print(&mut beyond);
-        assert_eq!(parse(&beyond), None);
-        let mut other_version = print(&[]);
-        other_version[0] = 2;
-        assert_eq!(parse(&other_version), None);
-        assert_eq!(parse(b"hello"), None);
-        assert_eq!(parse(b""), None);
-    }
-
-    #[test]
-    fn garbage_never_panics_and_is_never_half_believed() {
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |below: usize| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) as usize % below
-        };
-        let batch = print(&items());
-        for _ in 0..200_000 {
-            let mut garbage = batch.clone();
-            for _ in 0..1 + next(4) {
-                let at = next(garbage.len());
-                match next(3) {
-                    0 => garbage[at] = next(256) as u8,
-                    1 => drop(garbage.remove(at)),
-                    _ => garbage.insert(at, next(256) as u8),
-                }
-            }
-            if let Some((head, items)) = parse(&garbage) {
-                // What was believed is what would be said.
-                let mut again = vec![];
-                head.print(&mut again);
-                items.iter().for_each(|item| item.print(&mut again));
-                assert_eq!(parse(&again), Some((head, items)));
-            }
-        }
-    }
-}
+#[path = "batch_tests.rs"]
+mod tests;

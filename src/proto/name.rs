@@ -152,6 +152,22 @@ impl MessageId {
             MessageId::Tag(tag) => out.extend_from_slice(tag.as_bytes()),
         }
     }
+
+    /// Tells whether it stands in a line as `text`.
+    pub fn is(&self, text: &str) -> bool {
+        match self {
+            MessageId::Counted(session, count) => {
+                let number = text.strip_prefix(session.as_str()).and_then(|rest| rest.strip_prefix('-'));
+                // As it is printed, and in no other form of the same number.
+                number.is_some_and(|number| {
+                    let mut digits = Vec::with_capacity(20);
+                    print_number(*count, &mut digits);
+                    number.as_bytes() == digits
+                })
+            }
+            MessageId::Tag(tag) => &**tag == text,
+        }
+    }
 }
 
 impl fmt::Display for MessageId {

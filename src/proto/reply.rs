@@ -170,6 +170,13 @@ pub fn print_delivered(id: &MessageId, out: &mut Vec<u8>) {
     put(out, &[" delivered"]);
 }
 
+/// Appends the reply to a `SEND` that is in a mailbox.
+pub fn print_stored(id: &MessageId, out: &mut Vec<u8>) {
+    put(out, &["OK "]);
+    id.print(out);
+    put(out, &[" stored"]);
+}
+
 /// Appends the reply to `WHO`: how many sessions the user has, 0 for offline.
 pub fn print_presence(user: UserRef<'_>, sessions: u32, out: &mut Vec<u8>) {
     put(out, &["OK ", user.as_str()]);
@@ -324,6 +331,7 @@ mod tests {
         check(&|out| print_hello("pi-1", out), "HELLO pinpost 1 pi-1");
         check(&|out| print_logged_in(alice, session, out), "OK alice 4k2jd8s0");
         check(&|out| print_delivered(&id, out), "OK 4k2jd8s0-7 delivered");
+        check(&|out| print_stored(&id, out), "OK 4k2jd8s0-7 stored");
         check(&|out| print_presence(alice, 0, out), "OK alice offline");
         check(&|out| print_presence(alice, 12, out), "OK alice online 12");
         check(&|out| print_msg("alice", &id, "hi", out), "MSG alice 4k2jd8s0-7 hi");

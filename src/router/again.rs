@@ -3,11 +3,10 @@
 //!
 //! A message has *parties*: sessions here and nodes elsewhere that have it and
 //! have not answered. The first that delivers it settles its fate. When the
-//! last of them is lost, presence is asked again and the message goes where the
-//! user is now; after three retries, or when the user is nowhere, its sender is
-//! told.
+//! last of them is lost, presence is asked again (`asked.rs`) and the message
+//! goes where the user is now; after three retries, or when the user is nowhere,
+//! it goes into the mailbox (`store.rs`), or its sender is told.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::cluster::{Answer, Place, Unavailable};
@@ -16,15 +15,38 @@ use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, Use
 use crate::router::in_flight::{Question, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
-/// What presence answers: where else a user is.
-type Located = Result<Vec<Place>, Unavailable>;
+/// What somebody lost who had a message.
+#[derive(Clone, Copy)]
+pub(super) struct Lost {
+    /// So many parties.
+    pub(super) count: u32,
+    /// How far it came with them.
+    fate: Fate,
+}
 
-/// Who waits for the answer where a user is, in order.
-#[derive(Default)]
-pub(super) struct Asked {
-    tickets: Vec<Ticket>,
-    /// So many of them waited when the question was asked; the others came later.
-    count: usize,
+impl Lost {
+    /// One party is gone, and had not shown it.
+    pub const GONE: Lost = Lost { count: 1, fate: Fate::NotHere };
+    /// One party is gone, and had shown it.
+    pub const LEFT: Lost = Lost { count: 1, fate: Fate::Left };
+    /// One party has waited for an acknowledgement.
+    pub const UNACKED: Lost = Lost { count: 1, fate: Fate::Unacked };
+
+    /// Nothing was lost.
+    pub fn none() -> Self {
+        Lost { count: 0, fate: Fate::NotHere }
+    }
+
+    /// Some more was.
+    pub fn add(&mut self, other: Lost) {
+        self.count += other.count;
+        self.fate = self.fate.max(other.fate);
+    }
+
+    /// Tells whether nothing was lost.
+    pub fn is_none(self) -> bool {
+        self.count == 0
+    }
 }
 
 /// With so many questions open, a `CAST` does not wait for presence.
@@ -35,7 +57,10 @@ impl Router {
     pub fn unwritten(&self, user: &UserName, messages: Vec<Unwritten>, turn: &mut Turn) {
         for message in messages {
             match message.ticket {
-                Some(ticket) => self.lost(ticket, 1, Some((user, &message.line)), turn),
+                Some(ticket) => {
+                    let lost = if message.was_shown { Lost::LEFT } else { Lost::GONE };
+                    self.lost(ticket, lost, Some((user, &message.line)), turn);
+                }
                 None => self.metrics.casts_lost.add(),
             }
         }
@@ -55,19 +80,8 @@ impl Router {
         }
     }
 
-    /// Notes who waits for the answer where a user is: the question was asked just now, or
-    /// before, when somebody waits for it already.
-    pub(super) fn wait_for_presence(&self, user: UserName, tickets: Vec<Ticket>) {
-        let mut asked = self.asked();
-        let asked = asked.entry(user).or_default();
-        if asked.tickets.is_empty() {
-            asked.count = tickets.len();
-        }
-        asked.tickets.extend(tickets);
-    }
-
     /// Hands a message to every session and node that its recipient has now.
-    fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
+    pub(super) fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
         let Some(envelope) = self.envelope(ticket) else { return };
         turn.seats.clear();
         self.table.find(envelope.to.borrowed(), &mut turn.seats);
@@ -75,8 +89,10 @@ impl Router {
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
         let parties = (turn.seats.len() + nodes.len()) as u32;
         if parties == 0 {
-            let code = if is_known { ErrorCode::Offline } else { ErrorCode::Unavailable };
-            return self.give_up(ticket, code, turn);
+            return match is_known {
+                true => self.store_or_give_up(ticket, ErrorCode::Offline, turn),
+                false => self.give_up(ticket, ErrorCode::Unavailable, turn),
+            };
         }
         if let Some(Question::Sent(sent)) = self.in_flight().question(ticket) {
             sent.parties = parties;
@@ -84,43 +100,49 @@ impl Router {
                 remote.nodes.clone_from(&nodes);
             }
         }
-        let (mut lost, mut is_cut_off) = (0, false);
-        lost += self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
+        let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
+        let mut is_cut_off = false;
         for node in nodes {
             let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
             if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
-                lost += 1;
+                lost.add(Lost::GONE);
                 is_cut_off = true;
             }
         }
-        if is_cut_off && lost == parties {
+        if is_cut_off && lost.count == parties {
             // Asking again would give the same answer.
             self.give_up(ticket, ErrorCode::Unavailable, turn);
-        } else if lost > 0 {
+        } else if !lost.is_none() {
             self.lost(ticket, lost, None, turn);
         }
     }
 
-    /// `count` parties of a message were lost. `text` is where its text comes
-    /// from when only sessions of this node had it: the recipient and its line.
-    pub(super) fn lost(&self, ticket: Ticket, count: u32, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
+    /// Parties of a message were lost. `text` is where its text comes from when only sessions of
+    /// this node had it: the recipient and its line.
+    pub(super) fn lost(&self, ticket: Ticket, lost: Lost, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
         match in_flight.question(ticket) {
             Some(Question::Sent(sent)) => {
-                sent.parties -= count;
+                sent.parties -= lost.count;
+                sent.lost = sent.lost.max(lost.fate);
                 if sent.parties == 0 {
                     drop(in_flight);
                     self.again(ticket, text, turn);
                 }
             }
             Some(Question::Received(received)) => {
-                received.parties -= count;
+                received.parties -= lost.count;
+                received.lost = received.lost.max(lost.fate);
                 if received.parties == 0
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    self.cluster.receipt(&received.origin, received.number, Fate::NotHere);
+                    self.cluster.receipt(&received.origin, received.number, received.lost);
                 }
+            }
+            Some(Question::Mail { .. }) => {
+                drop(in_flight);
+                self.mail_left(ticket, turn);
             }
             // Its fate is settled already.
             _ => {}
@@ -131,6 +153,10 @@ impl Router {
     fn again(&self, ticket: Ticket, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
         let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
+        if sent.lost == Fate::Unacked {
+            // Once more, to a session that may have come meanwhile; those that had it refuse it.
+            sent.retries = sent.retries.max(RETRIES_MAX - 1);
+        }
         sent.retries += 1;
         let is_last = sent.retries > RETRIES_MAX;
         let kept = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
@@ -144,28 +170,32 @@ impl Router {
         match to {
             // A copy that added nothing went with the original, whose fate is told to another.
             None => self.give_up(ticket, ErrorCode::Timeout, turn),
-            Some(_) if is_last => self.give_up(ticket, ErrorCode::Offline, turn),
-            Some(to) => {
-                self.route_again(ticket, to, turn);
-            }
+            Some(_) if is_last => self.store_or_give_up(ticket, ErrorCode::Offline, turn),
+            Some(to) => self.route_again(ticket, to, turn),
         }
     }
 
     fn route_again(&self, ticket: Ticket, to: UserName, turn: &mut Turn) {
         self.metrics.rerouted.add();
         self.cluster.forget(to.borrowed());
-        let is_here = self.table.sessions_of(to.borrowed()) > 0;
-        let places = self.ask_for(to.borrowed(), is_here);
-        self.place_or_wait(ticket, to, places, turn);
+        let mut asked = self.asked();
+        let is_late = asked.contains_key(&to);
+        asked.entry(to.clone()).or_default().bounce(ticket);
+        drop(asked);
+        if !is_late {
+            self.ask_for_those_who_wait(&to, turn);
+        }
     }
 
-    /// Tells the sender that its message was not delivered; or, when a node that
-    /// died had it, that nobody knows.
-    fn give_up(&self, ticket: Ticket, code: ErrorCode, turn: &mut Turn) {
+    /// Tells the sender that its message was not delivered; or, when somebody may have seen it who
+    /// can't be asked any more, that nobody knows.
+    pub(super) fn give_up(&self, ticket: Ticket, code: ErrorCode, turn: &mut Turn) {
         let question = self.in_flight().remove(ticket);
-        if let Some(Question::Sent(Sent { sender, reply, maybe_seen, .. })) = question {
-            let code = if maybe_seen { ErrorCode::Timeout } else { code };
-            self.fail(&sender, &reply, code, turn);
+        if let Some(Question::Sent(sent)) = question {
+            // Without an acknowledgement it was not delivered. But that nothing was sent would be a lie.
+            let is_doubtful = sent.maybe_seen || (code == ErrorCode::Unavailable && sent.may_be_seen());
+            let code = if is_doubtful { ErrorCode::Timeout } else { code };
+            self.fail(&sent.sender, &sent.reply, code, turn);
         }
     }
 
@@ -182,14 +212,30 @@ impl Router {
                 drop(in_flight);
                 if let Some(Question::Sent(sent)) = question {
                     self.delivered(&sent, turn);
+                    self.unbar(ticket, sent.awaited_for(), turn);
                 }
             }
-            Fate::NotHere => {
-                if self.take_node(ticket, node, false) {
-                    self.lost(ticket, 1, None, turn);
-                }
-            }
+            Fate::NotHere => self.taken_back(ticket, node, Lost::GONE, turn),
+            Fate::Left => self.taken_back(ticket, node, Lost::LEFT, turn),
+            Fate::Unacked => self.taken_back(ticket, node, Lost::UNACKED, turn),
         }
+    }
+
+    /// A node does not have a message any more, or never had it.
+    fn taken_back(&self, ticket: Ticket, node: &NodeId, lost: Lost, turn: &mut Turn) {
+        if !self.take_node(ticket, node, false) {
+            return;
+        }
+        let mut in_flight = self.in_flight();
+        let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
+        let awaited_for = sent.awaited_for().cloned();
+        let to = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
+        drop(in_flight);
+        if let (Some(to), false) = (to, lost.fate == Fate::Unacked) {
+            self.bar(ticket, node, &to);
+        }
+        self.lost(ticket, lost, None, turn);
+        self.unbar(ticket, awaited_for.as_ref(), turn);
     }
 
     /// A node is dead: what was in flight to it is routed again.
@@ -197,8 +243,17 @@ impl Router {
         let tickets = self.in_flight().with_node(node, None);
         for ticket in tickets {
             if self.take_node(ticket, node, true) {
-                self.lost(ticket, 1, None, turn);
+                let awaited_for = self.awaited_for(ticket);
+                self.lost(ticket, Lost::GONE, None, turn);
+                self.unbar(ticket, awaited_for.as_ref(), turn);
             }
+        }
+    }
+
+    fn awaited_for(&self, ticket: Ticket) -> Option<UserName> {
+        match self.in_flight().question(ticket) {
+            Some(Question::Sent(sent)) => sent.awaited_for().cloned(),
+            _ => None,
         }
     }
 
@@ -213,6 +268,7 @@ impl Router {
             let Some(Question::Sent(sent)) = in_flight.question(ticket) else { continue };
             sent.parties -= 1;
             let is_nowhere = sent.parties == 0;
+            let awaited_for = sent.awaited_for().cloned();
             let Some(to) = sent.remote.as_ref().map(|remote| remote.envelope.to.clone()) else { continue };
             drop(in_flight);
             if is_nowhere {
@@ -221,6 +277,7 @@ impl Router {
                 // Others have it, and may deliver it; but the sessions of this node want it too.
                 self.spread(vec![ticket], to, turn);
             }
+            self.unbar(ticket, awaited_for.as_ref(), turn);
         }
     }
 
@@ -238,8 +295,8 @@ impl Router {
         let mut in_flight = self.in_flight();
         for ticket in &mut tickets {
             if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
-                let question =
-                    Question::Further { envelope: remote.envelope.clone(), nodes: remote.nodes.clone() };
+                let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
+                let question = Question::Further { of: *ticket, envelope, nodes };
                 *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
             }
         }
@@ -248,7 +305,7 @@ impl Router {
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         match self.ask_for(user.borrowed(), is_here) {
             Answer::Now(places) => {
-                tickets.into_iter().for_each(|further| self.send_further(further, places.clone()));
+                tickets.into_iter().for_each(|further| self.send_further(further, places.clone(), turn));
             }
             Answer::Later => self.wait_for_presence(user, tickets),
         }
@@ -274,101 +331,41 @@ impl Router {
         true
     }
 
-    fn send_further(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>) {
+    /// Hands a message to nodes that do not have it; if it has no fate yet, they are asked for it, too.
+    pub(super) fn send_further(
+        &self,
+        ticket: Ticket,
+        places: Result<Vec<Place>, Unavailable>,
+        turn: &mut Turn,
+    ) {
         let question = self.in_flight().remove(ticket);
-        let Some(Question::Further { envelope, nodes }) = question else { return };
-        for place in places.unwrap_or_default().into_iter().filter(|place| !nodes.contains(&place.node)) {
-            // The ticket is spent: nobody waits for this receipt. Where the node can't be reached,
-            // the recipient has the message elsewhere.
-            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
-            let _ = self.cluster.forward(&place.node, numbered);
+        let Some(Question::Further { of, envelope, nodes }) = question else { return };
+        let is_new = |place: &Place| !nodes.contains(&place.node);
+        for Place { node, .. } in places.unwrap_or_default().into_iter().filter(is_new) {
+            let Some(is_party) = self.add_party(of, &envelope.to, &node) else { continue };
+            // The other ticket is spent: nobody waits for that receipt.
+            let number = if is_party { of } else { ticket };
+            let numbered = Envelope { number: Some(number.0), ..envelope.clone() };
+            if self.cluster.forward(&node, numbered).is_err() && self.take_node(of, &node, false) {
+                self.lost(of, Lost::GONE, None, turn);
+            }
         }
     }
 
-    /// Presence has answered where a user is: what waited for it goes on, in order.
-    ///
-    /// The answer may be older than what came after the question. What it says of places is
-    /// good enough for messages, because a node that does not have the user says so. But that
-    /// the user is nowhere, and how many sessions there are, is asked again for those.
-    pub(super) fn located(&self, user: &UserName, places: Located, turn: &mut Turn) {
-        let Some(Asked { mut tickets, count }) = self.asked().remove(user) else { return };
-        let mut later = tickets.split_off(count);
-        let is_here = self.table.sessions_of(user.borrowed()) > 0;
-        // A message that waited behind a question of somebody else goes where it would have gone without.
-        let recalled = places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here)).flatten();
-        let recalled = recalled.map(Ok);
-        let to = recalled.as_ref().unwrap_or(&places);
-        tickets.into_iter().for_each(|ticket| self.answered(ticket, user, &places, to, turn));
-        let is_found = places.as_ref().is_ok_and(|places| is_here || !places.is_empty());
-        later.retain(|ticket| {
-            let is_who = matches!(self.in_flight().question(*ticket), Some(Question::Who { .. }));
-            let asks_again = places.is_ok() && (is_who || !is_found);
-            if !asks_again {
-                self.answered(*ticket, user, &places, to, turn);
-            }
-            asks_again
-        });
-        if later.is_empty() {
-            return;
-        }
-        match self.unless_asked(user.borrowed(), || self.cluster.locate_now(user.borrowed(), is_here)) {
-            Answer::Now(places) => {
-                later.into_iter().for_each(|ticket| self.answered(ticket, user, &places, &places, turn));
-            }
-            Answer::Later => self.wait_for_presence(user.clone(), later),
-        }
-    }
-
-    /// Does what waited for the answer where a user is. Messages go `to` these places.
-    fn answered(&self, ticket: Ticket, user: &UserName, places: &Located, to: &Located, turn: &mut Turn) {
+    /// Another node gets a message, too: `true` when it is one of its parties now, `false` when
+    /// the message has its fate; `None` when it goes there by another way.
+    fn add_party(&self, ticket: Ticket, to: &UserName, node: &NodeId) -> Option<bool> {
+        let is_storing = self.asked().get(to).is_some_and(|asked| asked.storing.contains(&ticket));
         let mut in_flight = self.in_flight();
-        match in_flight.question(ticket) {
-            Some(Question::Sent(_)) => {
-                drop(in_flight);
-                self.place(ticket, to.clone(), turn);
-            }
-            Some(Question::Further { .. }) => {
-                drop(in_flight);
-                self.send_further(ticket, to.clone());
-            }
-            Some(Question::Cast { .. }) => {
-                let question = in_flight.remove(ticket);
-                drop(in_flight);
-                let Some(Question::Cast { envelope, is_taken }) = question else { return };
-                if !self.cast_to(to.as_deref().unwrap_or_default(), &envelope) && !is_taken {
-                    self.metrics.casts_lost.add();
-                }
-            }
-            Some(Question::Who { .. }) => {
-                let question = in_flight.remove(ticket);
-                drop(in_flight);
-                let Some(Question::Who { asker, reply }) = question else { return };
-                match places {
-                    Ok(places) => self.answer_who(&asker, &reply, user, places, turn),
-                    Err(Unavailable) => self.fail(&asker, &reply, ErrorCode::Unavailable, turn),
-                }
-            }
-            _ => {}
+        let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return Some(false) };
+        // Nobody has it: it waits to be placed. Or the mailbox is about to.
+        if sent.parties == 0 || is_storing {
+            return None;
         }
-    }
-
-    /// The answers that these questions waited for are lost: what waits behind
-    /// them asks again, or it would wait for the same answer for ever.
-    pub(super) fn ask_again(&self, expired: &HashSet<Ticket>, turn: &mut Turn) {
-        let is_lost = |asked: &Asked| asked.tickets.iter().any(|ticket| expired.contains(ticket));
-        let lost: Vec<_> = self.asked().extract_if(|_, asked| is_lost(asked)).collect();
-        for (user, Asked { mut tickets, .. }) in lost {
-            tickets.retain(|ticket| !expired.contains(ticket));
-            if tickets.is_empty() {
-                continue;
-            }
-            let is_here = self.table.sessions_of(user.borrowed()) > 0;
-            let answer = self.cluster.locate(user.borrowed(), is_here);
-            self.wait_for_presence(user.clone(), tickets);
-            if let Answer::Now(places) = answer {
-                self.located(&user, places, turn);
-            }
-        }
+        let remote = sent.remote.as_mut().filter(|remote| !remote.nodes.contains(node))?;
+        remote.nodes.push(node.clone());
+        sent.parties += 1;
+        Some(true)
     }
 
     /// Takes a node from the parties of a message; `true` when it was one.
@@ -387,7 +384,7 @@ impl Router {
         true
     }
 
-    fn envelope(&self, ticket: Ticket) -> Option<Envelope> {
+    pub(super) fn envelope(&self, ticket: Ticket) -> Option<Envelope> {
         match self.in_flight().question(ticket) {
             Some(Question::Sent(Sent { remote: Some(remote), .. })) => Some(remote.envelope.clone()),
             _ => None,
@@ -395,7 +392,8 @@ impl Router {
     }
 }
 
-fn is_with(question: Option<&Question>, node: &NodeId) -> bool {
+/// Tells whether a node has a message.
+pub(super) fn is_with(question: Option<&Question>, node: &NodeId) -> bool {
     match question {
         Some(Question::Sent(Sent { remote: Some(remote), .. })) => remote.nodes.contains(node),
         _ => false,

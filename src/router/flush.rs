@@ -22,6 +22,8 @@ pub struct Turn {
     pub dirty: Dirty,
     /// Room for the sessions of a recipient, kept for the next message.
     pub(super) seats: Vec<Seat>,
+    /// Room for a line.
+    pub(super) line: Vec<u8>,
 }
 
 /// Outboxes that wait for the flusher.
@@ -36,7 +38,7 @@ const FLUSHES_MAX: usize = 24;
 
 impl Default for Turn {
     fn default() -> Self {
-        Turn { now: Instant::now(), dirty: Dirty::default(), seats: Vec::new() }
+        Turn { now: Instant::now(), dirty: Dirty::default(), seats: Vec::new(), line: Vec::new() }
     }
 }
 

@@ -18,9 +18,9 @@ use std::time::Instant;
 
 use smol::channel::Sender;
 
-use crate::cluster::{Place, Unavailable};
+use crate::cluster::{Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
-use crate::proto::{Envelope, MessageId, NodeId, UserName, UserRef};
+use crate::proto::{Envelope, Fate, MessageId, NodeId, SessionId, UserName, UserRef};
 
 /// Bytes that may be in flight to one user on other nodes.
 pub const USER_BYTES_MAX: usize = 64 * 1024;
@@ -73,8 +73,10 @@ pub enum Question {
         /// Where the answer goes.
         reply: ReplyTo,
     },
-    /// A message that has its fate, or soon will, and goes to further nodes of its recipient.
+    /// A message that goes to further nodes of its recipient, too.
     Further {
+        /// The message, if it has no fate yet.
+        of: Ticket,
         /// The message.
         envelope: Envelope,
         /// The nodes that have it.
@@ -88,7 +90,14 @@ pub enum Question {
         is_taken: bool,
     },
     /// A `LOGIN` that waits for presence.
-    Login(Sender<Result<Vec<Place>, Unavailable>>),
+    Login(Sender<Result<Welcome, Unavailable>>),
+    /// A message from a mailbox, with the session that drains it.
+    Mail {
+        /// The session.
+        session: SessionId,
+        /// The message's place in the mailbox.
+        place: u64,
+    },
 }
 
 /// A message whose sender waits.
@@ -105,6 +114,10 @@ pub struct Sent {
     pub retries: u8,
     /// It was with a node that died: it may have been written there.
     pub maybe_seen: bool,
+    /// What those who lost it have told: how far it came.
+    pub lost: Fate,
+    /// Later messages to the same user wait for its fate (`again.rs`).
+    pub is_awaited: bool,
     /// Kept for messages that are not only with sessions of this node.
     pub remote: Option<Box<Remote>>,
 }
@@ -125,12 +138,27 @@ pub struct Received {
     pub number: u64,
     /// Sessions that have it and have not answered.
     pub parties: u32,
+    /// What those who lost it have told: how far it came.
+    pub lost: Fate,
 }
 
 impl Sent {
     /// A message that `parties` sessions of this node are about to have.
     pub fn new(sender: Arc<Outbox>, reply: ReplyTo, id: MessageId, parties: u32) -> Self {
-        Sent { sender, reply, id, parties, retries: 0, maybe_seen: false, remote: None }
+        let (retries, maybe_seen, lost, is_awaited) = (0, false, Fate::NotHere, false);
+        Sent { sender, reply, id, parties, retries, maybe_seen, lost, is_awaited, remote: None }
+    }
+}
+
+impl Sent {
+    /// Tells whether somebody may have seen it, or has.
+    pub fn may_be_seen(&self) -> bool {
+        self.maybe_seen || self.lost != Fate::NotHere
+    }
+
+    /// The recipient, if later messages wait for the fate of this one.
+    pub fn awaited_for(&self) -> Option<&UserName> {
+        self.remote.as_ref().filter(|_| self.is_awaited).map(|remote| &remote.envelope.to)
     }
 }
 
@@ -147,14 +175,8 @@ impl InFlight {
         });
         let slot = &mut self.slots[index as usize];
         slot.question = Some(question);
-        slot.deadline = deadline;
-        if deadline.is_some() {
-            slot.older = self.newest;
-            slot.newer = None;
-            match self.newest.replace(index) {
-                Some(before) => self.slots[before as usize].newer = Some(index),
-                None => self.oldest = Some(index),
-            }
+        if let Some(deadline) = deadline {
+            self.link(index, deadline);
         }
         self.len += 1;
         Ticket(u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
@@ -172,19 +194,8 @@ impl InFlight {
         let index = ticket.0 as u32;
         let slot = &mut self.slots[index as usize];
         let question = slot.question.take()?;
-        let deadline = slot.deadline.take();
         slot.generation = slot.generation.wrapping_add(1);
-        if deadline.is_some() {
-            let (older, newer) = (slot.older.take(), slot.newer.take());
-            match older {
-                Some(older) => self.slots[older as usize].newer = newer,
-                None => self.oldest = newer,
-            }
-            match newer {
-                Some(newer) => self.slots[newer as usize].older = older,
-                None => self.newest = older,
-            }
-        }
+        self.unlink(index);
         self.free.push(index);
         self.len -= 1;
         if let Question::Sent(Sent { remote: Some(remote), .. }) = &question {
@@ -194,6 +205,41 @@ impl InFlight {
             self.shrink();
         }
         Some(question)
+    }
+
+    /// Gives a question a later deadline, which must not be due before any other.
+    pub fn extend(&mut self, ticket: Ticket, deadline: Instant) {
+        if self.question(ticket).is_some() && self.slots[ticket.0 as u32 as usize].deadline.is_some() {
+            self.unlink(ticket.0 as u32);
+            self.link(ticket.0 as u32, deadline);
+        }
+    }
+
+    fn link(&mut self, index: u32, deadline: Instant) {
+        let slot = &mut self.slots[index as usize];
+        slot.deadline = Some(deadline);
+        slot.older = self.newest;
+        slot.newer = None;
+        match self.newest.replace(index) {
+            Some(before) => self.slots[before as usize].newer = Some(index),
+            None => self.oldest = Some(index),
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.deadline.take().is_none() {
+            return;
+        }
+        let (older, newer) = (slot.older.take(), slot.newer.take());
+        match older {
+            Some(older) => self.slots[older as usize].newer = newer,
+            None => self.oldest = newer,
+        }
+        match newer {
+            Some(newer) => self.slots[newer as usize].older = older,
+            None => self.newest = older,
+        }
     }
 
     /// Tells whether a message to `user` elsewhere may be sent now; if not,
@@ -220,19 +266,45 @@ impl InFlight {
 
     /// The messages that are with `node`, of one recipient if `to` names it, oldest first.
     pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), .. }) => {
+                remote.nodes.contains(node) && to.is_none_or(|to| remote.envelope.to == *to)
+            }
+            _ => false,
+        })
+    }
+
+    /// The questions of one connection.
+    pub fn asked_by(&self, asker: &Arc<Outbox>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { sender: other, .. }) | Question::Who { asker: other, .. } => {
+                Arc::ptr_eq(asker, other)
+            }
+            _ => false,
+        })
+    }
+
+    /// Questions with a deadline, the oldest first.
+    fn with_deadline(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
         let mut found = vec![];
         let mut next = self.oldest;
         while let Some(index) = next {
             let slot = &self.slots[index as usize];
-            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = &slot.question
-                && remote.nodes.contains(node)
-                && to.is_none_or(|to| remote.envelope.to == *to)
-            {
+            if slot.question.as_ref().is_some_and(&is_wanted) {
                 found.push(Ticket(u64::from(slot.generation) << 32 | u64::from(index)));
             }
             next = slot.newer;
         }
         found
+    }
+
+    /// Tells whether other messages than this one are on their way to its recipient.
+    pub fn has_others(&mut self, ticket: Ticket) -> bool {
+        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = self.question(ticket) else {
+            return false;
+        };
+        let (to, bytes) = (remote.envelope.to.clone(), remote.envelope.bytes());
+        self.windows.get(&to).is_some_and(|window| window.bytes > bytes)
     }
 
     /// How many questions are open.
@@ -291,7 +363,7 @@ mod tests {
 
     fn received(number: u64) -> Question {
         let origin = NodeId::new("a", "1").expect("valid");
-        Question::Received(Received { origin, number, parties: 1 })
+        Question::Received(Received { origin, number, parties: 1, lost: Fate::NotHere })
     }
 
     fn number(question: Option<Question>) -> Option<u64> {

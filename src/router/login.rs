@@ -9,23 +9,31 @@ use std::sync::Arc;
 
 use smol::channel::{Receiver, bounded};
 
-use crate::cluster::{Answer, Place, Unavailable};
+use crate::cluster::{Answer, Place, Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::reply::print_presence;
-use crate::proto::{CloseReason, ErrorCode, SessionId, UserName, UserRef};
+use crate::proto::{CloseReason, ErrorCode, NodeId, SessionId, UserName, UserRef};
 use crate::router::in_flight::Question;
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::table::Seat;
 
-/// Where else a user was when it logged in.
-pub type Others = Result<Vec<Place>, Unavailable>;
+/// What the cluster answers to a login.
+pub type Welcomed = Result<Welcome, Unavailable>;
 
 /// What the cluster says to a login.
 pub enum Login {
     /// The answer.
-    Now(Others),
+    Now(Welcomed),
     /// Here it will come.
-    Later(Receiver<Others>),
+    Later(Receiver<Welcomed>),
+}
+
+/// A session that waits for the cluster's answer.
+pub(super) struct Entering {
+    user: UserName,
+    outbox: Arc<Outbox>,
+    /// Something was stored for the user since.
+    has_mail: bool,
 }
 
 impl Router {
@@ -34,21 +42,26 @@ impl Router {
     /// whatever came in between.
     pub fn register(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &Turn) -> Login {
         if self.cluster.is_alone() {
-            return Login::Now(Ok(Vec::new()));
+            return match self.cluster.register(user, session, 0) {
+                Answer::Now(welcome) => Login::Now(welcome),
+                Answer::Later => unreachable!("there is nobody to wait for"),
+            };
         }
-        self.entering().insert(session, outbox.clone());
+        let entering = Entering { user: user.clone(), outbox: outbox.clone(), has_mail: false };
+        self.entering().insert(session, entering);
         let (tx, rx) = bounded(1);
         let ticket = self.in_flight().insert(Question::Login(tx), Some(turn.now + RECEIPT_MS_MAX));
         match self.cluster.register(user, session, ticket.0) {
             Answer::Later => Login::Later(rx),
-            Answer::Now(others) => {
+            Answer::Now(welcome) => {
                 self.in_flight().remove(ticket);
-                Login::Now(others)
+                Login::Now(welcome)
             }
         }
     }
 
-    /// Puts a session into the user table, `others` being where else the user is.
+    /// Puts a session into the user table, after the cluster has answered its login. Returns
+    /// whether there is something in the mailbox: then [`Router::start_drain`] comes next.
     ///
     /// # Errors
     /// `too-many`, or `unavailable` when the cluster did not answer.
@@ -57,43 +70,84 @@ impl Router {
         user: &UserName,
         session: SessionId,
         outbox: &Arc<Outbox>,
-        others: Others,
-    ) -> Result<(), ErrorCode> {
-        self.entered(session);
+        welcome: Welcomed,
+    ) -> Result<bool, ErrorCode> {
+        let has_new_mail = self.entered(session);
         if outbox.closing() == Some(CloseReason::Replaced) {
             // A later login has ended this one before the cluster answered it.
-            return Ok(());
+            return Ok(false);
         }
-        let others = others.map_err(|Unavailable| ErrorCode::Unavailable)?;
+        let Welcome { others, has_mail, seen } = welcome.map_err(|Unavailable| ErrorCode::Unavailable)?;
+        let shown = self.shown_here(user);
         let seat = Seat { session, outbox: outbox.clone() };
         if self.sessions_max > 1 {
             let here_max = self.sessions_max.saturating_sub(sessions_in(&others));
-            return self.table.insert(user, seat, here_max).map_err(|_| ErrorCode::TooMany);
-        }
-        for before in self.table.replace(user, seat) {
-            before.outbox.close(CloseReason::Replaced);
-        }
-        for place in others {
-            for session in place.sessions {
-                self.cluster.replace(&place.node, user, session);
+            self.table.insert(user, seat, here_max).map_err(|_| ErrorCode::TooMany)?;
+        } else {
+            for before in self.table.replace(user, seat) {
+                before.outbox.close(CloseReason::Replaced);
+            }
+            for place in others {
+                for session in place.sessions {
+                    self.cluster.replace(&place.node, user, session);
+                }
             }
         }
-        Ok(())
+        for seen in [seen, shown].iter().filter(|seen| !seen.is_empty()) {
+            outbox.inherit(seen);
+        }
+        Ok(has_mail || has_new_mail)
+    }
+
+    /// From now on a session acknowledges what it is shown.
+    pub fn set_acks(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &Turn) {
+        outbox.set_acks(turn.now);
+        self.watch(user, session, outbox);
     }
 
     /// Takes a session back, whether or not it entered.
-    pub fn leave(&self, user: &UserName, session: SessionId) {
+    pub fn leave(&self, user: &UserName, session: SessionId, outbox: &Outbox, turn: &mut Turn) {
         self.entered(session);
         self.table.remove(user, session);
-        self.cluster.unregister(user, session);
+        self.watched().remove(&session);
+        self.leave_drain(session, turn);
+        self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_key()));
     }
 
     /// The cluster has answered a login.
-    pub(super) fn registered(&self, ticket: Ticket, others: Others) {
+    pub(super) fn registered(&self, ticket: Ticket, welcome: Welcomed) {
         if let Some(Question::Login(tx)) = self.in_flight().remove(ticket) {
             // Fails only if the connection is gone; then it has left by itself.
-            let _ = tx.try_send(others);
+            let _ = tx.try_send(welcome);
         }
+    }
+
+    /// A user has logged in on another node too, which wants to know what the user was shown.
+    pub(super) fn tell_shown(&self, node: &NodeId, user: &UserName, login: u64) {
+        self.cluster.tell_shown(node, user, login, &self.shown_here(user));
+    }
+
+    /// A user was shown these on another node.
+    pub(super) fn inherit(&self, user: &UserName, seen: &[u64]) {
+        let mut seats = vec![];
+        self.table.find(user.borrowed(), &mut seats);
+        let entering = self.entering();
+        let entering = entering.values().filter(|entering| entering.user == *user);
+        let entering = entering.map(|entering| entering.outbox.clone());
+        let outboxes: Vec<Arc<Outbox>> = entering.chain(seats.into_iter().map(|seat| seat.outbox)).collect();
+        outboxes.iter().for_each(|outbox| outbox.inherit(seen));
+    }
+
+    /// Hashes of what a user was shown on this node: by one that has left lately, and by one of
+    /// those that are here, as each is shown everything.
+    fn shown_here(&self, user: &UserName) -> Vec<u64> {
+        let mut shown = self.cluster.left(user);
+        let mut seats = vec![];
+        self.table.find(user.borrowed(), &mut seats);
+        if let Some(seat) = seats.first() {
+            shown.extend(seat.outbox.shown(self.cluster.seen_key()));
+        }
+        shown
     }
 
     /// A login on another node took the place of a session here.
@@ -101,15 +155,21 @@ impl Router {
         if let Some(seat) = self.table.seat(user, session) {
             self.table.remove(user, session);
             seat.outbox.close(CloseReason::Replaced);
-        } else if let Some(outbox) = self.entering().remove(&session) {
-            outbox.close(CloseReason::Replaced);
+        } else if let Some(entering) = self.entering().remove(&session) {
+            entering.outbox.close(CloseReason::Replaced);
         }
     }
 
-    /// The session is in the user table, or will never be.
-    fn entered(&self, session: SessionId) {
-        if !self.cluster.is_alone() {
-            self.entering().remove(&session);
+    /// The session is in the user table, or will never be. Tells whether something was stored for
+    /// its user since it was registered.
+    fn entered(&self, session: SessionId) -> bool {
+        !self.cluster.is_alone() && self.entering().remove(&session).is_some_and(|entering| entering.has_mail)
+    }
+
+    /// Something was stored for a user: sessions that enter look into the mailbox when they are in.
+    pub(super) fn note_mail(&self, user: &UserName) {
+        for entering in self.entering().values_mut().filter(|entering| entering.user == *user) {
+            entering.has_mail = true;
         }
     }
 

@@ -30,7 +30,8 @@ impl Ghost {
         let mut event = None;
         until("an envelope comes", || {
             event = incoming.try_recv().ok();
-            event.is_some()
+            // Where the user logs in too, it is asked what the user was shown.
+            !matches!(event, None | Some(Incoming::Event(Event::Also { .. } | Event::Shown { .. })))
         });
         match event {
             Some(Incoming::Event(Event::Envelope { origin, envelope })) => (origin, envelope),

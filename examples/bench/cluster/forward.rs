@@ -1,5 +1,5 @@
 //! Messages from node to node: pinpost beside a plain program that publishes
-//! each message by itself.
+//! each message by itself, and beside another build of itself if there is one.
 //!
 //! CPU time of every process that has to do with it: both nodes, the broker and
 //! Redis. pinpost's nodes also talk to their clients, which the plain program
@@ -12,65 +12,63 @@ use std::time::Instant;
 use crate::client::Transport;
 use crate::cluster::plain::Plain;
 use crate::cluster::{Nodes, Rig};
+use crate::compare::BEFORE_RATIO_MAX;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
 use crate::load::{PAYLOAD_BYTES, Pairs};
 use crate::measure::{self, Spread};
 use crate::report::{grouped, table, verdict};
+use crate::server::Program;
 
-/// Measures both in turn and prints a table for each load.
+/// Measures all in turn and prints a table for each load.
 pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
     let rounds = if rig.quick { 3 } else { 5 };
     let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
     let loads: Vec<Load> = LOADS.into_iter().filter(wanted).collect();
-    let mut series = vec![[vec![], vec![]]; loads.len()];
+    let programs: Vec<&Program> = [rig.pinpost].into_iter().chain(rig.before).collect();
+    // One series for each load and program, the plain one last.
+    let mut series = vec![vec![vec![]; programs.len() + 1]; loads.len()];
     for round in 0..rounds {
         for (load, samples) in loads.iter().zip(&mut series) {
-            eprintln!("round {} of {rounds}: {}, {} under way", round + 1, load.verb(), load.window);
-            samples[0].push(pinpost(rig, load)?);
-            samples[1].push(plain(rig, load)?);
+            eprintln!("round {} of {rounds}: {}, {} under way", round + 1, load.verb.name(), load.window);
+            for (samples, program) in samples.iter_mut().zip(&programs) {
+                samples.push(pinpost(program, Dialect::Cluster, rig, load)?);
+            }
+            samples[programs.len()].push(plain(rig, load)?);
         }
     }
+    let names: Vec<&str> = programs.iter().map(|program| program.name()).chain(["plain"]).collect();
     for (load, samples) in loads.iter().zip(&series) {
-        print(load, samples);
+        print(&names, load, samples);
     }
     Ok(())
 }
 
 /// One load.
-struct Load {
-    verb: Verb,
+pub struct Load {
+    pub verb: Verb,
     /// Messages that each sender has under way.
-    window: u32,
+    pub window: u32,
     /// Messages of each sender in one round; a tenth more, before, warm up.
-    each: u32,
+    pub each: u32,
     /// The same for the plain program.
-    each_plain: u32,
-}
-
-impl Load {
-    fn verb(&self) -> &'static str {
-        match self.verb {
-            Verb::Send => "SEND",
-            Verb::Cast => "CAST",
-        }
-    }
+    pub each_plain: u32,
 }
 
 /// What one round of one load found.
 #[derive(Clone, Copy)]
-struct Sample {
+pub struct Sample {
     messages_per_second: f64,
     /// CPU time a message: the sender's process, the recipient's, the broker, Redis; all.
-    cpu_us: [f64; 5],
+    pub cpu_us: [f64; 5],
     /// Messages that the broker took from both processes for each user message.
     published: f64,
 }
 
-fn pinpost(rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
-    let nodes = Nodes::start(rig)?;
+/// Puts a load on two fresh nodes.
+pub fn pinpost(program: &Program, dialect: Dialect, rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
+    let nodes = Nodes::of(program, rig, &[])?;
     let addresses = nodes.addresses()?;
-    let dialect = Dialect::Cluster;
     let mut crowd = Crowd::log_in(&addresses, Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
     let each = load.each(rig.quick, load.each);
     let mut pairs = Pairs::one_way(dialect, load.verb, USERS);
@@ -131,40 +129,47 @@ fn measure(
     Ok(Sample { messages_per_second: messages / elapsed.as_secs_f64(), cpu_us, published })
 }
 
-fn print(load: &Load, samples: &[Vec<Sample>; 2]) {
+fn print(names: &[&str], load: &Load, samples: &[Vec<Sample>]) {
     println!();
     println!(
         "{} from node to node: {PAIRS} senders on one, {PAIRS} recipients on the other, {} under way each, \
          {PAYLOAD_BYTES} bytes, {} rounds in turn",
-        load.verb(),
+        load.verb.name(),
         load.window,
         samples[0].len()
     );
     println!("  CPU in us a message: both nodes, broker, Redis, all; AMQP messages for 1,000 of users");
-    let names = ["pinpost", "plain"];
-    let (mut all, mut broker) = ([0.0; 2], [0.0; 2]);
-    let rows: Vec<Vec<String>> = (0..2)
-        .map(|which| {
-            let of = |figure: &dyn Fn(&Sample) -> f64| Spread::of(samples[which].iter().map(figure));
-            let mut row = vec![names[which].to_owned(), grouped(of(&|s| s.messages_per_second).median)];
-            row.extend((0..4).map(|at| format!("{:.2}", of(&|s| s.cpu_us[at]).median)));
-            broker[which] = of(&|s| s.cpu_us[2]).median;
-            let sum = of(&|s| s.cpu_us[4]);
-            all[which] = sum.median;
-            row.push(format!("{:.2}", sum.median));
-            row.push(format!("{:.2} .. {:.2}", sum.min, sum.max));
-            row.push(format!("{:.1}", of(&|s| s.published).median * 1e3));
-            row
-        })
-        .collect();
+    let of = |which: usize, figure: &dyn Fn(&Sample) -> f64| Spread::of(samples[which].iter().map(figure));
+    let all = |which| of(which, &|sample| sample.cpu_us[4]);
+    let broker = |which| of(which, &|sample| sample.cpu_us[2]).median;
+    let row = |which: usize| {
+        let rate = of(which, &|sample| sample.messages_per_second).median;
+        let mut row = vec![names[which].to_owned(), grouped(rate)];
+        row.extend((0..4).map(|at| format!("{:.2}", of(which, &|sample| sample.cpu_us[at]).median)));
+        row.push(format!("{:.2}", all(which).median));
+        row.push(format!("{:.2} .. {:.2}", all(which).min, all(which).max));
+        row.push(format!("{:.1}", of(which, &|sample| sample.published).median * 1e3));
+        row
+    };
+    let rows: Vec<Vec<String>> = (0..names.len()).map(row).collect();
     let head = ["", "messages/s", "sender's", "recipient's", "broker", "Redis", "all", "min .. max", "AMQP"];
     table(&head, &rows);
-    let ratio = all[0] / all[1];
+    let plain = names.len() - 1;
+    if plain > 1 {
+        let nodes = |which| of(which, &|sample| sample.cpu_us[0] + sample.cpu_us[1]).median;
+        let ratio = nodes(0) / nodes(1);
+        println!(
+            "  CPU pinpost / before: of both nodes {ratio:.3} ({}), of all {:.3}",
+            verdict(ratio, BEFORE_RATIO_MAX, "1.05"),
+            all(0).median / all(1).median
+        );
+    }
+    let ratio = all(0).median / all(plain).median;
     let aim = match load.window {
         16 => format!(" ({})", verdict(ratio, RATIO_AIM, "0.10")),
         _ => String::new(),
     };
-    println!("  CPU pinpost / plain: {ratio:.3}{aim}, of the broker alone {:.3}", broker[0] / broker[1]);
+    println!("  CPU pinpost / plain: {ratio:.3}{aim}, of the broker alone {:.3}", broker(0) / broker(plain));
 }
 
 const PAIRS: usize = 200;

@@ -172,7 +172,7 @@ fn wait_for_keys(redis: &mut Connection, count: u64) -> io::Result<()> {
 
 /// The memory that Redis has given out, once it stays the same for a while; buffers of
 /// connections come and go.
-fn settled_memory(redis: &mut Connection) -> io::Result<u64> {
+pub fn settled_memory(redis: &mut Connection) -> io::Result<u64> {
     let start = Instant::now();
     let mut read = || -> io::Result<u64> {
         let info: String = redis::cmd("INFO").arg("memory").query(redis).map_err(io::Error::other)?;

@@ -15,15 +15,32 @@ pub struct Talker {
 impl Talker {
     /// Connects and logs in.
     pub fn log_in(node: SocketAddr, name: &str) -> io::Result<Talker> {
+        let mut talker = Talker::connect(node)?;
+        talker.enter(name, false)?;
+        Ok(talker)
+    }
+
+    /// Connects, and waits for the greeting.
+    pub fn connect(node: SocketAddr) -> io::Result<Talker> {
         let stream = TcpStream::connect(node)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
-        let reader = BufReader::new(stream.try_clone()?);
+        let reader = BufReader::with_capacity(READ_BYTES, stream.try_clone()?);
         let mut talker = Talker { stream, reader, line: String::new() };
         talker.hear("HELLO pinpost 1 ")?;
-        talker.say(&format!("LOGIN {name}"))?;
-        talker.hear(&format!("OK {name} "))?;
         Ok(talker)
+    }
+
+    /// Logs in, as one who acknowledges or not.
+    pub fn enter(&mut self, name: &str, acks: bool) -> io::Result<()> {
+        self.say(&format!("LOGIN {name}{}", if acks { " ack" } else { "" }))?;
+        self.hear(&format!("OK {name} "))?;
+        Ok(())
+    }
+
+    /// Tells whether a whole line has been read that was not heard yet.
+    pub fn has_line(&self) -> bool {
+        memchr::memchr(b'\n', self.reader.buffer()).is_some()
     }
 
     /// Sends a line, given without its LF.
@@ -56,4 +73,5 @@ impl Talker {
     }
 }
 
+const READ_BYTES: usize = 64 << 10;
 const SILENCE_MAX: Duration = Duration::from_secs(30);

@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use redis::{FromRedisValue, Pipeline, Value};
 
 use crate::cluster::lease;
+use crate::cluster::presence::mail::{Batch, Reading, shown, shown_key};
 use crate::cluster::presence::{ASKS_MAX, Ask, DOUBT_TIME_MAX, Presence};
 use crate::cluster::sessions::{Entry, tag};
-use crate::cluster::{Event, Place, Unavailable};
+use crate::cluster::{Event, Place, Unavailable, Welcome};
+use crate::mailbox::redis as mailbox;
 use crate::proto::batch::Item;
 use crate::proto::{NodeId, SessionId, UserName};
 
 /// Writes a session, and begins the time to live of its user's key anew: in one command, so that
 /// no node can die between the two.
-const WRITE: &str =
+pub const WRITE: &str =
     "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
 
 /// How long a user may go unasked before the key ends; every sweep begins it anew.
@@ -32,16 +34,27 @@ const TABLE_TIME_MAX: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Round {
     asks: Vec<Ask>,
+    batches: Vec<Batch>,
+    readings: Vec<Reading>,
     users: Vec<UserName>,
     known: HashSet<UserName>,
 }
 
+/// Whether something waits for a user, and what the user was shown.
+type Greeting = (bool, Vec<u64>);
+
 impl Round {
-    fn add(&mut self, user: UserName, ask: Ask) {
+    fn know(&mut self, user: &UserName) {
         if self.known.insert(user.clone()) {
-            self.users.push(user);
+            self.users.push(user.clone());
         }
-        self.asks.push(ask);
+    }
+
+    fn logins(&self) -> impl Iterator<Item = &UserName> {
+        self.asks.iter().filter_map(|ask| match ask {
+            Ask::Register { user, .. } => Some(user),
+            _ => None,
+        })
     }
 }
 
@@ -49,41 +62,24 @@ impl Presence {
     /// Answers what was asked, in one pipeline.
     pub(super) fn answer(&mut self, asks: Vec<Ask>) -> Result<(), String> {
         let mut pipe = redis::pipe();
+        // What a session that has ended was shown is there before the session is not.
+        let chores = self.add_chores(&mut pipe);
         let removals: Vec<_> = self.removals.drain(..self.removals.len().min(ASKS_MAX)).collect();
         for (user, tag) in &removals {
             pipe.hdel(key(user), tag);
         }
-        let mut round = Round::default();
-        for ask in asks {
-            match &ask {
-                Ask::Locate { user, .. } => round.add(user.clone(), ask),
-                Ask::Register { user, session, .. } => {
-                    let since_us = self.shared.nodes().now_us();
-                    self.sessions.add(user, *session, since_us, Instant::now());
-                    self.write(&mut pipe, *session);
-                    round.add(user.clone(), ask);
-                }
-                _ => self.refuse(ask),
-            }
-        }
-        // After all writes: of two logins in one round, each sees the other.
-        for user in &round.users {
-            pipe.hgetall(key(user));
-        }
-        if round.asks.iter().any(|ask| matches!(ask, Ask::Locate { is_here: false, .. })) {
-            // Last: if Redis lost its data before any of them, it lost this too.
-            pipe.add_command(lease::is_member(&self.shared.node()));
-        }
+        let round = self.ask(&mut pipe, asks);
         let replies = match self.store.run(&pipe) {
             Ok(replies) => replies,
             Err(why) => {
+                self.end_chores(chores, &mut std::iter::empty());
                 removals.into_iter().for_each(|(user, tag)| self.remove(user, tag));
-                round.asks.into_iter().for_each(|ask| self.refuse(ask));
+                self.refuse_all(round);
                 return Err(why);
             }
         };
         let mut replies = replies.into_iter();
-        let mut is_writable = true;
+        let mut is_writable = self.end_chores(chores, &mut replies);
         for (user, tag) in removals {
             if !is_fine(replies.next()) {
                 self.remove(user, tag);
@@ -94,12 +90,73 @@ impl Presence {
         if is_writable { Ok(()) } else { Err("it takes no writes".to_owned()) }
     }
 
+    /// Puts questions into a pipeline. What they write comes first: of two logins in one round,
+    /// each sees the other, and who stores a message sees whoever logs in meanwhile.
+    fn ask(&mut self, pipe: &mut Pipeline, asks: Vec<Ask>) -> Round {
+        let mut round = Round::default();
+        for ask in asks {
+            match ask {
+                Ask::Locate { ref user, .. } => {
+                    round.know(user);
+                    round.asks.push(ask);
+                }
+                Ask::Register { ref user, session, .. } => {
+                    let since_us = self.shared.nodes().now_us();
+                    self.sessions.add(user, session, since_us, Instant::now());
+                    self.write(pipe, session);
+                    round.know(user);
+                    round.asks.push(ask);
+                }
+                Ask::Store { envelope, number } => {
+                    round.know(&envelope.to);
+                    Self::batch(&mut round.batches, envelope, number);
+                }
+                Ask::Read { user, session, after } => {
+                    // Whoever drains it may be dead.
+                    round.know(&user);
+                    round.readings.push(Reading { user, session, after });
+                }
+                _ => self.refuse(ask),
+            }
+        }
+        for batch in &round.batches {
+            pipe.add_command(self.store(batch));
+        }
+        for user in &round.users {
+            pipe.hgetall(key(user));
+        }
+        for user in round.logins() {
+            pipe.add_command(mailbox::has(user.borrowed()));
+            pipe.get(shown_key(user));
+        }
+        for reading in &round.readings {
+            self.add_reading(pipe, reading);
+        }
+        let locates = |ask: &Ask| matches!(ask, Ask::Locate { is_here: false, .. });
+        if round.asks.iter().any(locates) || !round.batches.is_empty() {
+            // Last: if Redis lost its data before any of them, it lost this too.
+            pipe.add_command(lease::is_member(&self.shared.node()));
+        }
+        round
+    }
+
+    /// Redis did not answer: what was to be stored may be.
+    fn refuse_all(&mut self, round: Round) {
+        round.asks.into_iter().for_each(|ask| self.refuse(ask));
+        round.batches.into_iter().for_each(|batch| self.tell_stored(batch, None, None));
+        round.readings.into_iter().for_each(|reading| self.tell_read(reading, None, None));
+    }
+
     /// Tells everybody of a round what came of it.
     fn take_replies(&mut self, round: Round, mut replies: impl Iterator<Item = Value>) -> Result<(), String> {
-        let Round { asks, users, .. } = round;
         let is_write = |ask: &Ask| matches!(ask, Ask::Register { .. });
-        let wrote: Vec<bool> = asks.iter().map(|ask| !is_write(ask) || is_fine(replies.next())).collect();
-        let hashes: Vec<Option<Vec<Entry>>> = users.iter().map(|_| replies.next().and_then(read)).collect();
+        let wrote: Vec<bool> =
+            round.asks.iter().map(|ask| !is_write(ask) || is_fine(replies.next())).collect();
+        let stored: Vec<Option<Value>> = round.batches.iter().map(|_| replies.next()).collect();
+        let hashes: Vec<Option<Vec<Entry>>> =
+            round.users.iter().map(|_| replies.next().and_then(read)).collect();
+        let greetings: Vec<Option<Greeting>> = round.logins().map(|_| greeting(&mut replies)).collect();
+        let read: Vec<_> = round.readings.iter().map(|_| (replies.next(), replies.next())).collect();
         let is_member = replies.next() != Some(Value::Nil);
         // That presence knows nothing may mean that it lost everything since the lease was renewed,
         // or that others are about to write their sessions again.
@@ -109,28 +166,42 @@ impl Presence {
             result = self.renew();
         }
         if let Err(why) = result.and_then(|()| self.know_all(hashes.iter().flatten().flatten())) {
-            asks.into_iter().for_each(|ask| self.refuse(ask));
+            self.refuse_all(round);
             return Err(why);
         }
+        let Round { asks, batches, readings, users, .. } = round;
         let mut living: HashMap<UserName, Vec<Entry>> = HashMap::new();
         for (user, entries) in users.into_iter().zip(hashes) {
             let entries = entries.map(|entries| self.living(&user, entries));
             living.extend(entries.map(|entries| (user, entries)));
         }
+        for (batch, reply) in batches.into_iter().zip(stored) {
+            let me = self.shared.node();
+            let others = living.get(&batch.user);
+            let others = others.map(|entries| places(entries.iter().filter(|entry| entry.node != me)));
+            self.tell_stored(batch, reply.as_ref(), others);
+        }
+        let mut greetings = greetings.into_iter();
         for (ask, wrote) in asks.into_iter().zip(wrote) {
-            match &ask {
-                Ask::Locate { user, .. } | Ask::Register { user, .. } if wrote => match living.get(user) {
-                    Some(entries) => self.tell(ask, entries),
-                    None => self.refuse(ask),
-                },
+            let greeting = if is_write(&ask) { greetings.next().flatten() } else { Some((false, vec![])) };
+            match (&ask, greeting) {
+                (Ask::Locate { user, .. } | Ask::Register { user, .. }, Some(greeting)) if wrote => {
+                    match living.get(user) {
+                        Some(entries) => self.tell(ask, entries, greeting),
+                        None => self.refuse(ask),
+                    }
+                }
                 _ => self.refuse(ask),
             }
+        }
+        for (reading, (claim, messages)) in readings.into_iter().zip(read) {
+            self.tell_read(reading, claim, messages);
         }
         Ok(())
     }
 
     /// Tells what came of a question, `entries` being the user's sessions on living nodes.
-    fn tell(&mut self, ask: Ask, entries: &[Entry]) {
+    fn tell(&mut self, ask: Ask, entries: &[Entry], (has_mail, seen): Greeting) {
         match ask {
             Ask::Locate { user, is_here } => {
                 let me = self.shared.node();
@@ -148,8 +219,8 @@ impl Presence {
                 self.shared.located(user, answer, is_here);
             }
             Ask::Register { user, session, number } => {
-                let (before, after) = self.settle(&user, session, entries);
-                self.announce(&user, number, before, &after);
+                let (others, after) = self.settle(&user, session, entries);
+                self.announce(&user, number, Welcome { others, has_mail, seen }, &after);
             }
             ask => self.refuse(ask),
         }
@@ -179,8 +250,8 @@ impl Presence {
     }
 
     /// A login is answered: at once, or when the nodes where the user is too know of it.
-    fn announce(&mut self, user: &UserName, number: u64, before: Vec<Place>, after: &[Place]) {
-        let nodes: Vec<NodeId> = before.iter().chain(after).map(|place| place.node.clone()).collect();
+    fn announce(&mut self, user: &UserName, number: u64, welcome: Welcome, after: &[Place]) {
+        let nodes: Vec<NodeId> = welcome.others.iter().chain(after).map(|place| place.node.clone()).collect();
         let now = Instant::now();
         if !nodes.is_empty() {
             // An origin may remember the user here from an earlier session, and not know of the others.
@@ -188,9 +259,9 @@ impl Presence {
         }
         let is_known_at_once = nodes.is_empty() || self.is_single || !self.shared.links().is_up();
         if is_known_at_once {
-            self.shared.tell(Event::Registered { number, others: Ok(before) });
+            self.shared.tell(Event::Registered { number, welcome: Ok(welcome) });
         } else {
-            self.shared.announced().add(number, before, nodes.clone(), now);
+            self.shared.announced().add(number, welcome, nodes.clone(), now);
         }
         for node in nodes.iter().filter(|_| !self.is_single) {
             self.shared.say(node, &Item::Also { user: user.borrowed(), login: number });
@@ -205,6 +276,8 @@ impl Presence {
         for session in &taken {
             let key = self.write(&mut pipe, *session);
             pipe.hgetall(&key);
+            let own = self.sessions.find(*session).expect("it is asserted");
+            pipe.add_command(mailbox::has(own.user.borrowed()));
         }
         if taken.is_empty() {
             return Ok(());
@@ -212,8 +285,13 @@ impl Presence {
         let mut replies = self.store.run(&pipe)?.into_iter();
         let mut asserted = vec![];
         for session in taken {
-            let (wrote, entries) = (is_fine(replies.next()), replies.next());
+            let (wrote, entries, mail) = (is_fine(replies.next()), replies.next(), replies.next());
             let entries = entries.and_then(read).filter(|_| wrote);
+            if mail == Some(Value::Int(1)) && self.shared.has_mailboxes() {
+                // Somebody stored it who did not see the session, and could not tell.
+                let own = self.sessions.find(session).expect("it is asserted");
+                self.shared.tell(Event::Mail(own.user.clone()));
+            }
             asserted.extend(entries.map(|entries| (session, entries)));
         }
         self.know_all(asserted.iter().flat_map(|(_, entries)| entries))?;
@@ -241,11 +319,13 @@ impl Presence {
     }
 
     /// Adds the command that writes a session, and returns the key of its user.
-    fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
+    pub(super) fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
         let own = self.sessions.find(session).expect("it is added before it is written");
         let key = key(&own.user);
         let tag = tag(&self.shared.node(), session);
-        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(own.since_us).arg(KEY_TIME_MS);
+        let mark = if own.drains { "d" } else { "" };
+        let value = format!("{}{mark}", own.since_us);
+        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(value).arg(KEY_TIME_MS);
         key
     }
 
@@ -290,11 +370,20 @@ impl Presence {
     }
 }
 
-fn key(user: &UserName) -> String {
+/// What the replies to a login's last questions say; `None` for an error.
+fn greeting(replies: &mut impl Iterator<Item = Value>) -> Option<Greeting> {
+    let (mail, seen) = (replies.next(), replies.next());
+    let Some(Value::Int(mail)) = mail else { return None };
+    is_fine(seen.clone()).then(|| (mail > 0, shown(seen)))
+}
+
+/// The hash of a user's sessions.
+pub fn key(user: &UserName) -> String {
     format!("p:{}", user.as_str())
 }
 
-fn is_fine(reply: Option<Value>) -> bool {
+/// Tells whether a command was done.
+pub fn is_fine(reply: Option<Value>) -> bool {
     reply.is_some_and(|reply| !matches!(reply, Value::ServerError(_)))
 }
 

@@ -1,0 +1,65 @@
+//! What an acknowledged message takes beside a plain one: CPU time of the
+//! server, or of both nodes.
+//!
+//! The same load as in the other parts, with recipients who logged in with `ack`
+//! and acknowledge each message: the node keeps it until then, and reads one
+//! more line. Rounds alternate; medians are compared.
+
+use std::io;
+
+use crate::cluster::{Rig, forward};
+use crate::compare;
+use crate::dialect::{Dialect, Verb};
+use crate::measure::Spread;
+use crate::report::table;
+
+/// Measures and prints all of it.
+pub fn run(rig: &Rig<'_>) -> io::Result<()> {
+    let rounds = if rig.quick { 3 } else { 5 };
+    let shorter = if rig.quick { 4 } else { 1 };
+    // For each window: of one node plain and acknowledged, of two nodes the same.
+    let mut series = vec![[vec![], vec![], vec![], vec![]]; WINDOWS.len()];
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}: acknowledged messages", round + 1);
+        for (which, dialect) in DIALECTS.into_iter().enumerate() {
+            let load = |&(window, each, _): &(u32, u32, u32)| compare::Load {
+                verb: Verb::Send,
+                window,
+                each: each / shorter,
+            };
+            let loads: Vec<compare::Load> = WINDOWS.iter().map(load).collect();
+            let samples = compare::measure(rig.pinpost, dialect, rig.cores, &loads)?;
+            for (series, sample) in series.iter_mut().zip(samples) {
+                series[which].extend(sample.map(|sample| sample.cpu_seconds_per_million));
+            }
+            for (series, (window, _, each)) in series.iter_mut().zip(WINDOWS) {
+                // It is shortened there.
+                let load = forward::Load { verb: Verb::Send, window, each, each_plain: 0 };
+                let cpu = forward::pinpost(rig.pinpost, dialect, rig, &load)?.cpu_us;
+                series[2 + which].push(cpu[0] + cpu[1]);
+            }
+        }
+    }
+    println!();
+    println!("acknowledged messages: 200 users on one node, 200 pairs on two, {rounds} rounds in turn");
+    println!("  CPU in us a message, of the node or of both");
+    let mut rows = Vec::new();
+    for (at, place) in ["one node", "two nodes"].into_iter().enumerate() {
+        for (series, (window, ..)) in series.iter().zip(WINDOWS) {
+            let [plain, acked] =
+                [0, 1].map(|which| Spread::of(series[2 * at + which].iter().copied()).median);
+            rows.push(vec![
+                format!("{place}, {window} under way"),
+                format!("{plain:.2}"),
+                format!("{acked:.2}"),
+                format!("{:.2}", acked / plain),
+            ]);
+        }
+    }
+    table(&["", "plain", "acknowledged", "ratio"], &rows);
+    Ok(())
+}
+
+const DIALECTS: [Dialect; 2] = [Dialect::Pinpost, Dialect::Acks];
+/// Messages under way; messages of each user in a round on one node, and of each sender on two.
+const WINDOWS: [(u32, u32, u32); 2] = [(1, 1_000, 1_000), (16, 5_000, 4_000)];

@@ -1,0 +1,91 @@
+//! What users who have left were shown: so that a copy of it is not shown again
+//! where they log in next.
+//!
+//! A sender that lost its connection says the same line again under the same
+//! tag; meanwhile the recipient may have hopped to another connection or node.
+//! Kept for as long as a session remembers what it was shown. In a cluster
+//! Redis holds this too; here it is for nodes of one process, and for the moment
+//! between a session's end and Redis knowing of it.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crate::outbox::SEEN_TIME;
+use crate::proto::UserName;
+
+/// Messages of all users who have left, 8 bytes each; with more, all are forgotten.
+pub const LEFT_MAX: usize = 1_048_576;
+
+/// Hashes of messages, by the users who were shown them.
+#[derive(Default)]
+pub struct Left {
+    users: HashMap<UserName, (Instant, Vec<u64>)>,
+    count: usize,
+}
+
+impl Left {
+    /// A session of a user has ended, which was shown these.
+    pub fn insert(&mut self, user: &UserName, seen: Vec<u64>, now: Instant) {
+        if seen.is_empty() {
+            return;
+        }
+        if self.count + seen.len() > LEFT_MAX {
+            self.expire(now);
+        }
+        if self.count + seen.len() > LEFT_MAX {
+            self.users.clear();
+            self.count = 0;
+        }
+        self.count += seen.len();
+        let before = self.users.insert(user.clone(), (now, seen));
+        self.count -= before.map_or(0, |(_, seen)| seen.len());
+    }
+
+    /// What the user was shown, as far as that is known.
+    pub fn find(&self, user: &str, now: Instant) -> Vec<u64> {
+        let found = self.users.get(user).filter(|(since, _)| now.duration_since(*since) < SEEN_TIME);
+        found.map_or_else(Vec::new, |(_, seen)| seen.clone())
+    }
+
+    /// Forgets what is too old.
+    pub fn expire(&mut self, now: Instant) {
+        self.users.retain(|_, (since, seen)| {
+            let stays = now.duration_since(*since) < SEEN_TIME;
+            self.count -= if stays { 0 } else { seen.len() };
+            stays
+        });
+        self.users.shrink_to(self.users.len() * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_remembered_for_a_while() {
+        let now = Instant::now();
+        let bob = UserName::parse("bob").expect("valid");
+        let mut left = Left::default();
+        left.insert(&bob, vec![], now);
+        assert!(left.users.is_empty());
+        left.insert(&bob, vec![1, 2, 3], now);
+        left.insert(&bob, vec![1, 2], now);
+        assert_eq!((left.find("bob", now), left.count), (vec![1, 2], 2));
+        assert!(left.find("bob", now + SEEN_TIME).is_empty() && left.find("alice", now).is_empty());
+        left.expire(now + SEEN_TIME);
+        assert_eq!((left.users.len(), left.count), (0, 0));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let now = Instant::now();
+        let mut left = Left::default();
+        for n in 0..300 {
+            let user = UserName::parse(&format!("user{n}")).expect("valid");
+            left.insert(&user, vec![n; 4_096], now);
+            assert!(left.count <= LEFT_MAX && !left.find(user.as_str(), now).is_empty());
+        }
+        assert_eq!(left.count, (300 - LEFT_MAX / 4_096) * 4_096);
+    }
+}

@@ -1,0 +1,217 @@
+//! Mailboxes as the presence thread sees them: what it does with Redis for them.
+//!
+//! Storing comes with a look at where the recipient is, after the message is
+//! stored: every login looks into the mailbox after it was written, so one of the
+//! two always sees the other. One session at a time drains a mailbox: it is
+//! marked in the user's hash, so the mark ends with the session, or with its
+//! node. What is to be removed waits while Redis is away, and may be removed twice.
+
+use std::collections::VecDeque;
+
+use redis::{Cmd, FromRedisValue, Pipeline, Value};
+
+use crate::cluster::presence::Presence;
+use crate::cluster::presence::answers::{is_fine, key};
+use crate::cluster::sessions::{Entry, tag};
+use crate::cluster::{Event, Mail, Place, Stored};
+use crate::mailbox::redis as mailbox;
+use crate::outbox::SEEN_TIME;
+use crate::proto::batch::SHOWN_MAX;
+use crate::proto::{Envelope, SessionId, UserName};
+
+/// Marks the session ARGV[1] as the one that drains, unless another is: returns that one's tag, or 1.
+const CLAIM: &str = r"
+local own = redis.call('HGET', KEYS[1], ARGV[1])
+if not own then return 1 end
+if string.sub(own, -1) == 'd' then return 1 end
+local all = redis.call('HGETALL', KEYS[1])
+for at = 1, #all, 2 do
+  if string.sub(all[at + 1], -1) == 'd' then return all[at] end
+end
+redis.call('HSET', KEYS[1], ARGV[1], own .. 'd')
+return 1
+";
+
+/// Messages that were taken from mailboxes, and other things that wait for Redis; with more, some
+/// stay in their mailboxes, and will come once more.
+pub const CHORES_MAX: usize = 65_536;
+
+/// Chores in one pipeline.
+const CHORES_AT_ONCE_MAX: usize = 128;
+
+/// What is to be done in Redis for mailboxes without anybody waiting for it.
+#[derive(Default)]
+pub struct Chores(VecDeque<Chore>);
+
+enum Chore {
+    Take { user: UserName, up_to: u64, also: Vec<u64> },
+    Release { session: SessionId },
+    Remember { user: UserName, shown: Vec<u8> },
+}
+
+/// Messages to one user that are to be stored, and what the answers are for.
+pub struct Batch {
+    pub user: UserName,
+    pub messages: Vec<(u64, Envelope)>,
+}
+
+/// A session that reads on.
+pub struct Reading {
+    pub user: UserName,
+    pub session: SessionId,
+    pub after: u64,
+}
+
+impl Chores {
+    /// Tells whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Messages were taken.
+    pub fn take(&mut self, user: UserName, up_to: u64, also: Vec<u64>) {
+        self.add(Chore::Take { user, up_to, also });
+    }
+
+    /// A session drains no more.
+    pub fn release(&mut self, session: SessionId) {
+        self.add(Chore::Release { session });
+    }
+
+    /// A session has ended, which was shown these.
+    pub fn remember(&mut self, user: &UserName, seen: Vec<u64>) {
+        if !seen.is_empty() {
+            let latest = seen.iter().rev().take(SHOWN_MAX);
+            let shown = latest.flat_map(|hash| hash.to_le_bytes()).collect();
+            self.add(Chore::Remember { user: user.clone(), shown });
+        }
+    }
+
+    fn add(&mut self, chore: Chore) {
+        if self.0.len() >= CHORES_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(chore);
+    }
+}
+
+/// The chores that are in a pipeline.
+pub struct AtWork(Vec<Chore>);
+
+impl Presence {
+    /// Adds the chores that are due.
+    pub(super) fn add_chores(&mut self, pipe: &mut Pipeline) -> AtWork {
+        let count = self.mail.0.len().min(CHORES_AT_ONCE_MAX);
+        let mut chores: Vec<Chore> = self.mail.0.drain(..count).collect();
+        chores.retain(|chore| self.is_due(chore));
+        for chore in &chores {
+            match chore {
+                Chore::Take { user, up_to, also } => {
+                    pipe.add_command(mailbox::take(user.borrowed(), *up_to, also));
+                }
+                Chore::Release { session } => drop(self.write(pipe, *session)),
+                Chore::Remember { user, shown } => {
+                    let time_ms = SEEN_TIME.as_millis() as u64;
+                    pipe.cmd("SET").arg(shown_key(user)).arg(&shown[..]).arg("PX").arg(time_ms);
+                }
+            }
+        }
+        AtWork(chores)
+    }
+
+    /// A session that has ended has nothing to release.
+    fn is_due(&self, chore: &Chore) -> bool {
+        !matches!(chore, Chore::Release { session } if self.sessions.find(*session).is_none())
+    }
+
+    /// What came of the chores: what was not done waits again.
+    pub(super) fn end_chores(&mut self, work: AtWork, replies: &mut impl Iterator<Item = Value>) -> bool {
+        let undone: Vec<Chore> = work.0.into_iter().filter(|_| !is_fine(replies.next())).collect();
+        let are_done = undone.is_empty();
+        undone.into_iter().rev().for_each(|chore| self.mail.0.push_front(chore));
+        are_done
+    }
+
+    /// Adds a message to those that are stored in this round.
+    pub(super) fn batch(batches: &mut Vec<Batch>, envelope: Envelope, number: u64) {
+        match batches.iter_mut().find(|batch| batch.user == envelope.to) {
+            Some(batch) => batch.messages.push((number, envelope)),
+            None => {
+                batches.push(Batch { user: envelope.to.clone(), messages: vec![(number, envelope)] });
+            }
+        }
+    }
+
+    /// The command that stores a batch.
+    pub(super) fn store(&self, batch: &Batch) -> Cmd {
+        let envelopes: Vec<&Envelope> = batch.messages.iter().map(|(_, envelope)| envelope).collect();
+        mailbox::store(&envelopes, self.shared.limits)
+    }
+
+    /// Tells what became of a batch. Without knowing where its recipient is now, nobody knows
+    /// whether the messages will be seen.
+    pub(super) fn tell_stored(&self, batch: Batch, reply: Option<&Value>, places: Option<Vec<Place>>) {
+        let stored = reply.map(mailbox::stored);
+        let fate = |at: usize| match (stored, &places) {
+            (Some(Some(count)), Some(_)) if at < count => Stored::Yes,
+            (Some(Some(count)), _) if at >= count => Stored::Full,
+            (Some(None), _) => Stored::No,
+            _ => Stored::Unknown,
+        };
+        let numbers = batch.messages.into_iter().map(|(number, _)| number);
+        let fates = numbers.enumerate().map(|(at, number)| (number, fate(at))).collect();
+        self.shared.tell(Event::Stored { user: batch.user, fates, places: places.unwrap_or_default() });
+    }
+
+    /// Adds the commands that read on for a session.
+    pub(super) fn add_reading(&self, pipe: &mut Pipeline, reading: &Reading) {
+        let Reading { user, session, after } = reading;
+        let tag = tag(&self.shared.node(), *session);
+        pipe.cmd("EVAL").arg(CLAIM).arg(1).arg(key(user)).arg(tag);
+        pipe.add_command(mailbox::read(user.borrowed(), *after, self.shared.limits));
+    }
+
+    /// Tells what a session has read.
+    pub(super) fn tell_read(&mut self, reading: Reading, claim: Option<Value>, messages: Option<Value>) {
+        let Reading { user, session, after } = reading;
+        let mail = match claim {
+            Some(Value::Int(_)) => {
+                self.sessions.set_drains(session, true);
+                messages.and_then(mailbox::messages).map(Mail::Messages)
+            }
+            Some(Value::BulkString(other)) => {
+                let other = String::from_utf8_lossy(&other).into_owned();
+                if self.is_void(&other) {
+                    self.remove(user.clone(), other);
+                    // Behind the removal.
+                    return self.shared.ask(super::Ask::Read { user, session, after });
+                }
+                Some(Mail::Busy)
+            }
+            _ => None,
+        };
+        let mail = mail.ok_or(crate::cluster::Unavailable);
+        self.shared.tell(Event::Read { session, mail });
+    }
+
+    /// Tells whether a tag is that of a dead node, or of a session of this node that has ended.
+    fn is_void(&self, tag: &str) -> bool {
+        let Some(entry) = Entry::parse(tag, "0") else { return true };
+        if entry.node == self.shared.node() {
+            return self.sessions.find(entry.session).is_none();
+        }
+        self.shared.nodes().is_dead(&entry.node)
+    }
+}
+
+/// Where it stands what a user was shown.
+pub fn shown_key(user: &UserName) -> String {
+    format!("d:{}", user.as_str())
+}
+
+/// Reads it.
+pub fn shown(reply: Option<Value>) -> Vec<u64> {
+    let bytes = reply.and_then(|reply| Vec::<u8>::from_redis_value(reply).ok()).unwrap_or_default();
+    let (hashes, _) = bytes.as_chunks::<8>();
+    hashes.iter().take(SHOWN_MAX).map(|hash| u64::from_le_bytes(*hash)).collect()
+}

@@ -1,0 +1,124 @@
+//! Tests of settings: the table tells the truth, a value is told as it was set.
+//!
+//! Each group is a list of settings and values, to which a new setting adds the
+//! ends of what it allows, and what is just beyond them. What a file or the
+//! environment says is tested with the command, in `tests/command.rs`; addresses
+//! of services are tested in their own file.
+
+use crate::config::*;
+
+#[test]
+fn the_table_tells_the_defaults() {
+    let mut config = Config::default();
+    for setting in SETTINGS.iter().filter(|setting| setting.name != "node") {
+        assert_eq!(config.value(setting.name), setting.default, "{}", setting.name);
+        config.set(setting.name, setting.default).expect(setting.name);
+    }
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn what_is_set_is_told() {
+    let good = [
+        ("listen", "127.0.0.1:1"),
+        ("listen", "127.0.0.1:1,[::1]:0"),
+        ("http", "off"),
+        ("http", "[::1]:80"),
+        ("node", "pi-4.local_x"),
+        ("redis", "off"),
+        ("redis", "redis://:secret@127.0.0.1:6380/7"),
+        ("amqp", "off"),
+        ("amqp", "amqp://me:secret@pi.local/pinpost"),
+        ("sessions", "1"),
+        ("sessions", "1000"),
+        ("mailbox", "0"),
+        ("mailbox", "1000000"),
+        ("mailbox-ttl", "1000ms"),
+        ("mailbox-ttl", "36h"),
+        ("mailbox-ttl", "7d"),
+        ("mailbox-ttl", "365d"),
+        ("login-timeout", "100ms"),
+        ("login-timeout", "24h"),
+        ("max-line", "65536"),
+        ("outbox", "4096"),
+        ("connections", "10000"),
+        ("open", "true"),
+        ("log", "debug"),
+    ];
+    for (name, value) in good {
+        let mut config = Config::default();
+        config.set(name, value).expect(value);
+        assert_eq!(config.value(name), value, "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_allowed_changes_nothing() {
+    let bad = [
+        ("listen", ""),
+        ("listen", "7700"),
+        ("listen", "127.0.0.1"),
+        ("listen", "example.org:7700"),
+        ("listen", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"),
+        ("http", "on"),
+        ("node", ""),
+        ("node", "a b"),
+        ("redis", ""),
+        ("redis", "127.0.0.1:6379"),
+        ("redis", "rediss://127.0.0.1"),
+        ("amqp", "localhost"),
+        ("amqp", "amqps://localhost"),
+        ("sessions", "0"),
+        ("sessions", "1001"),
+        ("sessions", "+1"),
+        ("sessions", "-1"),
+        ("mailbox", "1000001"),
+        ("mailbox", "all"),
+        ("mailbox-ttl", "0d"),
+        ("mailbox-ttl", "7"),
+        ("mailbox-ttl", "999ms"),
+        ("mailbox-ttl", "366d"),
+        ("mailbox-ttl", "d"),
+        ("login-timeout", "60"),
+        ("login-timeout", "0s"),
+        ("login-timeout", "2d"),
+        ("login-timeout", "1w"),
+        ("login-timeout", "99999999999999999999s"),
+        ("max-line", "63"),
+        ("max-line", "65537"),
+        ("outbox", "4095"),
+        ("outbox", "1e6"),
+        ("connections", "many"),
+        ("open", "yes"),
+        ("log", "loud"),
+    ];
+    for (name, value) in bad {
+        let mut config = Config::default();
+        let error = config.set(name, value).expect_err(value).to_string();
+        assert!(error.contains(&format!("--{name} {value:?}")), "{error}");
+        assert_eq!(config, Config::default());
+    }
+    assert!(Config::default().set("nonsense", "1").is_err());
+}
+
+#[test]
+fn what_only_the_whole_tells() {
+    let config = |name: &str, value: &str| {
+        let mut config = Config::default();
+        config.set(name, value).expect(value);
+        config
+    };
+    assert!(config("listen", "0.0.0.0:1").check(1024).expect_err("open").0.contains("--listen 0.0.0.0:1"));
+    assert!(config("http", "192.0.2.1:1").check(1024).expect_err("open").0.contains("--http 192.0.2.1:1"));
+    let mut open = config("listen", "0.0.0.0:1");
+    open.is_open = true;
+    assert_eq!(open.check(1024), Ok(()));
+    assert_eq!(config("connections", "960").check(1024), Ok(()));
+    let error = config("connections", "961").check(1024).expect_err("too many").0;
+    assert!(error.contains("--connections 961") && error.contains("960"), "{error}");
+    assert!(Config::default().check(64).is_err());
+    let error = config("redis", "redis://h").check(1024).expect_err("no broker").0;
+    assert!(error.contains("--redis alone") && error.contains("--amqp too"), "{error}");
+    let error = config("amqp", "amqp://h").check(1024).expect_err("no store").0;
+    assert!(error.contains("--amqp alone") && error.contains("--redis too"), "{error}");
+}

@@ -1,0 +1,218 @@
+//! What an outbox does with messages: shows them, now or when it may, and knows
+//! which of them its session has.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use crate::outbox::ledger::{Entry, Known};
+use crate::outbox::state::{ACKS, LEDGER, Locked};
+use crate::outbox::{
+    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
+};
+use crate::proto::reply::print_msg;
+use crate::proto::{CloseReason, MessageId, UserName};
+
+/// A message to push.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Its sender.
+    pub from: &'a UserName,
+    /// Its id.
+    pub id: &'a MessageId,
+    /// Its text.
+    pub text: &'a str,
+    /// Who waits for its fate; nobody for a `CAST`.
+    pub ticket: Option<Ticket>,
+    /// What it is remembered by. Given where it may be a copy of one that was pushed before, and
+    /// always to a session that acknowledges.
+    pub hash: Option<u64>,
+    /// Where it comes from.
+    pub kind: Kind,
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From a sender, now.
+    Live,
+    /// From the mailbox: before all that are live.
+    Mail,
+}
+
+/// What a push came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// It is in the outbox.
+    Taken,
+    /// The session has just seen it: only its ticket is in the outbox.
+    Copy,
+    /// The session was shown it and did not acknowledge it in time.
+    Unacked,
+    /// The outbox is closing, or over its last reserve and now closed as a slow consumer.
+    Refused,
+}
+
+impl Outbox {
+    /// Appends a message. With a ticket, its fate will be told once: by a flush,
+    /// [`Outbox::acknowledge`], [`Outbox::age`], or when the outbox ends. A copy
+    /// of a message that was just seen adds nothing but its ticket.
+    pub fn push_message(self: &Arc<Self>, message: Message<'_>, now: Instant, dirty: &mut Dirty) -> Push {
+        let mut state = self.lock();
+        if state.closed || state.closing.is_some() {
+            return Push::Refused;
+        }
+        if state.filled() >= self.bytes_max + self.bytes_max.max(RESERVE_BYTES_MIN) {
+            // Only other nodes get here: local senders wait at `bytes_max`.
+            let owner = state.close(CloseReason::Slow);
+            drop(state);
+            wake(owner);
+            return Push::Refused;
+        }
+        let Message { from, id, text, ticket, hash, kind } = message;
+        if let Some(hash) = hash
+            && !state.seen.get_or_insert_default().insert(hash)
+        {
+            let known = state.ledger.as_mut().map_or(Known::No, |ledger| ledger.meet(hash, ticket, kind));
+            match (known, ticket) {
+                (Known::Expired, _) => return Push::Unacked,
+                (Known::Waits, _) | (Known::No, None) => return Push::Copy,
+                (Known::No, Some(ticket)) => {
+                    state.bytes.push_mark(ticket);
+                    self.unlock_dirty(state, dirty);
+                    return Push::Copy;
+                }
+                (Known::Unshown, _) => {}
+            }
+        }
+        if let Some(ledger) = &mut state.ledger
+            && (ledger.acks || kind == Kind::Live)
+        {
+            let mut line = vec![];
+            print_msg(from.as_str(), id, text, &mut line);
+            let (from, id, tickets) = (from.clone(), id.clone(), ticket.into_iter().collect());
+            let entry = Entry { from, id, line: line.into(), hash, tickets, since: now, is_told: false };
+            ledger.add(entry, kind);
+            state.show(self.bytes_max);
+        } else {
+            state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
+        }
+        self.unlock_dirty(state, dirty);
+        Push::Taken
+    }
+
+    /// The session acknowledges a message: those who wait for its fate.
+    pub fn acknowledge(
+        self: &Arc<Self>,
+        id: &str,
+        from: &str,
+        now: Instant,
+        dirty: &mut Dirty,
+    ) -> Vec<Ticket> {
+        let mut state = self.lock();
+        let Some(ledger) = state.ledger.as_mut().filter(|ledger| ledger.acks) else { return vec![] };
+        let tickets = ledger.acknowledge(id, from, now);
+        self.show(state, dirty);
+        tickets
+    }
+
+    /// The mailbox has been drained, or will not be now: live messages are shown.
+    pub fn end_draining(self: &Arc<Self>, dirty: &mut Dirty) {
+        let mut state = self.lock();
+        if let Some(ledger) = &mut state.ledger {
+            ledger.is_draining = false;
+            self.show(state, dirty);
+        }
+    }
+
+    /// Time passes: what has waited too long is given back.
+    pub fn age(self: &Arc<Self>, now: Instant, dirty: &mut Dirty) -> Overdue {
+        if self.signs.load(Relaxed) & LEDGER == 0 {
+            return Overdue::default();
+        }
+        let mut state = self.lock();
+        let Some(ledger) = &mut state.ledger else { return Overdue::default() };
+        let overdue = ledger.age(now, self.bytes_max);
+        if let Some(seen) = &mut state.seen {
+            overdue.forgotten.iter().for_each(|hash| seen.remove(*hash));
+        }
+        self.show(state, dirty);
+        overdue
+    }
+
+    /// Shows what may be shown now, and wakes whoever waits for room.
+    fn show(self: &Arc<Self>, mut state: Locked<'_>, dirty: &mut Dirty) {
+        let before = state.bytes.waiting();
+        state.show(self.bytes_max);
+        let waiting = if state.filled() <= self.bytes_max / 2 { state.waiting.take() } else { None };
+        if state.bytes.waiting() > before {
+            self.unlock_dirty(state, dirty);
+        } else {
+            drop(state);
+        }
+        wake_all(waiting);
+    }
+}
+
+impl<S: ?Sized + Sink> Outbox<S> {
+    /// From now on messages have to be acknowledged.
+    pub fn set_acks(&self, now: Instant) {
+        self.lock().ledger(now).acks = true;
+    }
+
+    /// Tells whether the session acknowledges what it is shown.
+    pub fn acknowledges(&self) -> bool {
+        self.signs.load(Relaxed) & ACKS != 0
+    }
+
+    /// From now on live messages wait until [`Outbox::end_draining`].
+    pub fn start_draining(&self, now: Instant) {
+        self.lock().ledger(now).is_draining = true;
+    }
+
+    /// The hashes of what the session was shown: all that it has seen but for what is
+    /// unwritten or unacknowledged.
+    pub fn shown(&self, key: SeenKey) -> Vec<u64> {
+        let state = self.lock();
+        let Some(seen) = &state.seen else { return vec![] };
+        let mut unshown: Vec<u64> = state.bytes.unwritten_lines().map(|line| key.hash(line)).collect();
+        unshown.extend(state.ledger.iter().flat_map(|ledger| ledger.hashes()));
+        unshown.sort_unstable();
+        seen.all().filter(|hash| unshown.binary_search(hash).is_err()).collect()
+    }
+
+    /// An earlier session of the user, or another one, was shown these.
+    pub fn inherit(&self, hashes: &[u64]) {
+        let mut state = self.lock();
+        let seen = state.seen.get_or_insert_default();
+        for hash in hashes {
+            seen.insert(*hash);
+        }
+    }
+
+    /// Forgets messages that were seen long ago.
+    pub fn forget_old(&self, now: Instant) {
+        let mut state = self.lock();
+        if state.seen.as_mut().is_some_and(|seen| !seen.age(now)) {
+            state.seen = None;
+        }
+    }
+
+    /// Gives back the messages that the session can't acknowledge any more, and those that it was
+    /// not shown: it takes no requests from now on.
+    pub fn give_back(&self) -> Vec<Unwritten> {
+        let mut state = self.lock();
+        let (mut shown, held) = state.end_ledger();
+        let waiting = state.waiting.take();
+        drop(state);
+        // The session is in no table any more: they look for others once these messages do.
+        wake_all(waiting);
+        shown.extend(held);
+        shown
+    }
+
+    /// Tells whether the connection is read for acknowledgements, whatever else it is owed.
+    pub fn takes_acks(&self) -> bool {
+        self.acknowledges() && self.lock().waiting_bytes() < self.bytes_max
+    }
+}

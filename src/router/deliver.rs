@@ -1,0 +1,100 @@
+//! Handing messages to the sessions of this node.
+
+use crate::outbox::{Kind, Message, Push, Ticket};
+use crate::proto::reply::print_msg;
+use crate::proto::{Envelope, Fate, MessageId, NodeId, UserName};
+use crate::router::again::Lost;
+use crate::router::in_flight::{Question, Received};
+use crate::router::{Router, Turn};
+
+impl Router {
+    /// Pushes a message to all of `turn.seats`, and returns what they refused.
+    pub(super) fn push(
+        &self,
+        ticket: Ticket,
+        from: &UserName,
+        id: &MessageId,
+        text: &str,
+        may_be_copy: bool,
+        turn: &mut Turn,
+    ) -> Lost {
+        let seats = std::mem::take(&mut turn.seats);
+        // Of a message that is only for other nodes, which is what they mostly are, nobody asks here.
+        let is_remembered = seats.iter().any(|seat| may_be_copy || seat.outbox.acknowledges());
+        let hash = is_remembered.then(|| self.hash(from, id, text, turn));
+        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
+        let mut lost = Lost::none();
+        for seat in &seats {
+            match seat.outbox.push_message(message, turn.now, &mut turn.dirty) {
+                Push::Taken => {}
+                Push::Copy => self.metrics.duplicates.add(),
+                Push::Refused => lost.add(Lost::GONE),
+                Push::Unacked => lost.add(Lost::UNACKED),
+            }
+        }
+        turn.seats = seats;
+        turn.seats.clear();
+        lost
+    }
+
+    /// What a message is remembered by, once it was shown.
+    pub(super) fn hash(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) -> u64 {
+        turn.line.clear();
+        // The line is what the client would see twice: an id looks the same whoever made it.
+        print_msg(from.as_str(), id, text, &mut turn.line);
+        self.cluster.seen_key().hash(&turn.line)
+    }
+
+    /// A message from another node: it is delivered here, or the origin is told.
+    pub(super) fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
+        let Envelope { number, from, to, id, text } = envelope;
+        turn.seats.clear();
+        self.table.find(to.borrowed(), &mut turn.seats);
+        if turn.seats.is_empty() {
+            self.metrics.not_here.add();
+        }
+        let Some(number) = number else {
+            // Nobody waits for it here, so where there is no room it is lost, and counted.
+            turn.seats.retain(|seat| seat.outbox.has_room() == Some(true));
+            return self.push_cast(&from, &id, &text, turn);
+        };
+        let parties = turn.seats.len() as u32;
+        if parties == 0 {
+            return self.cluster.receipt(&origin, number, Fate::NotHere);
+        }
+        self.make_room(turn);
+        let received = Question::Received(Received { origin, number, parties, lost: Fate::NotHere });
+        // No deadline: the origin has one, and every seat answers in the end.
+        let ticket = self.in_flight().insert(received, None);
+        let lost = self.push(ticket, &from, &id, &text, true, turn);
+        if !lost.is_none() {
+            self.lost(ticket, lost, None, turn);
+        }
+    }
+
+    /// Writes the outboxes of `turn.seats` that are full and do not block: a crowd
+    /// of origins fills them within one turn, and that makes nobody a slow consumer.
+    fn make_room(&self, turn: &mut Turn) {
+        let seats = std::mem::take(&mut turn.seats);
+        for seat in &seats {
+            if seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none() {
+                self.flush(&seat.outbox, turn);
+            }
+        }
+        turn.seats = seats;
+    }
+
+    /// Pushes a `CAST` to all of `turn.seats`, and counts it.
+    pub(super) fn push_cast(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) {
+        let seats = std::mem::take(&mut turn.seats);
+        let mut taken = false;
+        for seat in &seats {
+            let message = Message { from, id, text, ticket: None, hash: None, kind: Kind::Live };
+            taken |= seat.outbox.push_message(message, turn.now, &mut turn.dirty) == Push::Taken;
+        }
+        turn.seats = seats;
+        turn.seats.clear();
+        let counter = if taken { &self.metrics.casts } else { &self.metrics.casts_lost };
+        counter.add();
+    }
+}

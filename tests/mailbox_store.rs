@@ -1,0 +1,372 @@
+//! Mailboxes in memory and in a real Redis: the same checks for both, and what only one can show.
+//!
+//! The checks talk to a [`Backend`] and know no more of it than what the router may rely on.
+//! What is forged, such as an old message or garbage, stands in Redis, where others may write.
+
+mod rig;
+
+use std::time::{Duration, Instant};
+
+use pinpost::mailbox::memory::Mailboxes;
+use pinpost::mailbox::redis as mailbox;
+use pinpost::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, Stored};
+use pinpost::proto::batch::put_envelope;
+use pinpost::proto::{Envelope, MessageId, UserRef};
+use redis::{Connection, Value};
+
+use rig::random::{Random, seeds};
+use rig::services::Redis;
+use rig::until;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Where mailboxes are.
+enum Backend {
+    Memory(Mailboxes),
+    /// The server ends with the last.
+    Redis(Connection, Limits, #[expect(dead_code)] Redis),
+}
+
+impl Backend {
+    fn both(limits: Limits) -> [Backend; 2] {
+        [Backend::Memory(Mailboxes::new(limits)), Backend::redis(limits)]
+    }
+
+    fn redis(limits: Limits) -> Self {
+        let server = Redis::own();
+        let client = redis::Client::open(server.url()).unwrap();
+        Backend::Redis(client.get_connection().unwrap(), limits, server)
+    }
+
+    /// How many were stored, from the first on.
+    fn store(&mut self, envelopes: &[Envelope]) -> usize {
+        match self {
+            Backend::Memory(mailboxes) => {
+                let now = Instant::now();
+                envelopes.iter().take_while(|envelope| mailboxes.store(envelope, now).is_ok()).count()
+            }
+            Backend::Redis(connection, limits, _) => {
+                let envelopes: Vec<&Envelope> = envelopes.iter().collect();
+                let reply = mailbox::store(&envelopes, *limits).query(connection).unwrap();
+                mailbox::stored(&reply).unwrap()
+            }
+        }
+    }
+
+    fn has(&mut self, user: &str) -> bool {
+        match self {
+            Backend::Memory(mailboxes) => mailboxes.has(user, Instant::now()),
+            Backend::Redis(connection, ..) => mailbox::has(name(user)).query(connection).unwrap(),
+        }
+    }
+
+    fn read(&mut self, user: &str, after: u64) -> Vec<Stored> {
+        match self {
+            Backend::Memory(mailboxes) => mailboxes.read(user, after, Instant::now()),
+            Backend::Redis(connection, limits, _) => {
+                let reply = mailbox::read(name(user), after, *limits).query(connection).unwrap();
+                mailbox::messages(reply).unwrap()
+            }
+        }
+    }
+
+    fn take(&mut self, user: &str, up_to: u64, also: &[u64]) {
+        match self {
+            Backend::Memory(mailboxes) => mailboxes.take(user, up_to, also),
+            Backend::Redis(connection, ..) => {
+                mailbox::take(name(user), up_to, also).exec(connection).unwrap()
+            }
+        }
+    }
+
+    /// The texts of all that waits, read by read.
+    fn texts(&mut self, user: &str) -> Vec<String> {
+        let (mut texts, mut after) = (vec![], 0);
+        loop {
+            let read = self.read(user, after);
+            let Some(last) = read.last() else { return texts };
+            assert!(read.len() <= READ_MESSAGES_MAX);
+            assert!(read[0].place > after && read.is_sorted_by(|one, other| one.place < other.place));
+            after = last.place;
+            texts.extend(read.into_iter().map(|message| message.envelope.text.to_string()));
+        }
+    }
+}
+
+fn limits(messages_max: usize, time_max: Duration) -> Limits {
+    Limits { messages_max, time_max }
+}
+
+fn name(user: &str) -> UserRef<'_> {
+    UserRef::parse(user).unwrap()
+}
+
+fn envelope(to: &str, text: &str) -> Envelope {
+    let id = MessageId::Tag(text.chars().take(20).collect::<String>().into());
+    Envelope { number: None, from: name("alice").into(), to: name(to).into(), id, text: text.into() }
+}
+
+fn envelopes(to: &str, texts: &[&str]) -> Vec<Envelope> {
+    texts.iter().map(|text| envelope(to, text)).collect()
+}
+
+#[test]
+fn what_is_stored_is_read_in_order_until_it_is_taken() {
+    for mut backend in Backend::both(limits(100, DAY)) {
+        for user in ["bob", "小明", "a}{b"] {
+            assert!(!backend.has(user) && backend.read(user, 0).is_empty());
+            let numbered = Envelope { number: Some(7), ..envelope(user, "1") };
+            assert_eq!(backend.store(&[numbered]), 1);
+            assert_eq!(backend.store(&envelopes(user, &["2", "3", "4", "5", "6"])), 5);
+            assert!(backend.has(user));
+            let read = backend.read(user, 0);
+            assert_eq!(read[0].envelope, envelope(user, "1"), "it has no number");
+            let places: Vec<u64> = read.iter().map(|message| message.place).collect();
+            assert_eq!(backend.read(user, places[3]), read[4..]);
+            assert_eq!(backend.read(user, u64::MAX), []);
+            let mut check = |up_to, also: &[u64], expected: &[&str]| {
+                for _ in 0..2 {
+                    backend.take(user, up_to, also);
+                    assert_eq!(backend.texts(user), expected);
+                }
+            };
+            check(0, &[], &["1", "2", "3", "4", "5", "6"]);
+            check(places[0] - 1, &[places[5] + 1], &["1", "2", "3", "4", "5", "6"]);
+            check(places[0], &[places[4], places[2], places[0]], &["2", "4", "6"]);
+            check(places[2], &[], &["4", "6"]);
+            check(0, &[places[3]], &["6"]);
+            check(u64::MAX, &[1], &[]);
+            assert!(!backend.has(user));
+        }
+        if let Backend::Memory(mailboxes) = &backend {
+            assert_eq!((mailboxes.bytes(), mailboxes.messages()), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_full_mailbox_refuses_and_knows_what_it_has() {
+    for mut backend in Backend::both(limits(3, DAY)) {
+        assert_eq!(backend.store(&envelopes("bob", &["1", "2"])), 2);
+        assert_eq!(backend.store(&envelopes("bob", &["3", "4", "5"])), 1);
+        assert_eq!(backend.store(&envelopes("bob", &["3", "4", "5"])), 1, "as it was told before");
+        assert_eq!(backend.store(&envelopes("bob", &["1", "2", "3"])), 3);
+        assert_eq!(backend.store(&envelopes("bob", &["4"])), 0);
+        assert_eq!(backend.texts("bob"), ["1", "2", "3"]);
+        assert_eq!(backend.store(&envelopes("eve", &["1"])), 1, "another user's mailbox is not full");
+        let first = backend.read("bob", 0)[0].place;
+        backend.take("bob", first, &[]);
+        assert_eq!(backend.store(&envelopes("bob", &["4", "5"])), 1);
+        assert_eq!(backend.texts("bob"), ["2", "3", "4"]);
+    }
+    for mut backend in Backend::both(limits(0, DAY)) {
+        assert_eq!(backend.store(&envelopes("bob", &["1"])), 0);
+        assert!(!backend.has("bob"));
+    }
+}
+
+#[test]
+fn ten_thousand_messages_are_read_in_order() {
+    let texts: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+    for mut backend in Backend::both(limits(10_000, DAY)) {
+        for texts in texts.chunks(3_000) {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            assert_eq!(backend.store(&envelopes("bob", &texts)), texts.len());
+        }
+        assert_eq!(backend.store(&envelopes("bob", &["more"])), 0);
+        assert_eq!(backend.texts("bob"), texts);
+        let mut shown = vec![];
+        loop {
+            let read = backend.read("bob", 0);
+            let Some(last) = read.last() else { break };
+            backend.take("bob", last.place, &[]);
+            shown.extend(read.iter().map(|message| message.envelope.text.to_string()));
+        }
+        assert_eq!(shown, texts);
+        assert!(!backend.has("bob"));
+    }
+}
+
+#[test]
+fn a_read_is_bounded_in_bytes() {
+    let (long, short) = ("x".repeat(READ_BYTES_MAX), "y".repeat(READ_BYTES_MAX / 3));
+    for mut backend in Backend::both(limits(100, DAY)) {
+        let texts = [&long[..], &short, "1", &short, &short, "2", &long];
+        assert_eq!(backend.store(&envelopes("bob", &texts)), texts.len());
+        let (mut counts, mut after) = (vec![], 0);
+        loop {
+            let read = backend.read("bob", after);
+            let Some(last) = read.last() else { break };
+            after = last.place;
+            counts.push(read.len());
+        }
+        assert_eq!(counts, [1, 3, 2, 1]);
+        assert_eq!(backend.texts("bob"), texts);
+    }
+}
+
+#[test]
+fn messages_expire() {
+    for mut backend in Backend::both(limits(2, Duration::from_millis(100))) {
+        assert_eq!(backend.store(&envelopes("bob", &["1", "2"])), 2);
+        until("there is room again", || backend.store(&envelopes("bob", &["3"])) == 1);
+        until("they have expired", || backend.read("bob", 0).is_empty());
+        until("the mailbox is gone", || !backend.has("bob"));
+    }
+}
+
+#[test]
+fn random_calls_mean_the_same_to_both() {
+    for seed in seeds(2) {
+        let mut random = Random(seed);
+        let mut backends = Backend::both(limits(40, DAY));
+        // What was read last: the places, for each user and backend.
+        let mut places_of: [[Vec<u64>; 2]; 2] = Default::default();
+        for n in 0..1_500 {
+            let who = random.below(2);
+            let (user, places) = (["bob", "小明"][who], &mut places_of[who]);
+            match random.below(3) {
+                0 => {
+                    let count = 1 + random.below(20);
+                    let sent: Vec<_> = (0..count).map(|i| envelope(user, &format!("{n}.{i}"))).collect();
+                    let stored = backends.each_mut().map(|backend| backend.store(&sent));
+                    assert_eq!(stored[0], stored[1]);
+                }
+                1 => {
+                    let at = random.below(places[0].len() + 1);
+                    let after = [0, 1].map(|i| places[i].get(at).copied().unwrap_or(0));
+                    let [one, other] = [0, 1].map(|i| backends[i].read(user, after[i]));
+                    let texts = |read: &[Stored]| -> Vec<_> {
+                        read.iter().map(|message| message.envelope.clone()).collect()
+                    };
+                    assert_eq!(texts(&one), texts(&other));
+                    *places = [one, other].map(|read| read.iter().map(|message| message.place).collect());
+                    let texts = backends.each_mut().map(|backend| backend.texts(user));
+                    assert_eq!(texts[0], texts[1]);
+                    if random.below(2) == 0 {
+                        let picks: Vec<usize> = (0..4).map(|_| random.below(places[0].len() + 5)).collect();
+                        for i in [0, 1] {
+                            let place = |at: usize| places[i].get(picks[at] / (1 + at)).copied().unwrap_or(0);
+                            backends[i].take(user, place(3), &[place(0), place(1), place(2)]);
+                        }
+                    }
+                }
+                _ => {
+                    let has = backends.each_mut().map(|backend| backend.has(user));
+                    assert_eq!(has[0], has[1]);
+                }
+            }
+        }
+    }
+}
+
+/// A message as it stands in Redis.
+fn element(place: u64, text: &str) -> Vec<u8> {
+    let mut element = format!("{place:016}").into_bytes();
+    put_envelope(&envelope("bob", text), &mut element);
+    element
+}
+
+#[test]
+fn redis_tells_by_its_own_clock_what_is_old() {
+    let mut backend = Backend::redis(limits(3, Duration::from_secs(60)));
+    assert_eq!(backend.store(&envelopes("bob", &["now"])), 1);
+    let now = backend.read("bob", 0)[0].place;
+    let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
+    let ttl: u64 = redis::cmd("PTTL").arg("m:bob").query(connection).unwrap();
+    assert!((50_000..=60_000).contains(&ttl), "{ttl}");
+    let mut push = |command: &str, age_s: u64, text: &str| {
+        let element = element(now - age_s * 1_000_000, text);
+        redis::cmd(command).arg("m:bob").arg(element).exec(connection).unwrap();
+    };
+    push("LPUSH", 50, "young");
+    push("LPUSH", 61, "old");
+    push("LPUSH", 62, "older");
+    assert_eq!(backend.store(&envelopes("bob", &["new", "no"])), 1, "what is old does not count");
+    assert_eq!(backend.texts("bob"), ["young", "now", "new"]);
+    // A clock that was set back gives no place twice.
+    let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
+    let ahead = now + 3_600_000_000;
+    redis::cmd("RPUSH").arg("m:eve").arg(element(ahead, "ahead")).exec(connection).unwrap();
+    assert_eq!(backend.store(&envelopes("eve", &["1", "2"])), 2);
+    let places: Vec<u64> = backend.read("eve", 0).iter().map(|message| message.place).collect();
+    assert_eq!(places, [ahead, ahead + 1, ahead + 2]);
+}
+
+#[test]
+fn garbage_in_redis_is_skipped() {
+    let mut backend = Backend::redis(limits(100, DAY));
+    let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
+    let now: (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    let place = |n: u64| now.0 * 1_000_000 + n;
+    let cut_off = |n: u64| element(place(n), "cut off")[..30].to_vec();
+    let elements = [
+        b"".to_vec(),
+        b"garbage".to_vec(),
+        element(place(1), "1"),
+        b"zzzzzzzzzzzzzzzzzzzzzzzz".to_vec(),
+        cut_off(2),
+        element(place(3), "3"),
+        vec![0xff; 1_000],
+        element(place(4), "4"),
+        b"                ".to_vec(),
+        b"0000000000000001".to_vec(),
+    ];
+    redis::cmd("RPUSH").arg("m:bob").arg(&elements[..]).exec(connection).unwrap();
+    assert_eq!(backend.texts("bob"), ["1", "3", "4"]);
+    assert_eq!(backend.store(&envelopes("bob", &["5", "6"])), 2);
+    assert_eq!(backend.texts("bob"), ["1", "3", "4", "5", "6"]);
+    backend.take("bob", place(1), &[place(4)]);
+    assert_eq!(backend.texts("bob"), ["3", "5", "6"]);
+    let last = backend.read("bob", 0)[2].place;
+    backend.take("bob", last, &[]);
+    assert!(!backend.has("bob"));
+    // A key of another kind is an error, and so is a reply of another kind.
+    let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+    redis::cmd("SET").arg("m:bob").arg("text").exec(connection).unwrap();
+    assert!(mailbox::read(name("bob"), 0, *limits).query::<Value>(connection).is_err());
+    for reply in [Value::Nil, Value::Okay, Value::Int(-1)] {
+        assert_eq!((mailbox::stored(&reply), mailbox::messages(reply)), (None, None));
+    }
+}
+
+#[test]
+fn a_redis_without_memory_stores_nothing_and_gives_what_it_has() {
+    let mut backend = Backend::redis(limits(100, DAY));
+    assert_eq!(backend.store(&envelopes("bob", &["1", "2", "3", "4"])), 4);
+    let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(connection).unwrap();
+    let store = mailbox::store(&[&envelope("bob", "5")], *limits);
+    let error = store.query::<Value>(connection).unwrap_err().to_string();
+    assert!(error.contains("OOM") || error.contains("maxmemory"), "{error}");
+    let read = backend.read("bob", 0);
+    assert_eq!(read.len(), 4);
+    backend.take("bob", read[0].place, &[read[2].place]);
+    assert_eq!(backend.texts("bob"), ["2", "4"]);
+}
+
+#[test]
+fn a_message_costs_redis_few_bytes() {
+    let mut backend = Backend::redis(limits(100, DAY));
+    let used = |backend: &mut Backend| -> usize {
+        let Backend::Redis(connection, ..) = backend else { unreachable!() };
+        let info: String = redis::cmd("INFO").arg("memory").query(connection).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    assert_eq!(backend.store(&envelopes("bob", &["warm"])), 1);
+    let before = used(&mut backend);
+    let text = "x".repeat(64);
+    let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+    for users in (0..10_000).collect::<Vec<_>>().chunks(100) {
+        let mut pipe = redis::pipe();
+        for user in users {
+            let mail: Vec<_> = (0..10).map(|_| envelope(&format!("user{user:08}"), &text)).collect();
+            pipe.add_command(mailbox::store(&mail.iter().collect::<Vec<_>>(), *limits)).ignore();
+        }
+        pipe.exec(connection).unwrap();
+    }
+    let bytes = (used(&mut backend) - before) / 100_000;
+    println!("bytes a stored message: {bytes}");
+    assert!(bytes <= 250, "{bytes}");
+}
