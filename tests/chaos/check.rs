@@ -17,7 +17,7 @@ use std::fmt;
 use crate::check::facts::Facts;
 use crate::history::{Fate, History, Ms};
 
-pub use crate::check::facts::AFTERMATH_TIME;
+pub use crate::check::facts::{AFTERMATH_TIME, DEATH_TIME};
 
 /// How late a client may note what came.
 pub const NOTE_TIME_MAX: Ms = 1_000;
@@ -30,8 +30,8 @@ pub const REPLY_TIME_MAX: Ms = 13_000;
 const SOON_TIME: Ms = 3_000;
 
 /// How long after its end a fault may still make messages take another way, or tell less
-/// than the truth.
-const RETURN_TIME: Ms = 3_000;
+/// than the truth: nodes connect again within 2 s.
+pub const RETURN_TIME: Ms = 3_000;
 
 /// What a history comes to.
 #[derive(Debug, Default)]

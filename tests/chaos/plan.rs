@@ -114,20 +114,28 @@ impl Fault {
         }
     }
 
-    /// A node can't ask Redis, or Redis does not know the answer.
-    pub fn touches_redis(self) -> bool {
-        match self {
-            Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
-            Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => true,
-            _ => false,
+    /// What was on its way may be routed again: a node dies or is taken for dead, or its queue
+    /// at the broker is gone, or Redis does not say where a user is. A broker that is only out
+    /// of memory has everything wait.
+    pub fn reroutes(self) -> bool {
+        self != Fault::BrokerAlarm
+    }
+
+    /// These two nodes can't tell each other what they have shown, or not by way of Redis. What
+    /// one node has to tell itself nothing keeps back but its death.
+    pub fn divides(self, one: usize, other: usize) -> bool {
+        match self.node() {
+            _ if one == other => self == Fault::NodeKilled(one),
+            Some(node) => [one, other].contains(&node),
+            None => true,
         }
     }
 
-    /// A node dies, or may be taken for dead: what was on its way to it is routed again.
-    pub fn takes_node(self) -> bool {
+    /// As long as it lasts, a node can't tell Redis anything, or Redis forgets.
+    pub fn silences(self) -> bool {
         match self {
-            Fault::NodeKilled(_) | Fault::NodeFrozen(_) | Fault::PresenceLost => true,
             Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
+            Fault::NodeFrozen(_) | Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => true,
             _ => false,
         }
     }

@@ -6,19 +6,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::check::{Check, NOTE_TIME_MAX, RETURN_TIME, Rule};
-use crate::history::{Client, Message, Ms, Seen};
+use crate::check::{Check, NOTE_TIME_MAX, Rule};
+use crate::history::{Client, Leaving, Message, Ms, Seen, Session};
 
 /// How many other messages a user may be shown before a copy is taken for new, and how long
 /// it is known.
 const KNOWN_MAX: usize = 2_048;
 const KNOWN_TIME: Ms = 60_000 - NOTE_TIME_MAX;
 
-/// How long an acknowledgement is waited for.
-const ACK_TIME: Ms = 10_000 - NOTE_TIME_MAX;
-
-/// A client that acknowledges nothing for so long may have been given up, or be full.
-const NAP_TIME: Ms = 1_000;
+/// How long it may take until Redis knows what a session was shown that has ended.
+const HAND_OVER_TIME: Ms = 1_000;
 
 /// What a client has seen so far, by places in that.
 #[derive(Default)]
@@ -80,7 +77,7 @@ impl Check<'_> {
             if here.is_none()
                 && let Some(newer) = known.newer(client, message, place)
             {
-                self.disorder(&name, client, message, &client.seen[newer], seen);
+                self.disorder(&name, message, &client.seen[newer], seen);
             }
             let was_shown = known.shown.contains(&seen.message);
             if was_shown && seen.is_shown && client.acks {
@@ -110,71 +107,73 @@ impl Check<'_> {
 
     fn why_copied(&self, client: &Client, first: &Seen, seen: &Seen, others: usize) -> Option<&'static str> {
         let facts = &self.facts;
-        let session = &self.history.sessions[first.session];
-        let is_known = others <= KNOWN_MAX && seen.at < first.at + KNOWN_TIME;
-        if !is_known {
+        if others > KNOWN_MAX || seen.at >= first.at + KNOWN_TIME {
             return Some("after more than 2,048 others, or 60 s");
-        }
-        let waited = first.acked.unwrap_or(Ms::MAX).min(seen.at) - first.at.min(seen.at);
-        if client.acks && waited > ACK_TIME {
-            return Some("not acknowledged for 10 s");
         }
         if first.session == seen.session {
             return None;
         }
-        // Each session is shown each message.
-        let later = self.history.sessions[seen.session].asked;
-        if later <= first.at + NOTE_TIME_MAX && facts.gone(first.session) + NOTE_TIME_MAX >= later {
+        // Each session is shown what comes while it is there.
+        if self.history.sessions[seen.session].asked <= first.at {
             return Some("on two connections at once");
         }
         if facts.is_killed(first.session) {
             return Some("its node was killed");
         }
-        let gone = facts.gone(first.session);
-        let is_taken = match first.acked {
-            _ if !client.acks => {
-                facts.fell(first.session).is_none_or(|fell| fell.0 > first.at + NOTE_TIME_MAX)
-            }
-            Some(acked) => acked + NOTE_TIME_MAX < gone,
-            None => false,
-        };
-        if !is_taken && gone <= seen.at {
+        if facts.gone(first.session) <= seen.at && !self.is_taken(client, first) {
             return Some("its connection ended before it was acknowledged");
         }
-        let mut troubles = facts.troubles(first.at.saturating_sub(RETURN_TIME), seen.at);
-        troubles
-            .any(|t| t.fault.touches_redis() || t.fault.node() == Some(session.node))
-            .then_some("its node could not tell others")
+        self.is_untold(first.session, seen.session).then_some("its node could not tell others")
+    }
+
+    /// The node of a session that has ended surely knows that its client has a message.
+    fn is_taken(&self, client: &Client, seen: &Seen) -> bool {
+        let session = &self.history.sessions[seen.session];
+        match (seen.acked, &session.left) {
+            _ if !client.acks => {
+                self.facts.fell(seen.session).is_none_or(|(fell, _)| fell > seen.at + NOTE_TIME_MAX)
+            }
+            (None, _) => false,
+            // Who says goodbye says it behind the acknowledgement.
+            (Some(acked), Some((left, Leaving::Quits | Leaving::HalfCloses))) => acked < *left,
+            (Some(acked), _) => acked + NOTE_TIME_MAX < self.facts.gone(seen.session),
+        }
+    }
+
+    /// What was shown on one session could not be told where the next one began: a fault kept
+    /// their nodes apart, and the hop was a quick one, or Redis was not told up to then.
+    fn is_untold(&self, before: usize, next: usize) -> bool {
+        let (facts, sessions) = (&self.facts, &self.history.sessions);
+        let (gone, Session { node, asked, since, .. }) = (facts.gone(before), &sessions[next]);
+        let is_quick = *asked <= gone + HAND_OVER_TIME;
+        let mut faults = facts.at_work(if is_quick { gone.min(*asked) } else { *asked }, *since);
+        faults.any(|trouble| {
+            trouble.fault.divides(sessions[before].node, *node)
+                && (is_quick || (trouble.from <= gone + HAND_OVER_TIME && trouble.fault.silences()))
+        })
     }
 
     /// A message came behind one that was sent after it.
-    fn disorder(&mut self, name: &str, client: &Client, message: &Message, before: &Seen, seen: &Seen) {
-        let (sent, facts) = (message.sent(), &self.facts);
-        let from = sent.saturating_sub(RETURN_TIME);
-        let is_retried = message.attempts.get(1).is_some_and(|second| second.sent <= seen.at);
-        let is_beside = before.session != seen.session
-            && facts.gone(seen.session).min(facts.gone(before.session)) + NOTE_TIME_MAX >= before.at;
-        // What was on its way to where its recipient had been may come back late when there is a fault.
-        let has_hopped = || {
-            let margin =
-                if facts.troubles(from, seen.at).next().is_some() { RETURN_TIME } else { NOTE_TIME_MAX };
-            facts.has_lost_one(client.user, sent.saturating_sub(margin), seen.at)
-        };
-        let has_died = || facts.troubles(from, seen.at).any(|trouble| trouble.fault.takes_node());
-        let why = if is_retried {
+    fn disorder(&mut self, name: &str, message: &Message, newer: &Seen, seen: &Seen) {
+        let sent = message.sent();
+        let newer_sent = self.history.messages[newer.message].sent();
+        // The order is that of what arrived, and that is an attempt behind the newer one.
+        let mut again = message.attempts.iter().skip(1).map(|attempt| attempt.sent);
+        let is_again = again.any(|again| (newer_sent..=seen.at).contains(&again));
+        // Between two connections there is no order, as long as both are there.
+        let is_beside = newer.session != seen.session
+            && self.history.sessions[seen.session].asked <= newer.at
+            && self.facts.gone(seen.session) + NOTE_TIME_MAX >= newer.at;
+        let why = if is_again {
             "out of order: sent again"
         } else if is_beside {
             "out of order: on two connections at once"
-        } else if has_hopped() {
-            "out of order: a connection of its recipient had ended"
-        } else if facts.has_napped(client.user, sent, seen.at, NAP_TIME) {
-            "out of order: its recipient acknowledged nothing"
-        } else if has_died() {
-            "out of order: a node died, or was taken for dead"
+        } else if self.facts.at_work(sent, seen.at).any(|trouble| trouble.fault.reroutes()) {
+            "out of order: routed again"
         } else {
-            let what = format!("{name}, sent at {sent}, came behind {}", before.message);
+            let what = format!("{name}, sent at {sent}, came behind {}", newer.message);
             return self.wrong(Rule::OutOfOrder, seen.at, what);
         };
-        self.excuse(why, from, seen.at);
+        self.excuse(why, sent, seen.at);
     }
 }

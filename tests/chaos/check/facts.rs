@@ -3,12 +3,16 @@
 //! Found once, so that a question about one of a million messages is cheap: the sessions of
 //! a user, what became of each session, and who saw each message.
 
-use crate::check::NOTE_TIME_MAX;
+use crate::check::{NOTE_TIME_MAX, RETURN_TIME};
 use crate::history::{History, Leaving, Ms, Session, Trouble};
 use crate::plan::Fault;
 
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
+
+/// For how long the others may still send to a node that was killed: its lease, and
+/// the next time that they renew theirs.
+pub const DEATH_TIME: Ms = 8_000;
 
 /// What is known of a history.
 pub struct Facts<'a> {
@@ -140,6 +144,18 @@ impl<'a> Facts<'a> {
     /// A fault that may be why something between these two went wrong.
     pub fn cause(&self, from: Ms, to: Ms) -> Option<&'a Trouble> {
         self.troubles(from.saturating_sub(AFTERMATH_TIME), to).next()
+    }
+
+    /// A fault that was at work at some time between these two: up to when the nodes are connected
+    /// again, or know who has died.
+    pub fn at_work(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
+        let is_at_work = move |trouble: &&Trouble| {
+            let is_kill = matches!(trouble.fault, Fault::NodeKilled(_));
+            let known = if is_kill { trouble.from + DEATH_TIME } else { 0 };
+            let over = trouble.to.map_or(Ms::MAX, |to| known.max(to + RETURN_TIME));
+            trouble.from <= to && over >= from
+        };
+        self.history.troubles.iter().filter(is_at_work)
     }
 
     pub fn troubles(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
