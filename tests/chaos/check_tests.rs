@@ -220,10 +220,25 @@ fn what_was_not_delivered_was_not_seen() {
     finds(&[Rule::SeenAfterAll, Rule::Offline], |history| history.fail(3, "offline"));
     finds(&[Rule::SeenAfterAll, Rule::CauselessUnavailable], |history| history.fail(3, "unavailable"));
     finds(&[Rule::CauselessTimeout], |history| history.fail(3, "timeout"));
-    finds(&[], |history| {
-        history.fail(bobs(3), "timeout");
-        history.suffer(Fault::BrokerFrozen, 1_000, 4_000);
-    });
+    // A fault was at work while it waited for its fate.
+    let at = sent(bobs(3));
+    let failed = |rules: &[Rule], word: &str, fault: Fault, from: Ms, to: Ms| {
+        finds(rules, |history| {
+            history.fail(bobs(3), word);
+            history.suffer(fault, from, to);
+            if word == "unavailable" {
+                history.unsee(BOB, 3);
+            }
+        });
+    };
+    for (word, rule) in [("timeout", Rule::CauselessTimeout), ("unavailable", Rule::CauselessUnavailable)] {
+        failed(&[], word, Fault::BrokerFrozen, 1_000, at - RETURN_TIME);
+        failed(&[rule], word, Fault::BrokerFrozen, 1_000, at - RETURN_TIME - 1);
+        failed(&[], word, Fault::BrokerFrozen, at + 2, at + 100);
+        failed(&[rule], word, Fault::BrokerFrozen, at + 3, at + 100);
+        failed(&[], word, Fault::NodeKilled(2), at - DEATH_TIME, at - RETURN_TIME - 1);
+        failed(&[rule], word, Fault::NodeKilled(2), at - DEATH_TIME - 1, at - RETURN_TIME - 1);
+    }
     // Nobody is offline, whether he is there or not: there is a mailbox.
     finds(&[Rule::Offline], |history| {
         history.fail(bobs(9), "offline");
@@ -240,7 +255,7 @@ fn what_was_not_delivered_was_not_seen() {
         history.fail(bobs(3), "timeout");
         let again = Attempt { told: Some((sent(bobs(3)) + 20, error("unavailable"))), ..attempt(bobs(3)) };
         history.messages[bobs(3)].attempts.push(again);
-        history.suffer(Fault::BrokerFrozen, 1_000, 4_000);
+        history.suffer(Fault::BrokerFrozen, at, at);
     });
 }
 
@@ -341,6 +356,14 @@ fn a_copy_after_a_quick_hop_has_a_cause() {
     hops(&[Rule::Copied], 4_000, Fault::Hung(1, Links::Redis), gone, late - RETURN_TIME - 1);
     hops(&[Rule::Copied], 4_000, Fault::Hung(1, Links::Redis), gone + 1_001, late);
     hops(&[Rule::Copied], 4_000, Fault::Hung(1, Links::Broker), gone, late);
+    // One fault after the other keeps it from Redis.
+    for (from, rules) in [(gone + 4_000, &[][..]), (gone + 4_001, &[Rule::Copied])] {
+        copied(rules, gone + 9_000, &|history| {
+            history.quit(BOB, gone);
+            history.suffer(Fault::Hung(1, Links::Redis), gone, gone + 1_000);
+            history.suffer(Fault::NodeFrozen(1), from, gone + 8_000);
+        });
+    }
     // A node has nothing to tell itself.
     for (fault, rules) in [(Fault::RedisKilled, &[Rule::Copied][..]), (Fault::NodeKilled(2), &[])] {
         copied(rules, gone + 500, &|history| {

@@ -14,9 +14,6 @@ use crate::history::{Client, Leaving, Message, Ms, Seen, Session};
 const KNOWN_MAX: usize = 2_048;
 const KNOWN_TIME: Ms = 60_000 - NOTE_TIME_MAX;
 
-/// How long it may take until Redis knows what a session was shown that has ended.
-const HAND_OVER_TIME: Ms = 1_000;
-
 /// What a client has seen so far, by places in that.
 #[derive(Default)]
 struct Known {
@@ -141,16 +138,12 @@ impl Check<'_> {
     }
 
     /// What was shown on one session could not be told where the next one began: a fault kept
-    /// their nodes apart, and the hop was a quick one, or Redis was not told up to then.
+    /// their nodes apart, and Redis was not surely told before that.
     fn is_untold(&self, before: usize, next: usize) -> bool {
-        let (facts, sessions) = (&self.facts, &self.history.sessions);
-        let (gone, Session { node, asked, since, .. }) = (facts.gone(before), &sessions[next]);
-        let is_quick = *asked <= gone + HAND_OVER_TIME;
-        let mut faults = facts.at_work(if is_quick { gone.min(*asked) } else { *asked }, *since);
-        faults.any(|trouble| {
-            trouble.fault.divides(sessions[before].node, *node)
-                && (is_quick || (trouble.from <= gone + HAND_OVER_TIME && trouble.fault.silences()))
-        })
+        let Session { node, asked, since, .. } = self.history.sessions[next];
+        let mut faults = self.facts.at_work(self.facts.gone(before).min(asked), since);
+        asked <= self.facts.told(before)
+            && faults.any(|trouble| trouble.fault.divides(self.history.sessions[before].node, node))
     }
 
     /// A message came behind one that was sent after it.

@@ -14,6 +14,9 @@ pub const AFTERMATH_TIME: Ms = 12_000;
 /// the next time that they renew theirs.
 pub const DEATH_TIME: Ms = 8_000;
 
+/// How long it takes to tell Redis what a session was shown that has ended.
+const HAND_OVER_TIME: Ms = 1_000;
+
 /// What is known of a history.
 pub struct Facts<'a> {
     history: &'a History,
@@ -146,19 +149,33 @@ impl<'a> Facts<'a> {
         self.troubles(from.saturating_sub(AFTERMATH_TIME), to).next()
     }
 
-    /// A fault that was at work at some time between these two: up to when the nodes are connected
-    /// again, or know who has died.
+    /// The faults that were at work at some time between these two.
     pub fn at_work(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
-        let is_at_work = move |trouble: &&Trouble| {
-            let is_kill = matches!(trouble.fault, Fault::NodeKilled(_));
-            let known = if is_kill { trouble.from + DEATH_TIME } else { 0 };
-            let over = trouble.to.map_or(Ms::MAX, |to| known.max(to + RETURN_TIME));
-            trouble.from <= to && over >= from
-        };
+        let is_at_work = move |trouble: &&Trouble| trouble.from <= to && over(trouble) >= from;
         self.history.troubles.iter().filter(is_at_work)
+    }
+
+    /// By when Redis was surely told what a session was shown that has ended.
+    pub fn told(&self, session: usize) -> Ms {
+        let node = self.history.sessions[session].node;
+        let keeps = |fault: Fault| fault.silences() && fault.node().is_none_or(|other| other == node);
+        let mut told = self.gone(session) + HAND_OVER_TIME;
+        for trouble in self.history.troubles.iter().filter(|trouble| keeps(trouble.fault)) {
+            if trouble.from <= told {
+                told = told.max(over(trouble));
+            }
+        }
+        told
     }
 
     pub fn troubles(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
         self.history.troubles.iter().filter(move |trouble| trouble.is_within(from, to))
     }
+}
+
+/// Until when a fault is at work: up to when the nodes are connected again, or know who has died.
+fn over(trouble: &Trouble) -> Ms {
+    let is_kill = matches!(trouble.fault, Fault::NodeKilled(_));
+    let known = if is_kill { trouble.from + DEATH_TIME } else { 0 };
+    trouble.to.map_or(Ms::MAX, |to| known.max(to + RETURN_TIME))
 }

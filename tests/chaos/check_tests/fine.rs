@@ -89,7 +89,8 @@ impl History {
     pub fn retry(&mut self, message: usize) {
         let first = Attempt { told: Some((sent(message) + 1, error("timeout"))), ..attempt(message) };
         self.messages[message].attempts.insert(0, first);
-        self.suffer(Fault::BrokerFrozen, 1_000, 5_000);
+        // What a memory alarm holds up may time out, and is not routed again.
+        self.suffer(Fault::BrokerAlarm, sent(message), sent(message) + 1);
     }
 
     /// A client has not seen one of its messages.
@@ -116,7 +117,7 @@ impl History {
         for message in self.messages.iter_mut().filter(|message| message.to == user) {
             message.attempts[0].told = Some((message.sent() + 2, error("unavailable")));
         }
-        self.suffer(Fault::BrokerAlarm, 1_000, 10_000);
+        self.suffer(Fault::BrokerAlarm, sent(0), sent(2 * COUNT));
     }
 
     pub fn quit(&mut self, session: usize, at: Ms) {
