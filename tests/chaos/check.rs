@@ -17,7 +17,8 @@ use std::fmt;
 use crate::check::facts::Facts;
 use crate::history::{Fate, History, Ms};
 
-pub use crate::check::facts::{AFTERMATH_TIME, DEATH_TIME};
+pub use crate::check::facts::{AFTERMATH_TIME, BELIEF_TIME, DEATH_TIME};
+pub use crate::check::fates::DOUBT_TIME;
 
 /// How late a client may note what came.
 pub const NOTE_TIME_MAX: Ms = 1_000;
@@ -136,9 +137,9 @@ impl Check<'_> {
         self.verdict.wrongs.push(Wrong { rule, at, what });
     }
 
-    /// Something was wrong between these two, and that is excused.
+    /// Something was wrong between these two, and that is excused; by the faults at work then.
     fn excuse(&mut self, why: &'static str, from: Ms, to: Ms) {
-        let mut kinds: Vec<_> = self.facts.troubles(from, to).map(|trouble| trouble.fault.kind()).collect();
+        let mut kinds: Vec<_> = self.facts.at_work(from, to).map(|trouble| trouble.fault.kind()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         let faults = if kinds.len() > 2 { "three or more kinds".to_owned() } else { kinds.join(" + ") };

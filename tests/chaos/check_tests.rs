@@ -2,7 +2,9 @@
 
 mod fine;
 
-use crate::check::{DEATH_TIME, REPLY_TIME_MAX, RETURN_TIME, Rule, check};
+use crate::check::{
+    BELIEF_TIME, DEATH_TIME, DOUBT_TIME, NOTE_TIME_MAX, REPLY_TIME_MAX, RETURN_TIME, Rule, check,
+};
 use crate::check_tests::fine::{
     ALICE, BOB, BOB_LATER, CAROL, COUNT, attempt, bobs, carols, error, fine, sent,
 };
@@ -232,12 +234,15 @@ fn what_was_not_delivered_was_not_seen() {
         });
     };
     for (word, rule) in [("timeout", Rule::CauselessTimeout), ("unavailable", Rule::CauselessUnavailable)] {
-        failed(&[], word, Fault::BrokerFrozen, 1_000, at - RETURN_TIME);
-        failed(&[rule], word, Fault::BrokerFrozen, 1_000, at - RETURN_TIME - 1);
+        let doubt = if word == "unavailable" { DOUBT_TIME } else { 0 };
+        let at_least = at - doubt - RETURN_TIME;
+        failed(&[], word, Fault::PresenceLost, 1_000, at_least);
+        failed(&[rule], word, Fault::PresenceLost, 1_000, at_least - 1);
         failed(&[], word, Fault::BrokerFrozen, at + 2, at + 100);
         failed(&[rule], word, Fault::BrokerFrozen, at + 3, at + 100);
-        failed(&[], word, Fault::NodeKilled(2), at - DEATH_TIME, at - RETURN_TIME - 1);
-        failed(&[rule], word, Fault::NodeKilled(2), at - DEATH_TIME - 1, at - RETURN_TIME - 1);
+        let at_least = at - doubt - DEATH_TIME;
+        failed(&[], word, Fault::NodeKilled(2), at_least, at_least + 100);
+        failed(&[rule], word, Fault::NodeKilled(2), at_least - 1, at_least + 100);
     }
     // Nobody is offline, whether he is there or not: there is a mailbox.
     finds(&[Rule::Offline], |history| {
@@ -364,6 +369,14 @@ fn a_copy_after_a_quick_hop_has_a_cause() {
             history.suffer(Fault::NodeFrozen(1), from, gone + 8_000);
         });
     }
+    // What it has not told before it is killed, it never tells.
+    for (kill, rules) in [(gone + 1_000, &[][..]), (gone + 1_001, &[Rule::Copied])] {
+        copied(rules, gone + 5_000, &|history| {
+            history.quit(BOB, gone);
+            history.quit(CAROL, gone);
+            history.suffer(Fault::NodeKilled(1), kill, kill + 500);
+        });
+    }
     // A node has nothing to tell itself.
     for (fault, rules) in [(Fault::RedisKilled, &[Rule::Copied][..]), (Fault::NodeKilled(2), &[])] {
         copied(rules, gone + 500, &|history| {
@@ -393,13 +406,27 @@ fn disorder_has_a_cause() {
     suffers(&[Rule::OutOfOrder], Fault::BrokerKilled, came + 1, came + 5_000);
     suffers(&[], Fault::BrokerKilled, 1_000, earlier - RETURN_TIME);
     suffers(&[Rule::OutOfOrder], Fault::BrokerKilled, 1_000, earlier - RETURN_TIME - 1);
-    suffers(&[], Fault::NodeKilled(2), earlier - DEATH_TIME, earlier - DEATH_TIME + 500);
-    suffers(&[Rule::OutOfOrder], Fault::NodeKilled(2), earlier - DEATH_TIME - 1, earlier - DEATH_TIME + 500);
+    suffers(&[], Fault::NodeKilled(1), earlier - DEATH_TIME, earlier - DEATH_TIME + 500);
+    suffers(&[Rule::OutOfOrder], Fault::NodeKilled(1), earlier - DEATH_TIME - 1, earlier - DEATH_TIME + 500);
     for fault in [Fault::QueuesDeleted, Fault::RedisKilled, Fault::Cut(1, Links::Broker)] {
         suffers(&[], fault, came, came);
         suffers(&[Rule::OutOfOrder], fault, came + 1, came + 1);
     }
     suffers(&[Rule::OutOfOrder], Fault::BrokerAlarm, earlier, came);
+    // It is with a node of one of the two, or one where the recipient was thought to be.
+    suffers(&[], Fault::Cut(0, Links::Broker), earlier, came);
+    suffers(&[Rule::OutOfOrder], Fault::Cut(2, Links::Broker), earlier, came);
+    for (ended, rules) in [(0, &[][..]), (1, &[Rule::OutOfOrder])] {
+        swapped(rules, &|history| {
+            // All of it later, so that there is room before it.
+            history.delay(BELIEF_TIME);
+            let ended = earlier - 2 * NOTE_TIME_MAX - ended;
+            let session = Session { node: 2, asked: 1, since: 2, ..history.sessions[BOB].clone() };
+            history.sessions.push(session);
+            history.quit(4, ended - 5);
+            history.suffer(Fault::Cut(2, Links::Broker), earlier + BELIEF_TIME, came + BELIEF_TIME);
+        });
+    }
     // To hop or to nap makes none.
     swapped(&[Rule::OutOfOrder], &|history| history.sessions[BOB].naps.push((earlier, later)));
     finds(&[Rule::OutOfOrder], |history| {

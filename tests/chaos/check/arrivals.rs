@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::check::facts::BELIEF_TIME;
 use crate::check::{Check, NOTE_TIME_MAX, Rule};
 use crate::history::{Client, Leaving, Message, Ms, Seen, Session};
 
@@ -146,6 +147,22 @@ impl Check<'_> {
             && faults.any(|trouble| trouble.fault.divides(self.history.sessions[before].node, node))
     }
 
+    /// A fault that makes messages take another way was at work between sending and seeing this
+    /// one: with all nodes, that of its sender, or one where its recipient was or was thought to be.
+    fn is_rerouted(&self, message: &Message, seen: Ms) -> bool {
+        let sessions = &self.history.sessions;
+        let is_near = |node: usize| {
+            let mut origins = message.attempts.iter().map(|attempt| sessions[attempt.session].node);
+            let since = message.sent().saturating_sub(BELIEF_TIME);
+            let mut of_user = self.facts.of_user(message.to);
+            let is_there =
+                |at: usize, session: &Session| session.node == node && self.facts.may_be_in(at, since, seen);
+            origins.any(|origin| origin == node) || of_user.any(|(at, session)| is_there(at, session))
+        };
+        let mut faults = self.facts.at_work(message.sent(), seen).map(|trouble| trouble.fault);
+        faults.any(|fault| fault.reroutes() && fault.node().is_none_or(is_near))
+    }
+
     /// A message came behind one that was sent after it.
     fn disorder(&mut self, name: &str, message: &Message, newer: &Seen, seen: &Seen) {
         let sent = message.sent();
@@ -161,7 +178,7 @@ impl Check<'_> {
             "out of order: sent again"
         } else if is_beside {
             "out of order: on two connections at once"
-        } else if self.facts.at_work(sent, seen.at).any(|trouble| trouble.fault.reroutes()) {
+        } else if self.is_rerouted(message, seen.at) {
             "out of order: routed again"
         } else {
             let what = format!("{name}, sent at {sent}, came behind {}", newer.message);

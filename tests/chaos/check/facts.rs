@@ -10,9 +10,12 @@ use crate::plan::Fault;
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
 
-/// For how long the others may still send to a node that was killed: its lease, and
-/// the next time that they renew theirs.
+/// For how long the others may still send to a node that was killed: its lease, and the
+/// next time that they renew theirs.
 pub const DEATH_TIME: Ms = 8_000;
+
+/// How long a node may remember where a user was.
+pub const BELIEF_TIME: Ms = 60_000;
 
 /// How long it takes to tell Redis what a session was shown that has ended.
 const HAND_OVER_TIME: Ms = 1_000;
@@ -155,7 +158,8 @@ impl<'a> Facts<'a> {
         self.history.troubles.iter().filter(is_at_work)
     }
 
-    /// By when Redis was surely told what a session was shown that has ended.
+    /// By when Redis was surely told what a session was shown that has ended; a node that is killed
+    /// before that never does.
     pub fn told(&self, session: usize) -> Ms {
         let node = self.history.sessions[session].node;
         let keeps = |fault: Fault| fault.silences() && fault.node().is_none_or(|other| other == node);
@@ -165,7 +169,8 @@ impl<'a> Facts<'a> {
                 told = told.max(over(trouble));
             }
         }
-        told
+        let is_killed = self.kills(node).any(|kill| (self.gone(session)..=told).contains(&kill));
+        if is_killed { Ms::MAX } else { told }
     }
 
     pub fn troubles(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {

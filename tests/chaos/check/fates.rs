@@ -4,7 +4,6 @@
 //! Exact for users whose clients all log in with `ack`. For others the protocol excuses what
 //! the kernel had taken for a connection that broke, and so does this.
 
-use crate::check::facts::DEATH_TIME;
 use crate::check::{Check, NOTE_TIME_MAX, REPLY_TIME_MAX, Rule, SOON_TIME};
 use crate::history::{Attempt, Fate, Message, Ms, Seen, Session};
 use crate::plan::Fault;
@@ -14,6 +13,9 @@ use crate::plan::Fault;
 /// whenever it is in trouble is not of use.
 const TIMEOUTS_SHARE: usize = 20;
 const TIMEOUTS_MIN: usize = 4;
+
+/// For how long there is doubt where users are, after a node is back under a new id.
+pub const DOUBT_TIME: Ms = 5_000;
 
 /// How long after its login a session may still be drained its mailbox.
 const DRAIN_TIME: Ms = 3_000;
@@ -161,7 +163,9 @@ impl Check<'_> {
 
     /// An error has to be true, and to have a cause.
     fn error(&mut self, name: String, word: &str, to: usize, attempt: &Attempt, told: Ms) {
-        let cause = self.facts.at_work(attempt.sent, told).next();
+        // When a node is back under a new id, it is not known for a while that a user is nowhere.
+        let doubt = if word == "unavailable" { DOUBT_TIME } else { 0 };
+        let cause = self.facts.at_work(attempt.sent.saturating_sub(doubt), told).next();
         match (word, cause) {
             ("offline", _) => self.wrong(Rule::Offline, told, name),
             ("timeout", None) if self.facts.has_napped(to, attempt.sent, told, SOON_TIME) => {
@@ -170,10 +174,10 @@ impl Check<'_> {
             ("timeout", None) => self.wrong(Rule::CauselessTimeout, told, name),
             ("unavailable", None) => self.wrong(Rule::CauselessUnavailable, told, name),
             ("timeout", Some(_)) => {
-                self.excuse("ERR timeout", attempt.sent.saturating_sub(DEATH_TIME), told);
+                self.excuse("ERR timeout", attempt.sent, told);
             }
             ("unavailable", Some(_)) => {
-                self.excuse("ERR unavailable", attempt.sent.saturating_sub(DEATH_TIME), told);
+                self.excuse("ERR unavailable", attempt.sent.saturating_sub(doubt), told);
             }
             _ => self.wrong(Rule::Odd, told, name),
         }

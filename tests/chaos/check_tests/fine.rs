@@ -137,6 +137,27 @@ impl History {
         self.suffer(Fault::NodeKilled(self.sessions[session].node), at, at + 3_000);
     }
 
+    /// Everything is so much later.
+    pub fn delay(&mut self, time: Ms) {
+        for session in &mut self.sessions {
+            session.left.as_mut().expect("it is").0 += time;
+            session.ended.as_mut().expect("it is").0 += time;
+            (session.asked, session.since) = (session.asked + time, session.since + time);
+        }
+        for attempt in self.messages.iter_mut().flat_map(|message| &mut message.attempts) {
+            attempt.sent += time;
+            attempt.told.as_mut().expect("it is").0 += time;
+        }
+        for seen in self.clients.iter_mut().flat_map(|client| &mut client.seen) {
+            seen.at += time;
+            seen.acked = seen.acked.map(|acked| acked + time);
+        }
+        for question in &mut self.questions {
+            question.asked += time;
+            question.answered.as_mut().expect("it is").0 += time;
+        }
+    }
+
     pub fn suffer(&mut self, fault: Fault, from: Ms, to: Ms) {
         self.troubles.push(Trouble { fault, from, to: Some(to) });
     }
