@@ -24,7 +24,7 @@ pub use crate::check::fates::DOUBT_TIME;
 pub const NOTE_TIME_MAX: Ms = 1_000;
 
 /// How long a reply may take: the deadline, the sweep that looks at it, and some time for
-/// everything else. A node that was frozen has that much more.
+/// everything else. A node that was frozen has that much more, and so has a machine.
 pub const REPLY_TIME_MAX: Ms = 13_000;
 
 /// How long a reply may take where nothing is wrong, on a machine that has other work too.

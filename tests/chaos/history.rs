@@ -23,6 +23,8 @@ pub struct History {
     /// `LOGIN` and `WHO`.
     pub questions: Vec<Question>,
     pub troubles: Vec<Trouble>,
+    /// From when to when the machine let nobody run: who only looks at the clock came too late.
+    pub stalls: Vec<(Ms, Ms)>,
     /// Replies to what had one already: when, and to which message.
     pub again: Vec<(Ms, usize)>,
     /// What nobody should have said, or done.

@@ -97,6 +97,7 @@ impl Play<'_> {
         let people = thread::scope(|scope| {
             let people: Vec<_> = people.into_iter().map(|person| scope.spawn(|| person.live())).collect();
             let faults: Vec<_> = plan.iter().map(|planned| scope.spawn(|| world.suffer(planned))).collect();
+            scope.spawn(|| world.watch_the_clock());
             world.park_until(world.recorder.instant(self.length));
             let faults: Vec<_> = faults.into_iter().map(ScopedJoinHandle::join).collect();
             world.end();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::history::{Recorder, Trouble};
+use crate::history::{Ms, Recorder, Trouble};
 use crate::plan::{Fault, Links, NODES, PARTS, Planned};
 use crate::process::Process;
 use crate::rig::proxy::Proxy;
@@ -21,6 +21,10 @@ use crate::rig::services::Services;
 /// Deletes who is where and which nodes there are, in one go, and leaves the mailboxes.
 const LOSE_PRESENCE: &str = "for _, pattern in ipairs({'p:*', '{nodes}*'}) do \
     for _, key in ipairs(redis.call('KEYS', pattern)) do redis.call('DEL', key) end end";
+
+/// How often the clock is looked at, and how late that may be before it is noted.
+const LOOK_TIME: Duration = Duration::from_millis(20);
+const STALL_TIME: Ms = 200;
 
 /// The nodes, the services, and what is between them.
 pub struct World {
@@ -76,6 +80,19 @@ impl World {
     pub fn end(&self) {
         self.is_over.store(true, SeqCst);
         self.note("all is healed");
+    }
+
+    /// Looks at the clock up to the end, and notes when that was not possible.
+    pub fn watch_the_clock(&self) {
+        let mut last = self.recorder.now();
+        while !self.is_over() {
+            thread::park_timeout(LOOK_TIME);
+            let now = self.recorder.now();
+            if now - last > STALL_TIME {
+                self.recorder.write().stalls.push((last, now));
+            }
+            last = now;
+        }
     }
 
     /// Does one fault, from its beginning to its end, when it is time.

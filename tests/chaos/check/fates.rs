@@ -208,7 +208,9 @@ impl Check<'_> {
         }
         let freezes = self.facts.troubles(asked, answered).filter(|t| t.fault == Fault::NodeFrozen(node));
         let frozen: Ms = freezes.map(|trouble| trouble.overlap(asked, answered)).sum();
-        let took = answered.saturating_sub(asked + frozen);
+        let stalls = self.history.stalls.iter();
+        let stalled: Ms = stalls.map(|(from, to)| answered.min(*to).saturating_sub(asked.max(*from))).sum();
+        let took = answered.saturating_sub(asked + frozen + stalled);
         let napped = |time| recipient.is_some_and(|user| self.facts.has_napped(user, asked, answered, time));
         if took > REPLY_TIME_MAX {
             self.wrong(Rule::Late, answered, format!("{name} took {took} ms"));
