@@ -2,8 +2,8 @@
 //!
 //! A pure function: a history goes in, whatever was wrong with it comes out. An excuse is
 //! a fact of the history (this node was killed then), never a share of cases; the margins
-//! below are there because clients note what they hear a little late. Here is what all
-//! rules share; `arrivals` has those about what clients saw, `fates` those about what senders
+//! are there because clients note what they hear a little late, and nodes need a moment to
+//! be back when a fault is over. Here is what all rules share; `arrivals` has those about what clients saw, `fates` those about what senders
 //! were told, `questions` the rest, and `facts` finds the excuses.
 
 mod arrivals;

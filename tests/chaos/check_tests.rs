@@ -210,6 +210,13 @@ fn what_was_delivered_was_seen_by_all() {
         joined(history, last - 10);
         history.suffer(Fault::PresenceLost, last - 20, last - 20);
     });
+    // It was with the broker, or not yet, when that was killed.
+    for (killed, rules) in [(last + 1_002, &[][..]), (last + 1_003, &[Rule::Partial])] {
+        finds(rules, |history| {
+            joined(history, last - 10);
+            history.suffer(Fault::BrokerKilled, killed, killed + 1_000);
+        });
+    }
     finds(&[], |history| {
         joined(history, last - 10);
         history.sessions[BOB_LATER].naps.push((last - 5, last + 500));

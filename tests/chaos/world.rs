@@ -45,9 +45,9 @@ pub struct World {
 }
 
 impl World {
-    /// Starts everything.
-    pub fn start(seed: u64) -> Self {
-        let log_path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}.log"));
+    /// Starts everything. The log is called so.
+    pub fn start(name: &str) -> Self {
+        let log_path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let log = Arc::new(Mutex::new(File::create(&log_path).expect("there is room for a log")));
         let services = Services::durable();
         let redis = [(); NODES].map(|()| Mutex::new(Proxy::to(services.redis.addr())));
