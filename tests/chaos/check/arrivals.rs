@@ -142,7 +142,7 @@ impl Check<'_> {
     /// their nodes apart, and Redis was not surely told before that.
     fn is_untold(&self, before: usize, next: usize) -> bool {
         let Session { node, asked, since, .. } = self.history.sessions[next];
-        let mut faults = self.facts.at_work(self.facts.gone(before).min(asked), since);
+        let mut faults = self.facts.at_work(self.facts.over(before).min(asked), since);
         asked <= self.facts.told(before)
             && faults.any(|trouble| trouble.fault.divides(self.history.sessions[before].node, node))
     }

@@ -120,6 +120,11 @@ impl<'a> Facts<'a> {
         self.ends[session].gone
     }
 
+    /// When nothing more could be heard on a session.
+    pub fn over(&self, session: usize) -> Ms {
+        self.ends[session].over
+    }
+
     /// When a connection fell without a goodbye, and when its node had noticed that.
     pub fn fell(&self, session: usize) -> Option<(Ms, Ms)> {
         self.ends[session].fell
@@ -154,22 +159,22 @@ impl<'a> Facts<'a> {
 
     /// The faults that were at work at some time between these two.
     pub fn at_work(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
-        let is_at_work = move |trouble: &&Trouble| trouble.from <= to && over(trouble) >= from;
+        let is_at_work = move |trouble: &&Trouble| trouble.from <= to && healed(trouble) >= from;
         self.history.troubles.iter().filter(is_at_work)
     }
 
-    /// By when Redis was surely told what a session was shown that has ended; a node that is killed
-    /// before that never does.
+    /// By when Redis was surely told what a session was shown, which is when that has ended: who
+    /// says goodbye may still be owed replies. A node that is killed before that never does.
     pub fn told(&self, session: usize) -> Ms {
         let node = self.history.sessions[session].node;
         let keeps = |fault: Fault| fault.silences() && fault.node().is_none_or(|other| other == node);
-        let mut told = self.gone(session) + HAND_OVER_TIME;
+        let mut told = self.over(session).saturating_add(HAND_OVER_TIME);
         for trouble in self.history.troubles.iter().filter(|trouble| keeps(trouble.fault)) {
             if trouble.from <= told {
-                told = told.max(over(trouble));
+                told = told.max(healed(trouble));
             }
         }
-        let is_killed = self.kills(node).any(|kill| (self.gone(session)..=told).contains(&kill));
+        let is_killed = self.kills(node).any(|kill| (self.over(session)..=told).contains(&kill));
         if is_killed { Ms::MAX } else { told }
     }
 
@@ -179,7 +184,7 @@ impl<'a> Facts<'a> {
 }
 
 /// Until when a fault is at work: up to when the nodes are connected again, or know who has died.
-fn over(trouble: &Trouble) -> Ms {
+fn healed(trouble: &Trouble) -> Ms {
     let is_kill = matches!(trouble.fault, Fault::NodeKilled(_));
     let known = if is_kill { trouble.from + DEATH_TIME } else { 0 };
     trouble.to.map_or(Ms::MAX, |to| known.max(to + RETURN_TIME))

@@ -35,10 +35,18 @@ fn a_copy_after_a_quick_hop_has_a_cause() {
     let gone = sent(bobs(9)) + 5_000;
     let hops = |rules: &[Rule], after: Ms, fault: Fault, from: Ms, to: Ms| {
         copied(rules, gone + after, &|history| {
-            history.quit(BOB, gone);
+            history.quit(BOB, gone - 5);
             history.suffer(fault, from, to);
         });
     };
+    // A session ends when its connection does, which may be a while after the goodbye.
+    for (asked, rules) in [(gone + 1_000, &[][..]), (gone + 1_001, &[Rule::Copied])] {
+        copied(rules, asked, &|history| {
+            history.quit(BOB, gone - 2_000);
+            history.sessions[BOB].ended.as_mut().expect("it is").0 = gone;
+            history.suffer(Fault::BrokerFrozen, gone - 3_000, gone + 2_000);
+        });
+    }
     // Quick is a second, however long the broker is away.
     hops(&[], 1_000, Fault::BrokerKilled, gone, gone + 2_000);
     hops(&[Rule::Copied], 1_001, Fault::BrokerKilled, gone, gone + 2_000);
@@ -60,7 +68,7 @@ fn a_copy_after_a_quick_hop_has_a_cause() {
     // One fault after the other keeps it from Redis.
     for (from, rules) in [(gone + 4_000, &[][..]), (gone + 4_001, &[Rule::Copied])] {
         copied(rules, gone + 9_000, &|history| {
-            history.quit(BOB, gone);
+            history.quit(BOB, gone - 5);
             history.suffer(Fault::Hung(1, Links::Redis), gone, gone + 1_000);
             history.suffer(Fault::NodeFrozen(1), from, gone + 8_000);
         });
@@ -68,8 +76,8 @@ fn a_copy_after_a_quick_hop_has_a_cause() {
     // What it has not told before it is killed, it never tells.
     for (kill, rules) in [(gone + 1_000, &[][..]), (gone + 1_001, &[Rule::Copied])] {
         copied(rules, gone + 5_000, &|history| {
-            history.quit(BOB, gone);
-            history.quit(CAROL, gone);
+            history.quit(BOB, gone - 5);
+            history.quit(CAROL, gone - 5);
             history.suffer(Fault::NodeKilled(1), kill, kill + 500);
         });
     }
@@ -77,7 +85,7 @@ fn a_copy_after_a_quick_hop_has_a_cause() {
     for (fault, rules) in [(Fault::RedisKilled, &[Rule::Copied][..]), (Fault::NodeKilled(2), &[])] {
         copied(rules, gone + 500, &|history| {
             history.sessions[BOB].node = 2;
-            history.quit(BOB, gone);
+            history.quit(BOB, gone - 5);
             history.suffer(fault, gone + 10, gone + 400);
         });
     }
