@@ -181,7 +181,8 @@ impl Check<'_> {
         } else if self.is_rerouted(message, seen.at) {
             "out of order: routed again"
         } else {
-            let what = format!("{name}, sent at {sent}, came behind {}", newer.message);
+            let what = if seen.is_shown { "came" } else { "came as a copy" };
+            let what = format!("{name}, sent at {sent}, {what} behind {}", newer.message);
             return self.wrong(Rule::OutOfOrder, seen.at, what);
         };
         self.excuse(why, sent, seen.at);
