@@ -316,7 +316,7 @@ fn a_request_has_one_reply_in_time() {
         finds(rules, |history| {
             late(history, REPLY_TIME_MAX);
             history.suffer(Fault::BrokerFrozen, sent(last), sent(last) + 9_000);
-            history.stalls = vec![(1, 2_000), (sent(last) - 500, sent(last) + stall)];
+            history.suffer(Fault::Stalled, sent(last) - 500, sent(last) + stall);
         });
     }
     finds(&[Rule::Unanswered], |history| history.questions[0].answered = None);

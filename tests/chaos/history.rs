@@ -22,9 +22,8 @@ pub struct History {
     pub messages: Vec<Message>,
     /// `LOGIN` and `WHO`.
     pub questions: Vec<Question>,
+    /// In the order in which they began.
     pub troubles: Vec<Trouble>,
-    /// From when to when the machine let nobody run: who only looks at the clock came too late.
-    pub stalls: Vec<(Ms, Ms)>,
     /// Replies to what had one already: when, and to which message.
     pub again: Vec<(Ms, usize)>,
     /// What nobody should have said, or done.

@@ -80,7 +80,8 @@ fn holds(play: &Play<'_>) {
         let plan = (play.plan)(&mut random);
         let world = World::start(&format!("{}-{seed}", play.name));
         play.perform(&world, &plan, &mut random);
-        let history = world.recorder.write();
+        let mut history = world.recorder.write();
+        history.troubles.sort_by_key(|trouble| trouble.from);
         let verdict = check(&history);
         report::print(&history, &verdict);
         let count = verdict.wrongs.len();

@@ -37,6 +37,8 @@ pub enum Fault {
     RedisFrozen,
     /// Redis forgets who is where, and which nodes there are; mailboxes stay.
     PresenceLost,
+    /// The machine has so much else to do that nobody runs. Nobody plans that.
+    Stalled,
 }
 
 /// Links of one node.
@@ -102,6 +104,7 @@ impl Fault {
             Fault::RedisKilled => "Redis killed",
             Fault::RedisFrozen => "Redis frozen",
             Fault::PresenceLost => "presence lost",
+            Fault::Stalled => "machine stalled",
         }
     }
 
@@ -135,7 +138,8 @@ impl Fault {
     pub fn silences(self) -> bool {
         match self {
             Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
-            Fault::NodeFrozen(_) | Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => true,
+            Fault::NodeFrozen(_) | Fault::RedisKilled | Fault::RedisFrozen => true,
+            Fault::PresenceLost | Fault::Stalled => true,
             _ => false,
         }
     }

@@ -25,8 +25,6 @@ pub fn print(history: &History, verdict: &Verdict) {
     let kills = sessions.iter().filter(|session| matches!(session.left, Some((_, Leaving::HangsUp)))).count();
     println!("\n{} messages, {} faults, {kills} clients killed", messages.len(), troubles.len());
     println!("{} sessions, {} questions", sessions.len(), history.questions.len());
-    let stalled: Ms = history.stalls.iter().map(|(from, to)| to - from).sum();
-    println!("{stalled} ms in which the machine let nobody run");
     println!("\nmessages by fate, as their senders know it in the end:");
     shares(&books.fates);
     println!("\nthe same by what they were told each time that they sent one:");
@@ -160,7 +158,6 @@ pub fn dump(history: &History, verdict: &Verdict, path: &Path) {
         lines.push((trouble.from, format!("begins: {}", trouble.fault)));
         lines.extend(trouble.to.map(|to| (to, format!("ends: {}", trouble.fault))));
     }
-    lines.extend(history.stalls.iter().map(|(from, to)| (*to, format!("nobody ran since {from}"))));
     let excused = &verdict.books.excused;
     lines.extend(
         excused.iter().map(|((why, faults), number)| (0, format!("excused {number}: {why}: {faults}"))),

@@ -22,9 +22,10 @@ use crate::rig::services::Services;
 const LOSE_PRESENCE: &str = "for _, pattern in ipairs({'p:*', '{nodes}*'}) do \
     for _, key in ipairs(redis.call('KEYS', pattern)) do redis.call('DEL', key) end end";
 
-/// How often the clock is looked at, and how late that may be before it is noted.
+/// How often the clock is looked at, and how late that may be: the nodes' shortest deadlines
+/// are a second.
 const LOOK_TIME: Duration = Duration::from_millis(20);
-const STALL_TIME: Ms = 200;
+const STALL_TIME: Ms = 500;
 
 /// The nodes, the services, and what is between them.
 pub struct World {
@@ -82,14 +83,17 @@ impl World {
         self.note("all is healed");
     }
 
-    /// Looks at the clock up to the end, and notes when that was not possible.
+    /// Looks at the clock up to the end. Whoever does nothing else and comes too late was not let
+    /// run, and neither were the nodes: calls of theirs may have met their deadlines.
     pub fn watch_the_clock(&self) {
         let mut last = self.recorder.now();
         while !self.is_over() {
             thread::park_timeout(LOOK_TIME);
             let now = self.recorder.now();
             if now - last > STALL_TIME {
-                self.recorder.write().stalls.push((last, now));
+                let stall = Trouble { fault: Fault::Stalled, from: last, to: Some(now) };
+                self.recorder.write().troubles.push(stall);
+                self.note(&format!("nobody ran since {last}"));
             }
             last = now;
         }
@@ -135,6 +139,7 @@ impl World {
             Fault::RedisKilled => redis.kill(),
             Fault::RedisFrozen => redis.freeze(),
             Fault::PresenceLost => drop(redis.command(&["EVAL", LOSE_PRESENCE, "0"])),
+            Fault::Stalled => unreachable!("nobody plans that"),
         }
     }
 
@@ -149,7 +154,7 @@ impl World {
             Fault::BrokerAlarm => broker.alarm(false),
             Fault::RedisKilled => redis.start(),
             Fault::RedisFrozen => redis.thaw(),
-            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::PresenceLost => {}
+            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::PresenceLost | Fault::Stalled => {}
         }
     }
 

@@ -83,7 +83,8 @@ impl<'a> Facts<'a> {
         let fell = match session.left {
             Some((at, Leaving::HangsUp)) => {
                 let freezes = self.troubles(at, at + NOTE_TIME_MAX);
-                let freezes = freezes.filter(|trouble| trouble.fault == Fault::NodeFrozen(session.node));
+                let holds = [Fault::NodeFrozen(session.node), Fault::Stalled];
+                let freezes = freezes.filter(|trouble| holds.contains(&trouble.fault));
                 let noticed = freezes.map(|trouble| trouble.to.unwrap_or(Ms::MAX)).max();
                 Some((at, noticed.unwrap_or(at).max(at)))
             }

@@ -207,11 +207,10 @@ impl Check<'_> {
         if answered.saturating_sub(asked) <= SOON_TIME {
             return;
         }
-        let freezes = self.facts.troubles(asked, answered).filter(|t| t.fault == Fault::NodeFrozen(node));
+        let freezes = self.facts.troubles(asked, answered);
+        let freezes = freezes.filter(|t| [Fault::NodeFrozen(node), Fault::Stalled].contains(&t.fault));
         let frozen: Ms = freezes.map(|trouble| trouble.overlap(asked, answered)).sum();
-        let stalls = self.history.stalls.iter();
-        let stalled: Ms = stalls.map(|(from, to)| answered.min(*to).saturating_sub(asked.max(*from))).sum();
-        let took = answered.saturating_sub(asked + frozen + stalled);
+        let took = answered.saturating_sub(asked + frozen);
         let napped = |time| recipient.is_some_and(|user| self.facts.has_napped(user, asked, answered, time));
         if took > REPLY_TIME_MAX {
             self.wrong(Rule::Late, answered, format!("{name} took {took} ms"));
