@@ -20,6 +20,12 @@
 //! or drop it. A program that waits for a reply and takes nothing for 5 seconds has
 //! blocked itself: the client gives up that connection, and the request is `Lost`.
 //!
+//! 1,024 requests at most are without a reply; the next one waits. With
+//! [`ack`](ClientConfig::ack) the messages among them have 128 KiB at most as well, each in
+//! steps of 128 bytes, and one longer than that goes alone. A server reads on for the
+//! `ACK` lines of a client behind that many bytes of messages which wait for room at
+//! their recipients, so two clients that flood each other don't wait for each other.
+//!
 //! Left out: rooms and watches, TLS and WebSocket, and deadlines on requests
 //! (race the future with a timer; every future here may be dropped at any time).
 
@@ -36,6 +42,9 @@ pub(crate) mod fake;
 mod handed;
 mod incoming;
 mod outstanding;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -53,6 +62,7 @@ use crate::client::command::{Answer, Command, OwnId, OwnIds, Pending};
 use crate::client::connection::{Connection, Target};
 use crate::client::handed::Handed;
 use crate::client::outstanding::Outstanding;
+use crate::client::room::Room;
 use crate::client::task::Task;
 use crate::proto::{Request, SessionId, Tag, TaggedRequest, UserRef};
 
@@ -118,6 +128,7 @@ impl Client {
             stop: stop_tx,
             done: done_rx,
             permits: Arc::new(Semaphore::new(OUTSTANDING_MAX)),
+            room: config.ack.then(Room::new),
             tag_prefix: format!("{}-", nanoid::nanoid!(10, &SessionId::ALPHABET)),
             tag_next: AtomicU64::new(1),
             own_ids: OwnIds::default(),
@@ -130,8 +141,7 @@ impl Client {
 
     /// Sends one message and waits for its fate.
     ///
-    /// Waits first while 1,024 requests are outstanding, and while there is no
-    /// connection. Sends it again where the [module](self) says so. Dropping the future
+    /// Waits first while too much is outstanding, and while there is no connection. Sends it again where the [module](self) says so. Dropping the future
     /// leaves open whether the message was sent.
     ///
     /// # Errors
@@ -255,10 +265,16 @@ impl Client {
         answer: fn(Sender<Result<T, SendError>>) -> Answer,
     ) -> Result<Receiver<Result<T, SendError>>, SendError> {
         let handle = &self.handle;
+        let is_send = matches!(request, Request::Send { .. });
         let line = handle.line(Some(tag), request)?;
+        // Before the permit: who waits for room leaves the permits to questions.
+        let room = match &handle.room {
+            Some(room) if is_send => Some(room.take(line.len()).await),
+            _ => None,
+        };
         let permit = handle.permits.acquire_arc().await;
         let (tx, rx) = bounded(1);
-        let pending = Pending::new(own_id, answer(tx), permit);
+        let pending = Pending::new(own_id, answer(tx), permit, room);
         let command = Command::Request { tag: tag.as_str().into(), pending, line };
         handle.commands.send(command).await.map_err(|_| SendError::Closed)?;
         Ok(rx)
@@ -336,6 +352,8 @@ struct Handle {
     /// Closed by the task when it has ended; nothing ever comes through.
     done: Receiver<Infallible>,
     permits: Arc<Semaphore>,
+    /// For messages, with `ack`.
+    room: Option<Room>,
     /// Fresh for each client, so that no two messages of one user share an id.
     tag_prefix: String,
     tag_next: AtomicU64,

@@ -136,6 +136,13 @@ pub enum Event {
     },
     /// Something was stored for a user who is here all the same.
     Mail(UserName),
+    /// Another node has back all that it has sent to a user and was refused here.
+    Resumes {
+        /// The node.
+        node: NodeId,
+        /// The user.
+        user: UserName,
+    },
     /// A user of this node has logged in on another one, which wants to know what the user was
     /// shown: [`Cluster::tell_shown`].
     Also {
@@ -389,6 +396,14 @@ impl Cluster {
         match self {
             Cluster::Local(local) => local.tell_mail(node, user),
             Cluster::Remote(remote) => remote.tell_mail(node, user),
+        }
+    }
+
+    /// Tells a node that has refused messages to a user that all of them have come back.
+    pub fn tell_resumes(&self, node: &NodeId, user: &UserName) {
+        match self {
+            Cluster::Local(local) => local.tell_resumes(node, user),
+            Cluster::Remote(remote) => remote.tell_resumes(node, user),
         }
     }
 

@@ -12,8 +12,8 @@
 //! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
 //! `again.rs` (what happens when it did not work), `asked.rs` (who waits for
 //! presence), `deliver.rs` (the sessions of this node), `acks.rs` (those that
-//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `flush.rs` (the end of a turn),
-//! `sweep.rs` (what takes too long).
+//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `moves.rs` and
+//! `refused.rs` (order while that changes), `flush.rs` (the end of a turn), `sweep.rs` (what takes too long).
 
 mod acks;
 mod again;
@@ -23,6 +23,8 @@ mod drain;
 mod flush;
 mod in_flight;
 mod login;
+mod moves;
+mod refused;
 mod store;
 mod sweep;
 
@@ -45,10 +47,11 @@ use crate::router::drain::Drain;
 use crate::router::flush::Unflushed;
 use crate::router::in_flight::{InFlight, Question, Remote, Sent};
 use crate::router::login::Entering;
+use crate::router::refused::Refused;
 use crate::table::{Seat, Table};
 
 pub use flush::Turn;
-pub use login::{Login, Welcomed};
+pub use login::{Entered, Login, Welcomed};
 
 /// One node's routing: who is here, who is elsewhere, and what is under way.
 pub struct Router {
@@ -64,6 +67,8 @@ pub struct Router {
     /// Sessions that acknowledge, or whose mailbox is drained.
     watched: Mutex<HashMap<SessionId, Watched>>,
     drains: Mutex<HashMap<SessionId, Drain>>,
+    /// What other nodes must have back before anything is taken from them.
+    refused: Mutex<Refused>,
     /// Tells that a drain waits for another one.
     busy: (channel::Sender<()>, channel::Receiver<()>),
     unflushed: Mutex<Unflushed>,
@@ -114,6 +119,7 @@ impl Router {
             entering: Mutex::default(),
             watched: Mutex::default(),
             drains: Mutex::default(),
+            refused: Mutex::default(),
             busy: channel::bounded(1),
             unflushed: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -239,6 +245,7 @@ impl Router {
             Event::Stored { user, fates, places } => self.stored(&user, &fates, places, turn),
             Event::Read { session, mail } => self.read(session, mail, turn),
             Event::Mail(user) => self.has_mail(&user, turn),
+            Event::Resumes { node, user } => self.resume(&node, &user),
             Event::Also { node, user, login } => self.tell_shown(&node, &user, login),
             Event::Shown { user, seen } => self.inherit(&user, &seen),
             Event::Waits { node, number } => self.waits(&node, Ticket(number), turn),
@@ -283,9 +290,13 @@ impl Router {
     }
 
     /// Asks where else a user is. While an earlier question about the user is
-    /// open, later messages queue behind it: one sender's messages stay in order.
+    /// open, or some messages have to come back from where the user was, later messages queue
+    /// behind: one sender's messages stay in order.
     fn ask_for(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        self.unless_asked(user, || self.cluster.locate(user, is_here))
+        match self.unless_asked(user, || self.cluster.locate(user, is_here)) {
+            Answer::Now(Ok(places)) if self.has_left_behind(user, &places) => Answer::Later,
+            answer => answer,
+        }
     }
 
     fn unless_asked(
@@ -311,6 +322,7 @@ impl Router {
     ) {
         let id = from.next_id(tag);
         let reply = from.outbox.expect(tag.map(Tag::as_str));
+        self.catch_up_here(to, turn);
         let parties = turn.seats.len() as u32;
         let sent = Sent::new(from.outbox, reply, id.clone(), parties);
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
@@ -355,6 +367,10 @@ impl Router {
 
     fn watched(&self) -> MutexGuard<'_, HashMap<SessionId, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn drains(&self) -> MutexGuard<'_, HashMap<SessionId, Drain>> {

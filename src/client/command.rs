@@ -10,6 +10,7 @@ use smol::channel::Sender;
 use smol::lock::SemaphoreGuardArc;
 
 use crate::client::error::SendError;
+use crate::client::room::Taken;
 use crate::client::{Fate, Presence};
 use crate::proto::ServerLine;
 
@@ -21,17 +22,24 @@ pub(super) enum Command {
     Request { tag: Box<str>, pending: Pending, line: Vec<u8> },
 }
 
-/// A request without a reply. Dropped, it says "lost" and gives its permit back.
+/// A request without a reply. Dropped, it says "lost" and gives its permit and its room back.
 pub(super) struct Pending {
     // First, so that an id is free again before its caller hears the answer.
     own_id: Option<OwnId>,
     answer: Answer,
     _permit: SemaphoreGuardArc,
+    /// That of a message, where it is counted.
+    _room: Option<Taken>,
 }
 
 impl Pending {
-    pub(super) fn new(own_id: Option<OwnId>, answer: Answer, permit: SemaphoreGuardArc) -> Self {
-        Pending { own_id, answer, _permit: permit }
+    pub(super) fn new(
+        own_id: Option<OwnId>,
+        answer: Answer,
+        permit: SemaphoreGuardArc,
+        room: Option<Taken>,
+    ) -> Self {
+        Pending { own_id, answer, _permit: permit, _room: room }
     }
 
     /// Passes the reply on, or tells that it is none to this kind of request.

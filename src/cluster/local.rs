@@ -155,6 +155,10 @@ impl Local {
         self.say(node, Event::Mail(user.clone()));
     }
 
+    pub(super) fn tell_resumes(&self, node: &NodeId, user: &UserName) {
+        self.say(node, Event::Resumes { node: self.node.clone(), user: user.clone() });
+    }
+
     /// Tells whether what this node says waits, answers to itself included.
     fn is_held(&self) -> bool {
         self.mesh.as_ref().is_some_and(|mesh| mesh.lock().holds(&self.node))

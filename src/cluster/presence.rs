@@ -23,6 +23,9 @@
 //! what is to be removed waits.
 
 mod answers;
+#[cfg(test)]
+mod chore_tests;
+mod chores;
 mod mail;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,7 +36,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::cluster::lease::{Act, RENEW_TIME, Renewed, clock_us};
-use crate::cluster::presence::mail::Chores;
+use crate::cluster::presence::chores::Chores;
 use crate::cluster::sessions::{Sessions, tag};
 use crate::cluster::shared::Shared;
 use crate::cluster::store::Store;
@@ -150,8 +153,12 @@ pub struct Presence {
     /// When this node came back under a new id, or was about to, or to another Redis.
     busy_since: Option<Instant>,
     sessions: Sessions,
-    removals: VecDeque<(UserName, String)>,
+    /// Each behind the chores that were there before it, by number: what a session was shown is known
+    /// before the session is not.
+    removals: VecDeque<(u64, UserName, String)>,
     mail: Chores,
+    /// Redis has refused something for good; said once.
+    was_refused: bool,
     /// There were more removals than may wait.
     has_too_many: bool,
     /// Users that were not found while there was doubt, and since when they are looked for;
@@ -177,6 +184,7 @@ impl Presence {
             sessions: Sessions::default(),
             removals: VecDeque::new(),
             mail: Chores::default(),
+            was_refused: false,
             has_too_many: false,
             doubted: HashMap::new(),
             doubted_due: now,
@@ -334,7 +342,8 @@ impl Presence {
             }
             Ask::Unregister { user, session, seen } => {
                 self.sessions.remove(session);
-                self.mail.remember(&user, seen);
+                self.mail.cancel_release(session);
+                self.mail.remember(&user, &seen);
                 let node = self.shared.node();
                 self.remove(user, tag(&node, session));
             }
@@ -346,10 +355,9 @@ impl Presence {
                 self.shared.tell(Event::Read { session, mail: Err(Unavailable) });
             }
             Ask::Take { user, up_to, also } => self.mail.take(user, up_to, also),
-            Ask::Release { session } => {
-                self.sessions.set_drains(session, false);
-                self.mail.release(session);
-            }
+            // One that has ended is removed, and its mark with it.
+            Ask::Release { session } if self.sessions.find(session).is_none() => {}
+            Ask::Release { session } => self.mail.release(session),
             Ask::Remove { user, node, session } => self.remove(user, tag(&node, session)),
             Ask::AssertAll => self.sessions.assert_all(Instant::now()),
             Ask::Wake => {}
@@ -362,7 +370,7 @@ impl Presence {
             self.removals.clear();
             self.has_too_many = true;
         }
-        self.removals.push_back((user, tag));
+        self.removals.push_back((self.mail.end(), user, tag));
     }
 
     /// Redis is away.

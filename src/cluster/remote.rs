@@ -126,6 +126,10 @@ impl Remote {
         self.shared.ask(Ask::Release { session });
     }
 
+    pub(super) fn tell_resumes(&self, node: &NodeId, user: &UserName) {
+        self.shared.say(node, &Item::Resumes { user: user.borrowed() });
+    }
+
     pub(super) fn tell_mail(&self, node: &NodeId, user: &UserName) {
         self.shared.say(node, &Item::Mail { user: user.borrowed() });
     }
@@ -248,6 +252,7 @@ impl Remote {
                 tickets.into_iter().for_each(|number| take(Event::Waits { node: from.clone(), number }));
             }
             Item::Mail { user } => take(Event::Mail(user.into())),
+            Item::Resumes { user } => take(Event::Resumes { node: from.clone(), user: user.into() }),
             Item::Also { user, login } => {
                 self.shared.remembered().heard_news(user, now);
                 take(Event::Also { node: from.clone(), user: user.into(), login });

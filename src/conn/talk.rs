@@ -17,7 +17,7 @@ use crate::conn::{Heard, Shared, ws};
 use crate::outbox::{Outbox, Unwritten};
 use crate::proto::reply::{print_hello, print_logged_in};
 use crate::proto::{ErrorCode, Line, Request, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
-use crate::router::{Login, Router, Sender, Taken, Turn, Welcomed};
+use crate::router::{Entered, Login, Router, Sender, Taken, Turn, Welcomed};
 use crate::session::{Action, Session, print_help};
 
 /// One connection's conversation.
@@ -184,7 +184,7 @@ impl Talk {
             unreachable!("a login that is answered was asked for");
         };
         match self.router().enter(&user, id, &self.outbox, welcome) {
-            Ok(has_mail) => {
+            Ok(Entered { has_mail, replaced }) => {
                 // Before any message: a node has one thread, and this is still the same turn.
                 self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));
                 if acks {
@@ -193,6 +193,7 @@ impl Talk {
                 if has_mail {
                     self.router().start_drain(&user, id, &self.outbox, turn);
                 }
+                self.router().take_over(&user, &self.outbox, &replaced, turn);
                 self.session = Session::In { user, id, count: 0 };
                 ControlFlow::Break(Stop::Entered)
             }

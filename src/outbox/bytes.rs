@@ -190,6 +190,12 @@ impl Bytes {
         self.marks.iter().map(|mark| self.line(mark)).filter(|line| !line.is_empty())
     }
 
+    /// The messages that are not written whole and whose fate somebody waits for, with their lines;
+    /// copies have none.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = (Ticket, &[u8])> {
+        self.marks.iter().filter_map(|mark| Some((mark.ticket?, self.line(mark))))
+    }
+
     fn line(&self, mark: &Mark) -> &[u8] {
         if mark.line_bytes == 0 {
             return &[];

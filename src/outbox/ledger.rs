@@ -240,6 +240,13 @@ impl Ledger {
         entries.chain(self.expired.iter().filter_map(|expired| expired.hash))
     }
 
+    /// The messages whose fate somebody waits for, with their lines: all that are shown, and the live
+    /// ones that are not.
+    pub fn outstanding(&self) -> impl Iterator<Item = (Ticket, &[u8])> {
+        let entries = self.shown.iter().chain(&self.live);
+        entries.flat_map(|entry| entry.tickets.iter().map(move |ticket| (*ticket, &*entry.line)))
+    }
+
     /// Ends it: gives back what was shown, then what was not.
     pub fn end(self) -> (Vec<Unwritten>, Vec<Unwritten>) {
         let (mut shown, mut held) = (vec![], vec![]);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::outbox::ledger::{Entry, Known};
-use crate::outbox::state::{ACKS, LEDGER, Locked};
+use crate::outbox::state::{ACKS, BEHIND, LEDGER, Locked};
 use crate::outbox::{
     Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
 };
@@ -179,6 +179,24 @@ impl<S: ?Sized + Sink> Outbox<S> {
         unshown.extend(state.ledger.iter().flat_map(|ledger| ledger.hashes()));
         unshown.sort_unstable();
         seen.all().filter(|hash| unshown.binary_search(hash).is_err()).collect()
+    }
+
+    /// The messages that the session has and has not taken, with their lines: written, or acknowledged.
+    pub fn outstanding(&self) -> Vec<(Ticket, Box<[u8]>)> {
+        let state = self.lock();
+        let ledger = state.ledger.iter().flat_map(|ledger| ledger.outstanding());
+        let all = state.bytes.outstanding().chain(ledger);
+        all.filter(|(_, line)| !line.is_empty()).map(|(ticket, line)| (ticket, line.into())).collect()
+    }
+
+    /// Other sessions of the user have, or have no more, messages that this one is given first.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.lock().is_behind = is_behind;
+    }
+
+    /// Tells whether other sessions of the user have messages that this one is given first.
+    pub fn is_behind(&self) -> bool {
+        self.signs.load(Relaxed) & BEHIND != 0
     }
 
     /// An earlier session of the user, or another one, was shown these.

@@ -25,6 +25,8 @@ pub struct State {
     pub seen: Option<Box<Seen>>,
     /// Of a session that acknowledges, or while its mailbox is drained.
     pub ledger: Option<Box<Ledger>>,
+    /// Other sessions of the user may have messages that this one is given before any later one.
+    pub is_behind: bool,
     pub replies: Replies,
     pub closing: Option<CloseReason>,
     /// No push is taken any more.
@@ -62,6 +64,8 @@ pub const TAKES_REQUESTS: u8 = 4;
 pub const CALM: u8 = 8;
 /// The session acknowledges.
 pub const ACKS: u8 = 16;
+/// Other sessions of the user had messages before this one.
+pub const BEHIND: u8 = 64;
 /// There is something in the ledger.
 pub const LEDGER: u8 = 32;
 
@@ -92,6 +96,7 @@ impl State {
             bytes: Bytes::new(framing),
             seen: None,
             ledger: None,
+            is_behind: false,
             replies: Replies::default(),
             closing: None,
             closed: false,
@@ -114,6 +119,7 @@ impl State {
             | sign(self.has_room(bytes_max), ROOM)
             | sign(acks, ACKS)
             | sign(has_entries, LEDGER)
+            | sign(self.is_behind, BEHIND)
             | sign(takes_requests, TAKES_REQUESTS)
             | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)
     }

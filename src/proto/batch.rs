@@ -19,6 +19,7 @@
 //!        | 10 first count             waits for an acknowledgement
 //!        | 11 user                    something was stored for the user
 //!        | 12 first count             shown, and the session left without an acknowledgement
+//!        | 13 user                    all that was refused for the user has come back
 //! shown  = length (8 bytes)*
 //! id     = 0 session count | length bytes
 //! ```
@@ -51,6 +52,7 @@ const UNACKED: u8 = 9;
 const WAITS: u8 = 10;
 const MAIL: u8 = 11;
 const LEFT: u8 = 12;
+const RESUMES: u8 = 13;
 
 /// The most hashes that tell what a user was shown.
 pub const SHOWN_MAX: usize = 4_096;
@@ -118,6 +120,11 @@ pub enum Item<'a> {
     },
     /// Something was stored for a user of the receiver.
     Mail {
+        /// The user.
+        user: UserRef<'a>,
+    },
+    /// Messages to a user that the receiver has refused have all come back to the sender.
+    Resumes {
         /// The user.
         user: UserRef<'a>,
     },
@@ -214,6 +221,10 @@ impl Item<'_> {
                 put_number(*first, out);
                 put_number(*count, out);
             }
+            Item::Resumes { user } => {
+                out.push(RESUMES);
+                put_text(user.as_str(), out);
+            }
             Item::Mail { user } => {
                 out.push(MAIL);
                 put_text(user.as_str(), out);
@@ -297,6 +308,7 @@ impl<'a> Items<'a> {
             ALSO => Item::Also { user: self.user()?, login: self.number()? },
             NOTED => Item::Noted { user: self.user()?, login: self.number()?, shown: self.shown()? },
             MAIL => Item::Mail { user: self.user()? },
+            RESUMES => Item::Resumes { user: self.user()? },
             CHANGED => Item::Changed { user: self.user()? },
             _ => return None,
         };

@@ -29,6 +29,7 @@ fn items() -> Vec<Item<'static>> {
         Item::Receipts { fate: Fate::Left, first: 7, count: 2 },
         Item::Waits { first: 1, count: 1 << 20 },
         Item::Mail { user: user("bob") },
+        Item::Resumes { user: user("bob") },
         Item::Changed { user: user("bob") },
     ]
 }

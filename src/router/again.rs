@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::in_flight::{Question, Received, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
 /// What somebody lost who had a message.
@@ -83,10 +83,17 @@ impl Router {
     /// Hands a message to every session and node that its recipient has now.
     pub(super) fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
         let Some(envelope) = self.envelope(ticket) else { return };
-        turn.seats.clear();
-        self.table.find(envelope.to.borrowed(), &mut turn.seats);
         let is_known = places.is_ok();
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
+        turn.seats.clear();
+        self.table.find(envelope.to.borrowed(), &mut turn.seats);
+        let further = self.in_flight().placed(&envelope.to, &nodes, &turn.seats);
+        if let Some(further) = further {
+            let seats = std::mem::take(&mut turn.seats);
+            self.catch_up_elsewhere(&envelope.to, &further, turn);
+            turn.seats = seats;
+        }
+        self.catch_up_here(envelope.to.borrowed(), turn);
         let parties = (turn.seats.len() + nodes.len()) as u32;
         if parties == 0 {
             return match is_known {
@@ -137,7 +144,8 @@ impl Router {
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    self.cluster.receipt(&received.origin, received.number, received.lost);
+                    let Received { origin, number, to, lost, .. } = received;
+                    self.refuse_received(&origin, number, &to, lost, turn.now);
                 }
             }
             Some(Question::Mail { .. }) => {
@@ -342,13 +350,25 @@ impl Router {
         let Some(Question::Further { of, envelope, nodes }) = question else { return };
         let is_new = |place: &Place| !nodes.contains(&place.node);
         for Place { node, .. } in places.unwrap_or_default().into_iter().filter(is_new) {
-            let Some(is_party) = self.add_party(of, &envelope.to, &node) else { continue };
-            // The other ticket is spent: nobody waits for that receipt.
-            let number = if is_party { of } else { ticket };
-            let numbered = Envelope { number: Some(number.0), ..envelope.clone() };
-            if self.cluster.forward(&node, numbered).is_err() && self.take_node(of, &node, false) {
-                self.lost(of, Lost::GONE, None, turn);
-            }
+            self.forward_also(of, ticket, &node, &envelope, turn);
+        }
+    }
+
+    /// Hands a message to one node more, as one of its parties; or under the ticket `spent`, whose
+    /// receipt nobody waits for, when the message has its fate.
+    pub(super) fn forward_also(
+        &self,
+        ticket: Ticket,
+        spent: Ticket,
+        node: &NodeId,
+        envelope: &Envelope,
+        turn: &mut Turn,
+    ) {
+        let Some(is_party) = self.add_party(ticket, &envelope.to, node) else { return };
+        let number = if is_party { ticket } else { spent };
+        let numbered = Envelope { number: Some(number.0), ..envelope.clone() };
+        if self.cluster.forward(node, numbered).is_err() && self.take_node(ticket, node, false) {
+            self.lost(ticket, Lost::GONE, None, turn);
         }
     }
 
@@ -365,6 +385,7 @@ impl Router {
         let remote = sent.remote.as_mut().filter(|remote| !remote.nodes.contains(node))?;
         remote.nodes.push(node.clone());
         sent.parties += 1;
+        in_flight.placed_also(to, node);
         Some(true)
     }
 
@@ -401,7 +422,7 @@ pub(super) fn is_with(question: Option<&Question>, node: &NodeId) -> bool {
 }
 
 /// Reads a message back from the line that was to be written.
-fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
+pub(super) fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
     let line = std::str::from_utf8(line).ok()?;
     let (_, ServerLine::Msg { from, id, text, .. }) = ServerLine::parse(line)? else { return None };
     let id = MessageId::Tag(id.as_str().into());

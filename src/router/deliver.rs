@@ -59,11 +59,12 @@ impl Router {
             return self.push_cast(&from, &id, &text, turn);
         };
         let parties = turn.seats.len() as u32;
-        if parties == 0 {
-            return self.cluster.receipt(&origin, number, Fate::NotHere);
+        if parties == 0 || self.is_refused(&to, &origin) {
+            return self.refuse_received(&origin, number, &to, Fate::NotHere, turn.now);
         }
         self.make_room(turn);
-        let received = Question::Received(Received { origin, number, parties, lost: Fate::NotHere });
+        self.catch_up_here(to.borrowed(), turn);
+        let received = Question::Received(Received { origin, number, to, parties, lost: Fate::NotHere });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
         let lost = self.push(ticket, &from, &id, &text, true, turn);

@@ -65,11 +65,11 @@ impl Router {
     /// Drains the mailbox of a user to one of the user's sessions on this node.
     pub fn start_drain(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &mut Turn) {
         let mut drains = self.drains();
-        if let Some(drain) = drains.get_mut(&session) {
+        let drain = drains.entry(session).or_insert_with(|| Drain::new(user, outbox));
+        if matches!(drain.stage, Stage::Reading | Stage::Showing) || drain.is_broken {
             drain.has_more = true;
             return;
         }
-        drains.insert(session, Drain::new(user, outbox));
         drop(drains);
         outbox.start_draining(turn.now);
         self.watch(user, session, outbox);
@@ -271,7 +271,7 @@ impl Drain {
         Drain {
             user: user.clone(),
             outbox: outbox.clone(),
-            stage: Stage::Reading,
+            stage: Stage::Paused,
             read_up_to: 0,
             pushed: VecDeque::new(),
             taken_up_to: 0,

@@ -28,6 +28,14 @@ pub enum Login {
     Later(Receiver<Welcomed>),
 }
 
+/// A session that has entered.
+pub struct Entered {
+    /// There is something in the mailbox: [`Router::start_drain`] comes next.
+    pub has_mail: bool,
+    /// Sessions here whose place it took: [`Router::take_over`] comes after that.
+    pub replaced: Vec<Seat>,
+}
+
 /// A session that waits for the cluster's answer.
 pub(super) struct Entering {
     user: UserName,
@@ -60,8 +68,7 @@ impl Router {
         }
     }
 
-    /// Puts a session into the user table, after the cluster has answered its login. Returns
-    /// whether there is something in the mailbox: then [`Router::start_drain`] comes next.
+    /// Puts a session into the user table, after the cluster has answered its login.
     ///
     /// # Errors
     /// `too-many`, or `unavailable` when the cluster did not answer.
@@ -71,22 +78,25 @@ impl Router {
         session: SessionId,
         outbox: &Arc<Outbox>,
         welcome: Welcomed,
-    ) -> Result<bool, ErrorCode> {
+    ) -> Result<Entered, ErrorCode> {
         let has_new_mail = self.entered(session);
         if outbox.closing() == Some(CloseReason::Replaced) {
             // A later login has ended this one before the cluster answered it.
-            return Ok(false);
+            return Ok(Entered { has_mail: false, replaced: vec![] });
         }
         let Welcome { others, has_mail, seen } = welcome.map_err(|Unavailable| ErrorCode::Unavailable)?;
         let shown = self.shown_here(user);
+        let mut replaced = vec![];
         let seat = Seat { session, outbox: outbox.clone() };
         if self.sessions_max > 1 {
             let here_max = self.sessions_max.saturating_sub(sessions_in(&others));
             self.table.insert(user, seat, here_max).map_err(|_| ErrorCode::TooMany)?;
-        } else {
-            for before in self.table.replace(user, seat) {
-                before.outbox.close(CloseReason::Replaced);
+            if self.table.sessions_of(user.borrowed()) > 1 {
+                outbox.set_behind(true);
             }
+        } else {
+            replaced = self.table.replace(user, seat);
+            replaced.iter().for_each(|seat| seat.outbox.close(CloseReason::Replaced));
             for place in others {
                 for session in place.sessions {
                     self.cluster.replace(&place.node, user, session);
@@ -96,7 +106,7 @@ impl Router {
         for seen in [seen, shown].iter().filter(|seen| !seen.is_empty()) {
             outbox.inherit(seen);
         }
-        Ok(has_mail || has_new_mail)
+        Ok(Entered { has_mail: has_mail || has_new_mail, replaced })
     }
 
     /// From now on a session acknowledges what it is shown.

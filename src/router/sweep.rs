@@ -22,6 +22,7 @@ impl Router {
         if !expired.is_empty() {
             self.ask_again(&expired, turn);
         }
+        self.expire_refused(turn.now);
         self.age_ledgers(turn);
         self.resume_drains(None, turn);
     }

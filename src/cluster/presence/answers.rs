@@ -64,8 +64,10 @@ impl Presence {
         let mut pipe = redis::pipe();
         // What a session that has ended was shown is there before the session is not.
         let chores = self.add_chores(&mut pipe);
-        let removals: Vec<_> = self.removals.drain(..self.removals.len().min(ASKS_MAX)).collect();
-        for (user, tag) in &removals {
+        let is_due = |(behind, ..): &&(u64, UserName, String)| self.mail.has_come_to(*behind);
+        let due = self.removals.iter().take(ASKS_MAX).take_while(is_due).count();
+        let removals: Vec<_> = self.removals.drain(..due).collect();
+        for (_, user, tag) in &removals {
             pipe.hdel(key(user), tag);
         }
         let round = self.ask(&mut pipe, asks);
@@ -73,15 +75,15 @@ impl Presence {
             Ok(replies) => replies,
             Err(why) => {
                 self.end_chores(chores, &mut std::iter::empty());
-                removals.into_iter().for_each(|(user, tag)| self.remove(user, tag));
+                removals.into_iter().for_each(|(_, user, tag)| self.remove(user, tag));
                 self.refuse_all(round);
                 return Err(why);
             }
         };
         let mut replies = replies.into_iter();
         let mut is_writable = self.end_chores(chores, &mut replies);
-        for (user, tag) in removals {
-            if !is_fine(replies.next()) {
+        for (_, user, tag) in removals {
+            if !self.is_settled(replies.next()) {
                 self.remove(user, tag);
                 is_writable = false;
             }
@@ -318,12 +320,19 @@ impl Presence {
         Ok(())
     }
 
-    /// Adds the command that writes a session, and returns the key of its user.
-    pub(super) fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
+    /// Adds the command that writes a session, and returns the key of its user. One that is to
+    /// drain no more keeps its mark until that is its turn: behind the removal of what it took.
+    fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
+        let drains = self.sessions.find(session).is_some_and(|own| own.drains);
+        self.write_as(pipe, session, drains)
+    }
+
+    /// The same for one that drains, or does not.
+    pub(super) fn write_as(&self, pipe: &mut Pipeline, session: SessionId, drains: bool) -> String {
         let own = self.sessions.find(session).expect("it is added before it is written");
         let key = key(&own.user);
         let tag = tag(&self.shared.node(), session);
-        let mark = if own.drains { "d" } else { "" };
+        let mark = if drains { "d" } else { "" };
         let value = format!("{}{mark}", own.since_us);
         pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(value).arg(KEY_TIME_MS);
         key
