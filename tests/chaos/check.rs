@@ -2,8 +2,8 @@
 //!
 //! A pure function: a history goes in, whatever was wrong with it comes out. An excuse is
 //! a fact of the history (this node was killed then), never a share of cases; the margins
-//! below are there because clients note what they hear a little late. Here is what all
-//! rules share; `arrivals` has those about what clients saw, `fates` those about what senders
+//! are there because clients note what they hear a little late, and nodes need a moment to
+//! be back when a fault is over. Here is what all rules share; `arrivals` has those about what clients saw, `fates` those about what senders
 //! were told, `questions` the rest, and `facts` finds the excuses.
 
 mod arrivals;
@@ -17,21 +17,22 @@ use std::fmt;
 use crate::check::facts::Facts;
 use crate::history::{Fate, History, Ms};
 
-pub use crate::check::facts::AFTERMATH_TIME;
+pub use crate::check::facts::{AFTERMATH_TIME, BELIEF_TIME, DEATH_TIME};
+pub use crate::check::fates::DOUBT_TIME;
 
 /// How late a client may note what came.
 pub const NOTE_TIME_MAX: Ms = 1_000;
 
 /// How long a reply may take: the deadline, the sweep that looks at it, and some time for
-/// everything else. A node that was frozen has that much more.
+/// everything else. A node that was frozen has that much more, and so has a machine.
 pub const REPLY_TIME_MAX: Ms = 13_000;
 
 /// How long a reply may take where nothing is wrong, on a machine that has other work too.
 const SOON_TIME: Ms = 3_000;
 
 /// How long after its end a fault may still make messages take another way, or tell less
-/// than the truth.
-const RETURN_TIME: Ms = 3_000;
+/// than the truth: nodes connect again within 2 s.
+pub const RETURN_TIME: Ms = 3_000;
 
 /// What a history comes to.
 #[derive(Debug, Default)]
@@ -136,9 +137,9 @@ impl Check<'_> {
         self.verdict.wrongs.push(Wrong { rule, at, what });
     }
 
-    /// Something was wrong between these two, and that is excused.
+    /// Something was wrong between these two, and that is excused; by the faults at work then.
     fn excuse(&mut self, why: &'static str, from: Ms, to: Ms) {
-        let mut kinds: Vec<_> = self.facts.troubles(from, to).map(|trouble| trouble.fault.kind()).collect();
+        let mut kinds: Vec<_> = self.facts.at_work(from, to).map(|trouble| trouble.fault.kind()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         let faults = if kinds.len() > 2 { "three or more kinds".to_owned() } else { kinds.join(" + ") };

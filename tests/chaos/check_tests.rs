@@ -1,13 +1,14 @@
 //! The checker is checked: it finds each kind of wrong in a history that is fine but for that.
 
+mod arrivals;
 mod fine;
 
-use crate::check::{REPLY_TIME_MAX, Rule, check};
+use crate::check::{DEATH_TIME, DOUBT_TIME, REPLY_TIME_MAX, RETURN_TIME, Rule, check};
 use crate::check_tests::fine::{
     ALICE, BOB, BOB_LATER, CAROL, COUNT, attempt, bobs, carols, error, fine, sent,
 };
 use crate::history::{Answer, Attempt, Client, End, Fate, History, Leaving, Ms, Seen, Session};
-use crate::plan::{Fault, Links};
+use crate::plan::Fault;
 
 #[test]
 fn a_fine_history_has_nothing_wrong() {
@@ -46,6 +47,12 @@ fn a_duplicate_is_found() {
     // The client dropped it, but should not have been sent it, on whichever connection.
     finds(&[Rule::Copied], |history| history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, false));
     finds(&[Rule::Copied], |history| history.copy(BOB, BOB_LATER, 9, 51_000, false));
+    finds(&[Rule::Copied], |history| {
+        history.sessions[BOB_LATER].asked = sent(bobs(9)) - 5;
+        history.sessions[BOB_LATER].since = sent(bobs(9));
+        history.copy(BOB, BOB_LATER, 9, sent(bobs(9)) + 1, false);
+        history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, false);
+    });
     finds(&[Rule::Odd], |history| history.clients[BOB].seen[3].is_shown = false);
 }
 
@@ -53,6 +60,16 @@ fn a_duplicate_is_found() {
 fn a_reorder_is_found() {
     finds(&[Rule::OutOfOrder], |history| history.swap(BOB));
     finds(&[Rule::OutOfOrder], |history| history.swap(CAROL));
+    // On one connection, though the client had it from the other one already: none is excused by the other.
+    finds(&[Rule::OutOfOrder], |history| {
+        history.sessions[BOB_LATER].asked = 90;
+        history.sessions[BOB_LATER].since = 95;
+        for message in 0..COUNT {
+            history.copy(BOB, BOB_LATER, message, sent(bobs(message)) + 1, false);
+        }
+        history.clients[BOB].seen.swap(COUNT + 3, COUNT + 4);
+        history.questions.clear();
+    });
     // What comes from a mailbox comes in order too.
     finds(&[Rule::OutOfOrder], |history| {
         for message in 0..COUNT {
@@ -193,6 +210,13 @@ fn what_was_delivered_was_seen_by_all() {
         joined(history, last - 10);
         history.suffer(Fault::PresenceLost, last - 20, last - 20);
     });
+    // It was with the broker, or not yet, when that was killed.
+    for (killed, rules) in [(last + 1_002, &[][..]), (last + 1_003, &[Rule::Partial])] {
+        finds(rules, |history| {
+            joined(history, last - 10);
+            history.suffer(Fault::BrokerKilled, killed, killed + 1_000);
+        });
+    }
     finds(&[], |history| {
         joined(history, last - 10);
         history.sessions[BOB_LATER].naps.push((last - 5, last + 500));
@@ -204,10 +228,28 @@ fn what_was_not_delivered_was_not_seen() {
     finds(&[Rule::SeenAfterAll, Rule::Offline], |history| history.fail(3, "offline"));
     finds(&[Rule::SeenAfterAll, Rule::CauselessUnavailable], |history| history.fail(3, "unavailable"));
     finds(&[Rule::CauselessTimeout], |history| history.fail(3, "timeout"));
-    finds(&[], |history| {
-        history.fail(bobs(3), "timeout");
-        history.suffer(Fault::BrokerFrozen, 1_000, 4_000);
-    });
+    // A fault was at work while it waited for its fate.
+    let at = sent(bobs(3));
+    let failed = |rules: &[Rule], word: &str, fault: Fault, from: Ms, to: Ms| {
+        finds(rules, |history| {
+            history.fail(bobs(3), word);
+            history.suffer(fault, from, to);
+            if word == "unavailable" {
+                history.unsee(BOB, 3);
+            }
+        });
+    };
+    for (word, rule) in [("timeout", Rule::CauselessTimeout), ("unavailable", Rule::CauselessUnavailable)] {
+        let doubt = if word == "unavailable" { DOUBT_TIME } else { 0 };
+        let at_least = at - doubt - RETURN_TIME;
+        failed(&[], word, Fault::PresenceLost, 1_000, at_least);
+        failed(&[rule], word, Fault::PresenceLost, 1_000, at_least - 1);
+        failed(&[], word, Fault::BrokerFrozen, at + 2, at + 100);
+        failed(&[rule], word, Fault::BrokerFrozen, at + 3, at + 100);
+        let at_least = at - doubt - DEATH_TIME;
+        failed(&[], word, Fault::NodeKilled(2), at_least, at_least + 100);
+        failed(&[rule], word, Fault::NodeKilled(2), at_least - 1, at_least + 100);
+    }
     // Nobody is offline, whether he is there or not: there is a mailbox.
     finds(&[Rule::Offline], |history| {
         history.fail(bobs(9), "offline");
@@ -224,7 +266,7 @@ fn what_was_not_delivered_was_not_seen() {
         history.fail(bobs(3), "timeout");
         let again = Attempt { told: Some((sent(bobs(3)) + 20, error("unavailable"))), ..attempt(bobs(3)) };
         history.messages[bobs(3)].attempts.push(again);
-        history.suffer(Fault::BrokerFrozen, 1_000, 4_000);
+        history.suffer(Fault::BrokerFrozen, at, at);
     });
 }
 
@@ -269,67 +311,17 @@ fn a_request_has_one_reply_in_time() {
             history.suffer(Fault::NodeFrozen(node), sent(last), sent(last) + 5_000);
         });
     }
+    // The reply took two milliseconds more than it may.
+    for (stall, rules) in [(2, &[][..]), (1, &[Rule::Late])] {
+        finds(rules, |history| {
+            late(history, REPLY_TIME_MAX);
+            history.suffer(Fault::BrokerFrozen, sent(last), sent(last) + 9_000);
+            history.suffer(Fault::Stalled, sent(last) - 500, sent(last) + stall);
+        });
+    }
     finds(&[Rule::Unanswered], |history| history.questions[0].answered = None);
     finds(&[Rule::Unanswered], |history| history.questions[1].answered = None);
     finds(&[Rule::Late], |history| history.questions[0].asked = 0);
-}
-
-#[test]
-fn a_copy_has_a_cause() {
-    let last = sent(bobs(9));
-    let moves = |history: &mut History, at: Ms| {
-        history.sessions[BOB_LATER].asked = at;
-        history.sessions[BOB_LATER].since = at + 5;
-        history.copy(BOB, BOB_LATER, 9, at + 100, false);
-    };
-    // Not acknowledged when its connection ended, or surely taken.
-    finds(&[], |history| {
-        history.hang_up(BOB, last + 500);
-        moves(history, last + 2_000);
-    });
-    finds(&[Rule::Copied], |history| {
-        history.hang_up(BOB, last + 1_500);
-        moves(history, last + 3_000);
-    });
-    finds(&[], |history| {
-        history.fall(BOB, last + 3_000);
-        history.fall(CAROL, last + 3_000);
-        moves(history, last + 5_000);
-    });
-    finds(&[], |history| moves(history, last));
-    finds(&[], |history| {
-        history.clients[BOB].seen[9].acked = None;
-        history.messages[bobs(9)].attempts[0].told = Some((last + 10_500, Fate::Stored));
-        history.copy(BOB, BOB, 9, last + 10_500, false);
-        history.suffer(Fault::BrokerKilled, last, last);
-    });
-    finds(&[], |history| {
-        history.suffer(Fault::Hung(1, Links::Redis), last, last + 2_500);
-        history.quit(BOB, last + 1_500);
-        moves(history, last + 3_000);
-    });
-    finds(&[Rule::Copied], |history| {
-        history.suffer(Fault::Hung(1, Links::Broker), last + 5_000, last + 5_500);
-        history.quit(BOB, last + 1_500);
-        moves(history, last + 3_000);
-    });
-}
-
-#[test]
-fn disorder_has_a_cause() {
-    let swapped = |rules: &[Rule], spoil: &dyn Fn(&mut History)| {
-        finds(rules, |history| {
-            history.swap(BOB);
-            spoil(history);
-        });
-    };
-    let at = sent(bobs(4));
-    swapped(&[Rule::OutOfOrder], &|history| history.suffer(Fault::PresenceLost, 60_000, 60_000));
-    swapped(&[Rule::OutOfOrder], &|history| history.suffer(Fault::BrokerKilled, at - 1_000, at));
-    swapped(&[], &|history| history.suffer(Fault::NodeFrozen(2), at - 1_000, at));
-    swapped(&[], &|history| history.retry(bobs(3)));
-    swapped(&[Rule::OutOfOrder], &|history| history.retry(bobs(4)));
-    swapped(&[], &|history| history.sessions[BOB].naps.push((sent(bobs(3)), at)));
 }
 
 #[test]

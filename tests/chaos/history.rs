@@ -22,6 +22,7 @@ pub struct History {
     pub messages: Vec<Message>,
     /// `LOGIN` and `WHO`.
     pub questions: Vec<Question>,
+    /// In the order in which they began.
     pub troubles: Vec<Trouble>,
     /// Replies to what had one already: when, and to which message.
     pub again: Vec<(Ms, usize)>,

@@ -171,6 +171,7 @@ impl Line {
 
     /// Leaves so. Returns the thread that hears the rest.
     pub fn leave(self, leaving: Leaving) -> JoinHandle<()> {
+        let mut socket = self.shared.socket();
         let now = self.shared.recorder.now();
         let mut history = self.shared.recorder.write();
         let session = &mut history.sessions[self.shared.session];
@@ -178,13 +179,13 @@ impl Line {
             session.left = Some((now, leaving));
         }
         drop(history);
-        let shutdown = |how| drop(self.shared.socket().shutdown(how));
         // Any of these fails only where the node is gone already.
-        match leaving {
-            Leaving::Quits => self.shared.say("QUIT\n"),
-            Leaving::HalfCloses => shutdown(Shutdown::Write),
-            Leaving::HangsUp => shutdown(Shutdown::Both),
-        }
+        let _ = match leaving {
+            Leaving::Quits => socket.write_all(b"QUIT\n"),
+            Leaving::HalfCloses => socket.shutdown(Shutdown::Write),
+            Leaving::HangsUp => socket.shutdown(Shutdown::Both),
+        };
+        drop(socket);
         self.reader
     }
 }
@@ -207,15 +208,18 @@ impl Shared {
         if shown.is_empty() {
             return;
         }
+        let mut lines = String::new();
+        // Held from the note to the words, here and where one leaves: both are in the same order.
+        let mut socket = self.socket();
         let now = self.recorder.now();
         let mut history = self.recorder.write();
-        let mut lines = String::new();
         for Shown { place, from, message } in shown {
             history.clients[self.device.client].seen[place].acked = Some(now);
             lines += &format!("ACK {message} user{from}\n");
         }
         drop(history);
-        self.say(&lines);
+        // Its node may be dead.
+        let _ = socket.write_all(lines.as_bytes());
     }
 
     /// Hears all up to the end of the connection.

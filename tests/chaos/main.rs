@@ -45,8 +45,9 @@ const MINUTE: Ms = 60_000;
 /// A history that has more messages is written down only if something was wrong.
 const DUMP_MAX: usize = 50_000;
 
-/// What is played: the schedule from a source of chance, how long, and how many messages a second.
+/// What is played: what its log is called, the schedule from a source of chance, how long, and how many messages a second.
 struct Play<'a> {
+    name: &'a str,
     plan: &'a dyn Fn(&mut Random) -> Vec<Planned>,
     length: Ms,
     rate: Ms,
@@ -57,16 +58,19 @@ fn every_promise_holds_whatever_fails() {
     match env::var("PINPOST_CHAOS_SECONDS") {
         Ok(seconds) => {
             let length = 1_000 * seconds.parse::<Ms>().expect("a number of seconds");
-            holds(&Play { plan: &|random| plan::long(random, length), length, rate: RATE });
+            let plan = |random: &mut Random| plan::long(random, length);
+            holds(&Play { name: "chaos", plan: &plan, length, rate: RATE });
         }
-        Err(_) => holds(&Play { plan: &plan::short, length: SHORT_TIME, rate: SHORT_RATE }),
+        Err(_) => {
+            holds(&Play { name: "chaos-short", plan: &plan::short, length: SHORT_TIME, rate: SHORT_RATE })
+        }
     }
 }
 
 #[test]
 #[ignore = "a minute at a rate for a release build; make chaos plays it"]
 fn every_promise_holds_in_a_bad_minute() {
-    holds(&Play { plan: &plan::minute, length: MINUTE, rate: RATE });
+    holds(&Play { name: "chaos-minute", plan: &plan::minute, length: MINUTE, rate: RATE });
 }
 
 /// Plays it, and checks that nothing was wrong.
@@ -74,9 +78,10 @@ fn holds(play: &Play<'_>) {
     for seed in seeds(1) {
         let mut random = Random(seed);
         let plan = (play.plan)(&mut random);
-        let world = World::start(seed);
+        let world = World::start(&format!("{}-{seed}", play.name));
         play.perform(&world, &plan, &mut random);
-        let history = world.recorder.write();
+        let mut history = world.recorder.write();
+        history.troubles.sort_by_key(|trouble| trouble.from);
         let verdict = check(&history);
         report::print(&history, &verdict);
         let count = verdict.wrongs.len();
@@ -97,6 +102,7 @@ impl Play<'_> {
         let people = thread::scope(|scope| {
             let people: Vec<_> = people.into_iter().map(|person| scope.spawn(|| person.live())).collect();
             let faults: Vec<_> = plan.iter().map(|planned| scope.spawn(|| world.suffer(planned))).collect();
+            scope.spawn(|| world.watch_the_clock());
             world.park_until(world.recorder.instant(self.length));
             let faults: Vec<_> = faults.into_iter().map(ScopedJoinHandle::join).collect();
             world.end();

@@ -4,12 +4,15 @@
 //! It sends a message again, under its tag, when it can't know what became of it: its
 //! connection ended before the reply, or the reply was `timeout`. Pure: the time comes in.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::history::{Fate, Ms};
 
 /// How long a client goes on to send a message.
 pub const TRY_TIME_MAX: Ms = 60_000;
+
+/// So many messages a client knows, as one of our library does.
+const REMEMBERED_MAX: usize = 4_096;
 
 /// How long it waits when it was told that it can't be known, or not now.
 const PAUSE_TIME: Ms = 300;
@@ -17,8 +20,9 @@ const PAUSE_TIME: Ms = 300;
 /// The memory of one client.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Sender and number of each.
+    /// Sender and number of each, and the order in which they came.
     shown: HashSet<(usize, usize)>,
+    order: VecDeque<(usize, usize)>,
     /// Own messages whose fate is not known, by number.
     waiting: BTreeMap<usize, Waiting>,
 }
@@ -39,7 +43,16 @@ struct Waiting {
 impl Memory {
     /// Whether a message is new, and to be shown.
     pub fn sees(&mut self, from: usize, message: usize) -> bool {
-        self.shown.insert((from, message))
+        if !self.shown.insert((from, message)) {
+            return false;
+        }
+        self.order.push_back((from, message));
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.shown.remove(&oldest);
+        }
+        true
     }
 
     /// A message was sent for the first time.
@@ -129,5 +142,9 @@ mod tests {
         assert!(memory.sees(1, 5));
         assert!(memory.sees(2, 5));
         assert!(!memory.sees(1, 5));
+        assert!((0..REMEMBERED_MAX - 2).all(|message| memory.sees(3, message)));
+        assert!(!memory.sees(1, 5));
+        assert!(memory.sees(3, REMEMBERED_MAX));
+        assert!(memory.sees(1, 5), "so many others came");
     }
 }

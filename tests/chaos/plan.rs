@@ -37,6 +37,8 @@ pub enum Fault {
     RedisFrozen,
     /// Redis forgets who is where, and which nodes there are; mailboxes stay.
     PresenceLost,
+    /// The machine has so much else to do that nobody runs. Nobody plans that.
+    Stalled,
 }
 
 /// Links of one node.
@@ -71,11 +73,13 @@ const LINK: u32 = NODE + NODES as u32;
 /// On average there is a fault in so much time.
 const FAULT_EVERY: Ms = 2_700;
 
-/// How long a killed broker takes to be back.
-const BROKER_START_TIME: Ms = 12_000;
+/// How long a killed broker takes to be back, mostly and at most; and a killed node.
+const BROKER_START_TIME: Ms = 4_000;
+const BROKER_START_TIME_MAX: Ms = 12_000;
+const NODE_START_TIME: Ms = 500;
 
 /// Long enough to see how long a fault is felt.
-const QUIET_TIME: Ms = 6_000;
+const QUIET_TIME: Ms = 5_500;
 
 /// Longer than any fault may be felt.
 const CALM_TIME: Ms = 18_000;
@@ -100,6 +104,7 @@ impl Fault {
             Fault::RedisKilled => "Redis killed",
             Fault::RedisFrozen => "Redis frozen",
             Fault::PresenceLost => "presence lost",
+            Fault::Stalled => "machine stalled",
         }
     }
 
@@ -112,20 +117,29 @@ impl Fault {
         }
     }
 
-    /// A node can't ask Redis, or Redis does not know the answer.
-    pub fn touches_redis(self) -> bool {
-        match self {
-            Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
-            Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => true,
-            _ => false,
+    /// What was on its way may be routed again: a node dies or is taken for dead, or its queue
+    /// at the broker is gone, or Redis does not say where a user is. A broker that is only out
+    /// of memory has everything wait.
+    pub fn reroutes(self) -> bool {
+        self != Fault::BrokerAlarm
+    }
+
+    /// These two nodes can't tell each other what they have shown, or not by way of Redis. What
+    /// one node has to tell itself nothing keeps back but its death.
+    pub fn divides(self, one: usize, other: usize) -> bool {
+        match self.node() {
+            _ if one == other => self == Fault::NodeKilled(one),
+            Some(node) => [one, other].contains(&node),
+            None => true,
         }
     }
 
-    /// A node dies, or may be taken for dead: what was on its way to it is routed again.
-    pub fn takes_node(self) -> bool {
+    /// As long as it lasts, a node can't tell Redis anything, or Redis forgets.
+    pub fn silences(self) -> bool {
         match self {
-            Fault::NodeKilled(_) | Fault::NodeFrozen(_) | Fault::PresenceLost => true,
             Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
+            Fault::NodeFrozen(_) | Fault::RedisKilled | Fault::RedisFrozen => true,
+            Fault::PresenceLost | Fault::Stalled => true,
             _ => false,
         }
     }
@@ -149,11 +163,21 @@ impl Fault {
 
     /// From when on the next may come, counted from its end.
     fn rest(self) -> Ms {
-        if self == Fault::BrokerKilled { BROKER_START_TIME } else { 2_000 }
+        if self == Fault::BrokerKilled { BROKER_START_TIME_MAX } else { 2_000 }
     }
 }
 
 impl Planned {
+    /// When it is healed, mostly.
+    fn end(&self) -> Ms {
+        let start = match self.fault {
+            Fault::BrokerKilled => BROKER_START_TIME,
+            Fault::NodeKilled(_) => NODE_START_TIME,
+            _ => 0,
+        };
+        self.at + self.time + start
+    }
+
     /// When its parts may have another.
     fn is_over(&self) -> Ms {
         self.at + self.time + self.fault.rest()
@@ -195,9 +219,11 @@ pub fn minute(random: &mut Random) -> Vec<Planned> {
     set.map(|(at, fault, time)| Planned { fault, at: at + random.below(4_000) as Ms, time }).into()
 }
 
-/// Faults of all kinds, as long as it says: some alone, some several at a time.
+/// Faults of all kinds, as long as it says: some alone, with quiet before and behind, the
+/// others so close that several are there at a time.
 pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
     let mut plan: Vec<Planned> = vec![];
+    let mut is_alone = false;
     let mut at = 3_000;
     while at + 4_000 < length {
         let (fault, time) = any(random);
@@ -207,14 +233,15 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
             continue;
         }
         plan.push(Planned { fault, at, time });
-        let over = plan.iter().map(Planned::is_over).max().unwrap_or(at);
+        let ends = plan.iter().map(Planned::end).max().unwrap_or(at);
         // There is only as much quiet as leaves time for all the others.
         let is_early = plan.len() as Ms * FAULT_EVERY > at;
-        at = match random.below(12) {
-            0 if is_early => over + CALM_TIME,
-            1..6 if is_early => over + QUIET_TIME,
-            _ => at + 200 + random.below(3_000) as Ms,
+        at = match random.below(10) {
+            0 if is_early => ends + CALM_TIME,
+            _ if is_early || is_alone => ends + QUIET_TIME,
+            _ => at + 200 + random.below(800) as Ms,
         };
+        is_alone = is_early && !is_alone;
     }
     plan
 }

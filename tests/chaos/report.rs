@@ -16,7 +16,7 @@ const SLOW_TIME: Ms = 1_000;
 
 /// A fault is only measured with so much quiet before its end, and behind it.
 const QUIET_BEFORE_TIME: Ms = 1_500;
-const QUIET_BEHIND_TIME: Ms = 2_500;
+const QUIET_BEHIND_TIME: Ms = 4_000;
 
 /// Prints the report.
 pub fn print(history: &History, verdict: &Verdict) {
@@ -33,8 +33,14 @@ pub fn print(history: &History, verdict: &Verdict) {
     recoveries(history);
     println!("\ncopies that clients were sent, by why:");
     books.copies.iter().for_each(|(why, number)| println!("{number:>9} {why}"));
-    println!("\nexcused, by the faults that were there:");
-    books.excused.iter().for_each(|((why, faults), number)| println!("{number:>9} {why}: {faults}"));
+    println!("\nexcused, by why, and how often when there was no fault:");
+    let mut excused: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for ((why, faults), number) in &books.excused {
+        let (all, calm) = excused.entry(why).or_default();
+        *all += number;
+        *calm += if faults.is_empty() { *number } else { 0 };
+    }
+    excused.iter().for_each(|(why, (all, calm))| println!("{all:>9} {calm:>7} {why}"));
     let count = |rules: &[Rule]| verdict.wrongs.iter().filter(|wrong| rules.contains(&wrong.rule)).count();
     println!(
         "\nlost: {}, shown twice: {}, shown to the wrong user: {}, out of order: {}, wrong in any way: {}",
@@ -152,6 +158,10 @@ pub fn dump(history: &History, verdict: &Verdict, path: &Path) {
         lines.push((trouble.from, format!("begins: {}", trouble.fault)));
         lines.extend(trouble.to.map(|to| (to, format!("ends: {}", trouble.fault))));
     }
+    let excused = &verdict.books.excused;
+    lines.extend(
+        excused.iter().map(|((why, faults), number)| (0, format!("excused {number}: {why}: {faults}"))),
+    );
     lines.extend(verdict.wrongs.iter().map(|wrong| (wrong.at, format!("WRONG {wrong}"))));
     // What has the same time stays as it is noted.
     lines.sort_by_key(|line| line.0);

@@ -4,21 +4,47 @@
 //! only where the node could not know that it had been shown. One without shows whatever it
 //! is sent, so there the same is to be shown twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::check::{Check, NOTE_TIME_MAX, RETURN_TIME, Rule};
-use crate::history::{Client, Message, Ms, Seen};
+use crate::check::facts::BELIEF_TIME;
+use crate::check::{Check, NOTE_TIME_MAX, Rule};
+use crate::history::{Client, Leaving, Message, Ms, Seen, Session};
 
 /// How many other messages a user may be shown before a copy is taken for new, and how long
 /// it is known.
 const KNOWN_MAX: usize = 2_048;
 const KNOWN_TIME: Ms = 60_000 - NOTE_TIME_MAX;
 
-/// How long an acknowledgement is waited for.
-const ACK_TIME: Ms = 10_000 - NOTE_TIME_MAX;
+/// What a client has seen so far, by places in that.
+#[derive(Default)]
+struct Known {
+    /// The last time that it was sent a message, at all and on a session.
+    anywhere: HashMap<usize, usize>,
+    here: HashMap<(usize, usize), usize>,
+    shown: HashSet<usize>,
+    /// The newest message of each session that sent something, of all that it showed, and on
+    /// each of its own sessions.
+    newest_shown: HashMap<usize, usize>,
+    newest_here: HashMap<(usize, usize), usize>,
+}
 
-/// A client that acknowledges nothing for so long may have been given up, or be full.
-const NAP_TIME: Ms = 1_000;
+impl Known {
+    /// A newer message of the same session that came before, on the same session or at all.
+    fn newer(&mut self, client: &Client, message: &Message, place: usize) -> Option<usize> {
+        let seen = &client.seen[place];
+        let origin = message.attempts[0].session;
+        let mut found = None;
+        let mut look = |newest: &mut usize| match client.seen[*newest].message > seen.message {
+            true => found = found.or(Some(*newest)),
+            false => *newest = place,
+        };
+        look(self.newest_here.entry((seen.session, origin)).or_insert(place));
+        if seen.is_shown && !self.shown.contains(&seen.message) {
+            look(self.newest_shown.entry(origin).or_insert(place));
+        }
+        found
+    }
+}
 
 impl Check<'_> {
     /// Checks what each client saw.
@@ -29,10 +55,7 @@ impl Check<'_> {
     }
 
     fn arrivals_at(&mut self, at: usize, client: &Client) {
-        // Where each message was seen last, and whether it was shown by then.
-        let mut known: HashMap<usize, (usize, bool)> = HashMap::new();
-        // Of each session that sent something: the newest message that was shown, and where.
-        let mut newest: HashMap<usize, (usize, usize)> = HashMap::new();
+        let mut known = Known::default();
         for (place, seen) in client.seen.iter().enumerate() {
             let name = format!("message {} to client {at} of user{}", seen.message, client.user);
             let Some(message) = self.history.messages.get(seen.message) else {
@@ -44,27 +67,24 @@ impl Check<'_> {
                 let what = format!("{name} is from user{from} to user{}", message.to);
                 self.wrong(Rule::Misdirected, seen.at, what);
             }
-            let before = known.get(&seen.message).copied();
-            let was_shown = before.is_some_and(|(_, was_shown)| was_shown);
-            known.insert(seen.message, (place, was_shown || seen.is_shown));
-            if let Some((before, _)) = before {
+            let here = known.here.insert((seen.session, seen.message), place);
+            let anywhere = known.anywhere.insert(seen.message, place);
+            if let Some(before) = here.or(anywhere) {
                 self.copy(&name, client, before, place);
             }
-            match (was_shown, seen.is_shown) {
-                (false, false) => {
-                    self.wrong(Rule::Odd, seen.at, format!("{name} was dropped, and is no copy"))
-                }
-                (true, true) if client.acks => self.wrong(Rule::ShownTwice, seen.at, name),
-                (false, true) => {
-                    let last = newest.entry(message.attempts[0].session).or_insert((seen.message, place));
-                    if last.0 > seen.message {
-                        let before = client.seen[last.1];
-                        self.disorder(&name, client, message, &before, seen);
-                    } else {
-                        *last = (seen.message, place);
-                    }
-                }
-                (true, _) => {}
+            if here.is_none()
+                && let Some(newer) = known.newer(client, message, place)
+            {
+                self.disorder(&name, message, &client.seen[newer], seen);
+            }
+            let was_shown = known.shown.contains(&seen.message);
+            if was_shown && seen.is_shown && client.acks {
+                self.wrong(Rule::ShownTwice, seen.at, name);
+            } else if !was_shown && !seen.is_shown {
+                self.wrong(Rule::Odd, seen.at, format!("{name} was dropped, and is no copy"));
+            }
+            if seen.is_shown {
+                known.shown.insert(seen.message);
             }
         }
     }
@@ -85,65 +105,86 @@ impl Check<'_> {
 
     fn why_copied(&self, client: &Client, first: &Seen, seen: &Seen, others: usize) -> Option<&'static str> {
         let facts = &self.facts;
-        let session = &self.history.sessions[first.session];
-        let is_known = others <= KNOWN_MAX && seen.at < first.at + KNOWN_TIME;
-        if !is_known {
+        if others > KNOWN_MAX || seen.at >= first.at + KNOWN_TIME {
             return Some("after more than 2,048 others, or 60 s");
-        }
-        let waited = first.acked.unwrap_or(Ms::MAX).min(seen.at) - first.at.min(seen.at);
-        if client.acks && waited > ACK_TIME {
-            return Some("not acknowledged for 10 s");
         }
         if first.session == seen.session {
             return None;
         }
-        // Each session is shown each message.
-        let later = self.history.sessions[seen.session].asked;
-        if later <= first.at + NOTE_TIME_MAX && facts.gone(first.session) + NOTE_TIME_MAX >= later {
+        // Each session is shown what comes while it is there.
+        if self.history.sessions[seen.session].asked <= first.at {
             return Some("on two connections at once");
         }
         if facts.is_killed(first.session) {
             return Some("its node was killed");
         }
-        let gone = facts.gone(first.session);
-        let is_taken = match first.acked {
-            _ if !client.acks => {
-                facts.fell(first.session).is_none_or(|fell| fell.0 > first.at + NOTE_TIME_MAX)
-            }
-            Some(acked) => acked + NOTE_TIME_MAX < gone,
-            None => false,
-        };
-        if !is_taken && gone <= seen.at {
+        if facts.gone(first.session) <= seen.at && !self.is_taken(client, first) {
             return Some("its connection ended before it was acknowledged");
         }
-        let mut troubles = facts.troubles(first.at.saturating_sub(RETURN_TIME), seen.at);
-        troubles
-            .any(|t| t.fault.touches_redis() || t.fault.node() == Some(session.node))
-            .then_some("its node could not tell others")
+        self.is_untold(first.session, seen.session).then_some("its node could not tell others")
+    }
+
+    /// The node of a session that has ended surely knows that its client has a message.
+    fn is_taken(&self, client: &Client, seen: &Seen) -> bool {
+        let session = &self.history.sessions[seen.session];
+        match (seen.acked, &session.left) {
+            _ if !client.acks => {
+                self.facts.fell(seen.session).is_none_or(|(fell, _)| fell > seen.at + NOTE_TIME_MAX)
+            }
+            (None, _) => false,
+            // Who says goodbye says it behind the acknowledgement.
+            (Some(acked), Some((left, Leaving::Quits | Leaving::HalfCloses))) => acked < *left,
+            (Some(acked), _) => acked + NOTE_TIME_MAX < self.facts.gone(seen.session),
+        }
+    }
+
+    /// What was shown on one session could not be told where the next one began: a fault kept
+    /// their nodes apart, and Redis was not surely told before that.
+    fn is_untold(&self, before: usize, next: usize) -> bool {
+        let Session { node, asked, since, .. } = self.history.sessions[next];
+        let mut faults = self.facts.at_work(self.facts.over(before).min(asked), since);
+        asked <= self.facts.told(before)
+            && faults.any(|trouble| trouble.fault.divides(self.history.sessions[before].node, node))
+    }
+
+    /// A fault that makes messages take another way was at work between sending and seeing this
+    /// one: with all nodes, that of its sender, or one where its recipient was or was thought to be.
+    fn is_rerouted(&self, message: &Message, seen: Ms) -> bool {
+        let sessions = &self.history.sessions;
+        let is_near = |node: usize| {
+            let mut origins = message.attempts.iter().map(|attempt| sessions[attempt.session].node);
+            let since = message.sent().saturating_sub(BELIEF_TIME);
+            let mut of_user = self.facts.of_user(message.to);
+            let is_there =
+                |at: usize, session: &Session| session.node == node && self.facts.may_be_in(at, since, seen);
+            origins.any(|origin| origin == node) || of_user.any(|(at, session)| is_there(at, session))
+        };
+        let mut faults = self.facts.at_work(message.sent(), seen).map(|trouble| trouble.fault);
+        faults.any(|fault| fault.reroutes() && fault.node().is_none_or(is_near))
     }
 
     /// A message came behind one that was sent after it.
-    fn disorder(&mut self, name: &str, client: &Client, message: &Message, before: &Seen, seen: &Seen) {
-        let (sent, facts) = (message.sent(), &self.facts);
-        let from = sent.saturating_sub(RETURN_TIME);
-        let is_retried = message.attempts.get(1).is_some_and(|second| second.sent <= seen.at);
-        let is_beside = before.session != seen.session
-            && facts.gone(seen.session).min(facts.gone(before.session)) + NOTE_TIME_MAX >= before.at;
-        let has_died = || facts.troubles(from, seen.at).any(|trouble| trouble.fault.takes_node());
-        let why = if is_retried {
+    fn disorder(&mut self, name: &str, message: &Message, newer: &Seen, seen: &Seen) {
+        let sent = message.sent();
+        let newer_sent = self.history.messages[newer.message].sent();
+        // The order is that of what arrived, and that is an attempt behind the newer one.
+        let mut again = message.attempts.iter().skip(1).map(|attempt| attempt.sent);
+        let is_again = again.any(|again| (newer_sent..=seen.at).contains(&again));
+        // Between two connections there is no order, as long as both are there.
+        let is_beside = newer.session != seen.session
+            && self.history.sessions[seen.session].asked <= newer.at
+            && self.facts.gone(seen.session) + NOTE_TIME_MAX >= newer.at;
+        let why = if is_again {
             "out of order: sent again"
         } else if is_beside {
             "out of order: on two connections at once"
-        } else if facts.has_lost_one(client.user, sent.saturating_sub(NOTE_TIME_MAX), seen.at) {
-            "out of order: a connection of its recipient had ended"
-        } else if facts.has_napped(client.user, sent, seen.at, NAP_TIME) {
-            "out of order: its recipient acknowledged nothing"
-        } else if has_died() {
-            "out of order: a node died, or was taken for dead"
+        } else if self.is_rerouted(message, seen.at) {
+            "out of order: routed again"
         } else {
-            let what = format!("{name}, sent at {sent}, came behind {}", before.message);
+            let what = if seen.is_shown { "came" } else { "came as a copy" };
+            let what = format!("{name}, sent at {sent}, {what} behind {}", newer.message);
             return self.wrong(Rule::OutOfOrder, seen.at, what);
         };
-        self.excuse(why, from, seen.at);
+        self.excuse(why, sent, seen.at);
     }
 }

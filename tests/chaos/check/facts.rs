@@ -3,12 +3,22 @@
 //! Found once, so that a question about one of a million messages is cheap: the sessions of
 //! a user, what became of each session, and who saw each message.
 
-use crate::check::NOTE_TIME_MAX;
+use crate::check::{NOTE_TIME_MAX, RETURN_TIME};
 use crate::history::{History, Leaving, Ms, Session, Trouble};
 use crate::plan::Fault;
 
 /// How long after its end a fault may still be felt: a reply's deadline, and the way there.
 pub const AFTERMATH_TIME: Ms = 12_000;
+
+/// For how long the others may still send to a node that was killed: its lease, and the
+/// next time that they renew theirs.
+pub const DEATH_TIME: Ms = 8_000;
+
+/// How long a node may remember where a user was.
+pub const BELIEF_TIME: Ms = 60_000;
+
+/// How long it takes to tell Redis what a session was shown that has ended.
+const HAND_OVER_TIME: Ms = 1_000;
 
 /// What is known of a history.
 pub struct Facts<'a> {
@@ -73,7 +83,8 @@ impl<'a> Facts<'a> {
         let fell = match session.left {
             Some((at, Leaving::HangsUp)) => {
                 let freezes = self.troubles(at, at + NOTE_TIME_MAX);
-                let freezes = freezes.filter(|trouble| trouble.fault == Fault::NodeFrozen(session.node));
+                let holds = [Fault::NodeFrozen(session.node), Fault::Stalled];
+                let freezes = freezes.filter(|trouble| holds.contains(&trouble.fault));
                 let noticed = freezes.map(|trouble| trouble.to.unwrap_or(Ms::MAX)).max();
                 Some((at, noticed.unwrap_or(at).max(at)))
             }
@@ -110,6 +121,11 @@ impl<'a> Facts<'a> {
         self.ends[session].gone
     }
 
+    /// When nothing more could be heard on a session.
+    pub fn over(&self, session: usize) -> Ms {
+        self.ends[session].over
+    }
+
     /// When a connection fell without a goodbye, and when its node had noticed that.
     pub fn fell(&self, session: usize) -> Option<(Ms, Ms)> {
         self.ends[session].fell
@@ -142,7 +158,35 @@ impl<'a> Facts<'a> {
         self.troubles(from.saturating_sub(AFTERMATH_TIME), to).next()
     }
 
+    /// The faults that were at work at some time between these two.
+    pub fn at_work(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
+        let is_at_work = move |trouble: &&Trouble| trouble.from <= to && healed(trouble) >= from;
+        self.history.troubles.iter().filter(is_at_work)
+    }
+
+    /// By when Redis was surely told what a session was shown, which is when that has ended: who
+    /// says goodbye may still be owed replies. A node that is killed before that never does.
+    pub fn told(&self, session: usize) -> Ms {
+        let node = self.history.sessions[session].node;
+        let keeps = |fault: Fault| fault.silences() && fault.node().is_none_or(|other| other == node);
+        let mut told = self.over(session).saturating_add(HAND_OVER_TIME);
+        for trouble in self.history.troubles.iter().filter(|trouble| keeps(trouble.fault)) {
+            if trouble.from <= told {
+                told = told.max(healed(trouble));
+            }
+        }
+        let is_killed = self.kills(node).any(|kill| (self.over(session)..=told).contains(&kill));
+        if is_killed { Ms::MAX } else { told }
+    }
+
     pub fn troubles(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
         self.history.troubles.iter().filter(move |trouble| trouble.is_within(from, to))
     }
+}
+
+/// Until when a fault is at work: up to when the nodes are connected again, or know who has died.
+fn healed(trouble: &Trouble) -> Ms {
+    let is_kill = matches!(trouble.fault, Fault::NodeKilled(_));
+    let known = if is_kill { trouble.from + DEATH_TIME } else { 0 };
+    trouble.to.map_or(Ms::MAX, |to| known.max(to + RETURN_TIME))
 }

@@ -1,6 +1,6 @@
 //! How connections end, and what `LOGIN` and `WHO` are answered.
 
-use crate::check::{Check, RETURN_TIME, Rule};
+use crate::check::{Check, Rule};
 use crate::history::{Answer, Asks, End, Leaving, Question};
 
 impl Check<'_> {
@@ -57,7 +57,7 @@ impl Check<'_> {
                 let most = of_user().filter(|(at, _)| self.facts.may_be_in(*at, *asked, *answered)).count();
                 if (least..=most).contains(count) {
                 } else if cause().is_some() {
-                    self.excuse("WHO was wrong", asked.saturating_sub(RETURN_TIME), *answered);
+                    self.excuse("WHO was wrong", *asked, *answered);
                 } else {
                     let what = format!("{name}: {count}, not {least} to {most}");
                     self.wrong(Rule::WrongPresence, *answered, what);

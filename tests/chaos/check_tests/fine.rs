@@ -89,7 +89,8 @@ impl History {
     pub fn retry(&mut self, message: usize) {
         let first = Attempt { told: Some((sent(message) + 1, error("timeout"))), ..attempt(message) };
         self.messages[message].attempts.insert(0, first);
-        self.suffer(Fault::BrokerFrozen, 1_000, 5_000);
+        // What a memory alarm holds up may time out, and is not routed again.
+        self.suffer(Fault::BrokerAlarm, sent(message), sent(message) + 1);
     }
 
     /// A client has not seen one of its messages.
@@ -116,7 +117,7 @@ impl History {
         for message in self.messages.iter_mut().filter(|message| message.to == user) {
             message.attempts[0].told = Some((message.sent() + 2, error("unavailable")));
         }
-        self.suffer(Fault::BrokerAlarm, 1_000, 10_000);
+        self.suffer(Fault::BrokerAlarm, sent(0), sent(2 * COUNT));
     }
 
     pub fn quit(&mut self, session: usize, at: Ms) {
@@ -134,6 +135,27 @@ impl History {
         self.sessions[session].left = None;
         self.sessions[session].ended = Some((at + 10, End::Broken));
         self.suffer(Fault::NodeKilled(self.sessions[session].node), at, at + 3_000);
+    }
+
+    /// Everything is so much later.
+    pub fn delay(&mut self, time: Ms) {
+        for session in &mut self.sessions {
+            session.left.as_mut().expect("it is").0 += time;
+            session.ended.as_mut().expect("it is").0 += time;
+            (session.asked, session.since) = (session.asked + time, session.since + time);
+        }
+        for attempt in self.messages.iter_mut().flat_map(|message| &mut message.attempts) {
+            attempt.sent += time;
+            attempt.told.as_mut().expect("it is").0 += time;
+        }
+        for seen in self.clients.iter_mut().flat_map(|client| &mut client.seen) {
+            seen.at += time;
+            seen.acked = seen.acked.map(|acked| acked + time);
+        }
+        for question in &mut self.questions {
+            question.asked += time;
+            question.answered.as_mut().expect("it is").0 += time;
+        }
     }
 
     pub fn suffer(&mut self, fault: Fault, from: Ms, to: Ms) {
