@@ -396,11 +396,12 @@ impl Router {
         if !is_with(question.as_deref(), node) {
             return false;
         }
-        if let Some(Question::Sent(sent)) = question {
-            sent.maybe_seen |= maybe_seen;
-            if let Some(remote) = &mut sent.remote {
-                remote.nodes.retain(|other| other != node);
-            }
+        if let Some(Question::Sent(Sent { maybe_seen: was_maybe_seen, remote: Some(remote), .. })) = question
+        {
+            *was_maybe_seen |= maybe_seen;
+            remote.nodes.retain(|other| other != node);
+            let to = remote.envelope.to.clone();
+            in_flight.lacks(&to, node);
         }
         true
     }

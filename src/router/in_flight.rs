@@ -64,6 +64,8 @@ struct Window {
     bytes: usize,
     /// The nodes that messages go to: no other node has one.
     nodes: Vec<NodeId>,
+    /// Those among them that do not have all earlier ones: they gave some back.
+    lacking: Vec<NodeId>,
     /// The sessions of this node that messages go to.
     sessions: Vec<SessionId>,
     waiting: Vec<Waker>,
@@ -301,17 +303,28 @@ impl InFlight {
     pub fn placed(&mut self, user: &UserName, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
         let window = self.windows.get_mut(user)?;
         let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
-        if window.nodes == nodes && !seats.iter().any(|seat| is_new_seat(&seat)) {
+        if window.nodes == nodes && window.lacking.is_empty() && !seats.iter().any(|seat| is_new_seat(&seat))
+        {
             return None;
         }
-        let is_new_node = |node: &&NodeId| !window.nodes.contains(node);
+        let is_new_node = |node: &&NodeId| !window.nodes.contains(node) || window.lacking.contains(node);
         let further = Further {
             nodes: nodes.iter().filter(is_new_node).cloned().collect(),
             seats: seats.iter().filter(is_new_seat).cloned().collect(),
         };
         window.nodes = nodes.to_vec();
+        window.lacking.clear();
         window.sessions = seats.iter().map(|seat| seat.session).collect();
         Some(further)
+    }
+
+    /// A node has given a message back.
+    pub fn lacks(&mut self, user: &UserName, node: &NodeId) {
+        if let Some(window) = self.windows.get_mut(user)
+            && !window.lacking.contains(node)
+        {
+            window.lacking.push(node.clone());
+        }
     }
 
     /// A message goes to one node more.
