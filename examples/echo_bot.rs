@@ -12,8 +12,8 @@ use smol::stream::StreamExt;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or("127.0.0.1:7700".to_owned());
-    // With `ack` a message will count as delivered when the bot takes it, not before;
-    // the server of this version takes the word, and it has no effect.
+    // With `ack` a message counts as delivered when the bot is done with it, which it says
+    // by asking for the next: not before its answer is on the way.
     let config = ClientConfig { ack: true, ..ClientConfig::new(server, "echo") };
     smol::block_on(async {
         let (client, mut incoming) = Client::connect(config).await?;

@@ -39,7 +39,8 @@ const CHAT_HELP: &str = "\
 pinpost chat USER [--to PEER]: talks as USER; lines typed go to PEER
 
   --to PEER              who gets the lines typed; /to PEER changes it
-  --server HOST:PORT     the node to talk to (default: 127.0.0.1:7700)
+  --server HOST:PORT     the node to talk to, or several: HOST:PORT,HOST:PORT are tried
+                         in turn (default: 127.0.0.1:7700)
   --token TOKEN          what proves that you are USER, where the node asks
 
 /to PEER, /who [USER], /help and /quit are commands; Ctrl-D and Ctrl-C quit too.
@@ -51,7 +52,8 @@ const SEND_HELP: &str = "\
 pinpost send TO TEXT --from USER: sends one line, and prints its fate
 
   --from USER            who sends it
-  --server HOST:PORT     the node to talk to (default: 127.0.0.1:7700)
+  --server HOST:PORT     the node to talk to, or several: HOST:PORT,HOST:PORT are tried
+                         in turn (default: 127.0.0.1:7700)
   --token TOKEN          what proves that you are USER, where the node asks
 
 Exit codes: 0 only for delivered or stored, 1 when it was not or nobody knows,
@@ -203,12 +205,15 @@ fn one_line(text: String) -> Result<String, Usage> {
 }
 
 fn server(value: String) -> Result<String, Usage> {
-    let is_whole =
-        value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    if is_whole {
+    let is_whole = |server: &str| {
+        server.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    if value.split(',').all(is_whole) {
         return Ok(value);
     }
-    Err(Usage(format!("--server {value:?} is not allowed: it takes HOST:PORT, such as 127.0.0.1:7700")))
+    Err(Usage(format!(
+        "--server {value:?} is not allowed: it takes HOST:PORT, such as 127.0.0.1:7700, or several with commas"
+    )))
 }
 
 fn serve_help() -> String {

@@ -7,8 +7,8 @@
 //! standard input to the peer, messages to standard output, trouble (`! ...`) to
 //! standard error; at the end of the input it waits for the fates of what was sent.
 //!
-//! It logs in with `ack`, so that a message that was not taken to be shown is not lost
-//! once servers heed it; those of this version don't.
+//! It logs in with `ack`, so that a message that was not handed on to be shown is not
+//! lost: it goes to another session of the user or to the mailbox.
 
 mod console;
 

@@ -3,47 +3,72 @@
 //! [`Client`] says things, [`Incoming`] hears them. Both talk over bounded
 //! channels to one background task that owns the socket, reconnects by itself,
 //! and matches replies to requests by their tags, so that many requests may be
-//! outstanding at once. A request is never repeated behind the caller's back: one
-//! whose reply did not come before the connection broke is [`SendError::Lost`].
-//! One that was still waiting for a connection goes out on the next.
+//! outstanding at once.
+//!
+//! A request whose connection broke before the reply goes out again on the next,
+//! under the same tag, in its old place; so does a message answered `ERR timeout`,
+//! after a pause. The receiving side knows a copy by sender and id, and drops it.
+//! Because it remembers for a while only, a request is said again until 60 seconds
+//! after it went out first; then it is [`SendError::Lost`], or refused with
+//! [`ErrorCode::Timeout`](crate::proto::ErrorCode::Timeout): its outcome is not known. So it
+//! is when the repeated message is refused, since the first may have arrived. A `CAST` is never repeated, nor is
+//! what nobody waits for any more. The other way round, a message that was handed to
+//! the program is not handed to it again, whatever connection its copy comes on.
 //!
 //! Whoever does not read [`Incoming`] stops the reading of the socket once its
 //! 1,024 places are taken, and then the replies to requests stop as well: read it,
 //! or drop it. A program that waits for a reply and takes nothing for 5 seconds has
 //! blocked itself: the client gives up that connection, and the request is `Lost`.
 //!
+//! 1,024 requests at most are without a reply; the next one waits. With
+//! [`ack`](ClientConfig::ack) the messages among them have 128 KiB at most as well, each in
+//! steps of 128 bytes, and one longer than that goes alone. A server reads on for the
+//! `ACK` lines of a client behind that many bytes of messages which wait for room at
+//! their recipients, so two clients that flood each other don't wait for each other.
+//!
 //! Left out: rooms and watches, TLS and WebSocket, and deadlines on requests
 //! (race the future with a timer; every future here may be dropped at any time).
 
+#[cfg(test)]
+mod ack_tests;
+#[cfg(test)]
+mod again_tests;
 mod command;
+mod config;
 mod connection;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod handed;
+mod incoming;
+mod outstanding;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod task;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::Semaphore;
-use smol::stream::{self, Stream};
 
-use crate::client::command::{Answer, Command, Pending};
+use crate::client::command::{Answer, Command, OwnId, OwnIds, Pending};
 use crate::client::connection::{Connection, Target};
+use crate::client::handed::Handed;
+use crate::client::outstanding::Outstanding;
+use crate::client::room::Room;
 use crate::client::task::Task;
-use crate::proto::{
-    ErrorCode, LINE_BYTES_MAX, MessageId, Request, SessionId, Tag, TaggedRequest, UserName, UserRef,
-};
+use crate::proto::{Request, SessionId, Tag, TaggedRequest, UserRef};
 
+pub use crate::client::config::ClientConfig;
 pub use crate::client::error::{BadInput, ClientError, Refusal, SendError};
+pub use crate::client::incoming::{Event, Incoming};
 
 /// A user's connection to a node: the side that says things.
 ///
@@ -66,47 +91,64 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and logs in; both together may take 5 seconds. From then on the
-    /// connection is kept up by itself, with a growing, jittered pause between
-    /// attempts: up to 100 ms before the first, up to 5 s later.
+    /// Connects and logs in; both together may take 5 seconds, at each server that is
+    /// named. From then on the connection is kept up by itself, with a growing, jittered
+    /// pause between attempts: up to 100 ms before the first, up to 5 s later. Of several
+    /// servers, an attempt tries each in turn, the one that was lost last.
     ///
     /// # Errors
     /// When the name or the token can't be right, when the server can't be reached
-    /// or is none of ours, and when it refuses the login. The first connection is
-    /// not tried again.
+    /// or is none of ours, and when it refuses the login. The first attempt is not
+    /// repeated; of several servers it tells the last one's error.
     pub async fn connect(config: ClientConfig) -> Result<(Client, Incoming), ClientError> {
         let target = Target::new(&config)?;
-        let connection = Connection::open(&target, OPEN_TIME_MAX).await?;
+        let connection = Connection::open_one(&target, 0, OPEN_TIME_MAX).await?;
         let (commands_tx, commands_rx) = bounded(COMMANDS_MAX);
         let (events_tx, events_rx) = bounded(EVENTS_MAX);
         let (stop_tx, stop_rx) = bounded(1);
         let (done_tx, done_rx) = bounded(1);
+        let (wake_tx, wake_rx) = bounded(1);
         let place = Arc::new(Mutex::new(connection.place.clone()));
-        let tag_prefix: Arc<str> = format!("{}-", nanoid::nanoid!(10, &SessionId::ALPHABET)).into();
-        let task = Task::new(target, tag_prefix.clone(), commands_rx, stop_rx, events_tx, place.clone());
+        let handed = Arc::new(Handed::new(config.ack, wake_tx.clone()));
+        let task = Task {
+            target,
+            commands: commands_rx,
+            stop: stop_rx,
+            events: events_tx,
+            place: place.clone(),
+            handed: handed.clone(),
+            wake: wake_tx,
+            woken: wake_rx,
+            outstanding: Mutex::new(Outstanding::default()),
+            stopping: AtomicBool::new(false),
+        };
         smol::spawn(task.run(connection, done_tx)).detach();
         let handle = Arc::new(Handle {
             commands: commands_tx,
             stop: stop_tx,
             done: done_rx,
             permits: Arc::new(Semaphore::new(OUTSTANDING_MAX)),
-            tag_prefix,
+            room: config.ack.then(Room::new),
+            tag_prefix: format!("{}-", nanoid::nanoid!(10, &SessionId::ALPHABET)),
             tag_next: AtomicU64::new(1),
+            own_ids: OwnIds::default(),
             line_bytes_max: config.line_bytes_max,
             place,
+            handed,
         });
-        Ok((Client { handle: handle.clone() }, Incoming::new(events_rx, handle, config.ack)))
+        Ok((Client { handle: handle.clone() }, Incoming::new(events_rx, handle)))
     }
 
     /// Sends one message and waits for its fate.
     ///
-    /// Waits first while 1,024 requests are outstanding, and while there is no
-    /// connection. Dropping the future leaves open whether the message was sent.
+    /// Waits first while too much is outstanding, and while there is no connection. Sends it again where the [module](self) says so. Dropping the future
+    /// leaves open whether the message was sent.
     ///
     /// # Errors
     /// See [`SendError`]: after `Refused`, `BadInput` and `Closed` the message was
-    /// not delivered and never will be, except for [`ErrorCode::Timeout`], which,
-    /// like `Lost`, tells nothing of its fate.
+    /// not delivered and never will be, except for
+    /// [`ErrorCode::Timeout`](crate::proto::ErrorCode::Timeout), which, like `Lost`, tells
+    /// nothing of its fate.
     pub async fn send(&self, to: &str, text: &str) -> Result<Fate, SendError> {
         self.submit(to, text).await?.fate().await
     }
@@ -124,6 +166,37 @@ impl Client {
         Ok(Sending { answer })
     }
 
+    /// Sends one message under an id of the program's own and waits for its fate; see
+    /// [`Client::submit_as`].
+    ///
+    /// # Errors
+    /// As [`Client::submit_as`] and [`Client::send`].
+    pub async fn send_as(&self, id: &str, to: &str, text: &str) -> Result<Fate, SendError> {
+        self.submit_as(id, to, text).await?.fate().await
+    }
+
+    /// As [`Client::submit`], under an id of the program's own: 1 to 64 of
+    /// `A-Z a-z 0-9 . _ - ~`. A program that remembers its ids can send a message again
+    /// whose fate it does not know, after a restart too, and the receiving side drops the
+    /// copy: servers among the user's last 2,048 messages of the last minute or more,
+    /// clients among the last 4,096. The same id is for the same text to the same user,
+    /// always.
+    ///
+    /// # Errors
+    /// `BadInput` or `Closed`: nothing was sent. It is bad input when the id has another
+    /// form, or belongs to a message of this client whose fate is not known yet.
+    pub async fn submit_as(&self, id: &str, to: &str, text: &str) -> Result<Sending, SendError> {
+        let to = user(to)?;
+        check_text(text)?;
+        let tag = Tag::parse(id).ok_or_else(|| BadInput::Id { id: id.to_owned() })?;
+        let in_use = || BadInput::IdInUse { id: id.to_owned() };
+        // Those with this beginning are the client's to give.
+        let is_free = !id.starts_with(&self.handle.tag_prefix);
+        let own_id = is_free.then(|| self.handle.own_ids.claim(id)).flatten().ok_or_else(in_use)?;
+        let answer = self.request_as(tag, Some(own_id), Request::Send { to, text }, Answer::Fate).await?;
+        Ok(Sending { answer })
+    }
+
     /// Sends one message at most once: no fate, no retry, no mailbox. Returns when
     /// it is queued; what the server has to say against it arrives as
     /// [`Event::Refused`].
@@ -134,7 +207,7 @@ impl Client {
         let to = user(to)?;
         check_text(text)?;
         let line = self.handle.line(None, Request::Cast { to, text })?;
-        self.handle.commands.send(Command::Line(line)).await.map_err(|_| SendError::Closed)
+        self.handle.commands.send(Command::Cast(line)).await.map_err(|_| SendError::Closed)
     }
 
     /// Asks for a user's presence in the whole cluster.
@@ -162,9 +235,10 @@ impl Client {
         self.handle.place.lock().expect("nothing panics with the place locked").clone()
     }
 
-    /// Ends the connection for all clones: sends what is queued, says `QUIT`, and
-    /// waits for the server's `BYE`, 5 seconds at most. Requests without a reply by
-    /// then are `Lost`, those that never went out are `Closed`.
+    /// Ends the connection for all clones: sends what is queued, acknowledgements
+    /// included, says `QUIT`, and waits for the server's `BYE`, 5 seconds at most.
+    /// Requests without a reply by then are `Lost`, those that never went out are
+    /// `Closed`.
     pub async fn close(&self) {
         // Full or closed means that the stop was asked for already.
         let _ = self.handle.stop.try_send(());
@@ -177,13 +251,31 @@ impl Client {
         request: Request<'_>,
         answer: fn(Sender<Result<T, SendError>>) -> Answer,
     ) -> Result<Receiver<Result<T, SendError>>, SendError> {
+        let number = self.handle.tag_next.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("{}{number}", self.handle.tag_prefix);
+        let tag = Tag::parse(&tag).expect("letters, digits and one -");
+        self.request_as(tag, None, request, answer).await
+    }
+
+    async fn request_as<T>(
+        &self,
+        tag: Tag<'_>,
+        own_id: Option<OwnId>,
+        request: Request<'_>,
+        answer: fn(Sender<Result<T, SendError>>) -> Answer,
+    ) -> Result<Receiver<Result<T, SendError>>, SendError> {
         let handle = &self.handle;
-        let number = handle.tag_next.fetch_add(1, Ordering::Relaxed);
-        let line = handle.line(Some(number), request)?;
+        let is_send = matches!(request, Request::Send { .. });
+        let line = handle.line(Some(tag), request)?;
+        // Before the permit: who waits for room leaves the permits to questions.
+        let room = match &handle.room {
+            Some(room) if is_send => Some(room.take(line.len()).await),
+            _ => None,
+        };
         let permit = handle.permits.acquire_arc().await;
         let (tx, rx) = bounded(1);
-        let pending = Pending::new(answer(tx), permit);
-        let command = Command::Request { number, pending, line };
+        let pending = Pending::new(own_id, answer(tx), permit, room);
+        let command = Command::Request { tag: tag.as_str().into(), pending, line };
         handle.commands.send(command).await.map_err(|_| SendError::Closed)?;
         Ok(rx)
     }
@@ -192,46 +284,6 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("place", &self.place()).finish_non_exhaustive()
-    }
-}
-
-/// How to reach the server, and as whom.
-#[derive(Clone)]
-pub struct ClientConfig {
-    /// `HOST:PORT`.
-    pub server: String,
-    /// The user's name.
-    pub user: String,
-    /// What proves it, where the server asks for proof.
-    pub token: Option<String>,
-    /// Acknowledge each message when the program takes it from [`Incoming`]. Only
-    /// then does its sender hear `delivered`, and one that was never taken is not
-    /// lost with the connection. Off by default: the server's write counts. The server
-    /// of this version takes the wish, but its write counts all the same.
-    pub ack: bool,
-    /// The longest request line, LF included; longer ones are `BadInput`. The
-    /// server's `max-line`, 4,096 by default.
-    pub line_bytes_max: usize,
-}
-
-impl ClientConfig {
-    /// Everything but the server and the user at its default.
-    pub fn new(server: impl Into<String>, user: impl Into<String>) -> Self {
-        let (server, user) = (server.into(), user.into());
-        ClientConfig { server, user, token: None, ack: false, line_bytes_max: LINE_BYTES_MAX }
-    }
-}
-
-/// Shows everything but the token.
-impl fmt::Debug for ClientConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientConfig")
-            .field("server", &self.server)
-            .field("user", &self.user)
-            .field("token", &self.token.as_ref().map(|_| "..."))
-            .field("ack", &self.ack)
-            .field("line_bytes_max", &self.line_bytes_max)
-            .finish()
     }
 }
 
@@ -254,7 +306,7 @@ impl fmt::Display for Fate {
 }
 
 /// A message on its way. Dropping it before it went out takes it back; after
-/// that, only the news of its fate is lost.
+/// that, only the news of its fate is lost, and it is not said again.
 #[derive(Debug)]
 #[must_use = "dropped before it went out, the message is not sent"]
 pub struct Sending {
@@ -292,80 +344,6 @@ pub struct Place {
     pub session: SessionId,
 }
 
-/// What the server, or the state of the connection, has to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A message.
-    Message {
-        /// Its sender.
-        from: UserName,
-        /// The room it was sent to, if it was, without the `#`.
-        room: Option<UserName>,
-        /// Its id: with the sender it names the message.
-        id: MessageId,
-        /// Its text, as the server sent it.
-        text: String,
-    },
-    /// The server refused a line that has no reply, such as a `CAST`.
-    Refused {
-        /// Why.
-        code: ErrorCode,
-        /// The same for people.
-        text: String,
-    },
-    /// The connection is lost; the client is trying to get it back.
-    Lost {
-        /// Why, for people.
-        reason: String,
-    },
-    /// Connected and logged in again.
-    Found {
-        /// The node, which may be another one.
-        node: String,
-        /// The new session.
-        session: SessionId,
-    },
-    /// The server does not want this user here any more: the last event. After
-    /// [`Client::close`] the stream just ends.
-    Closed(Refusal),
-}
-
-/// The side that hears: a stream of events, which ends when the client does not
-/// reconnect. At most 1,024 events wait in it; see the [module](self) for what
-/// happens then. Dropping it discards the messages that come from then on, except
-/// with [`ClientConfig::ack`], which leaves them to other sessions and the mailbox.
-pub struct Incoming {
-    events: Pin<Box<dyn Stream<Item = Event> + Send>>,
-}
-
-impl Incoming {
-    fn new(events: Receiver<Event>, handle: Arc<Handle>, ack: bool) -> Self {
-        let events = stream::unfold((events, handle), move |(events, handle)| async move {
-            let event = events.recv().await.ok()?;
-            if ack && let Event::Message { from, id, .. } = &event {
-                handle.acknowledge(id, from).await;
-            }
-            Some((event, (events, handle)))
-        });
-        Incoming { events: Box::pin(events) }
-    }
-}
-
-impl Stream for Incoming {
-    type Item = Event;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.events.as_mut().poll_next(cx)
-    }
-}
-
-impl fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").finish_non_exhaustive()
-    }
-}
-
 /// What clients and their `Incoming` share. The task ends when it is dropped.
 struct Handle {
     commands: Sender<Command>,
@@ -374,35 +352,27 @@ struct Handle {
     /// Closed by the task when it has ended; nothing ever comes through.
     done: Receiver<Infallible>,
     permits: Arc<Semaphore>,
+    /// For messages, with `ack`.
+    room: Option<Room>,
     /// Fresh for each client, so that no two messages of one user share an id.
-    tag_prefix: Arc<str>,
+    tag_prefix: String,
     tag_next: AtomicU64,
+    own_ids: OwnIds,
     line_bytes_max: usize,
     /// Written by the task at each login.
     place: Arc<Mutex<Place>>,
+    handed: Arc<Handed>,
 }
 
 impl Handle {
     /// Prints one request line.
-    fn line(&self, number: Option<u64>, request: Request<'_>) -> Result<Vec<u8>, BadInput> {
-        let tag = number.map(|number| format!("{}{number}", self.tag_prefix));
-        let tag = tag.as_deref().map(|tag| Tag::parse(tag).expect("letters, digits and one -"));
+    fn line(&self, tag: Option<Tag<'_>>, request: Request<'_>) -> Result<Vec<u8>, BadInput> {
         let mut line = Vec::new();
         TaggedRequest { tag, request: Ok(request) }.print(&mut line);
         if line.len() > self.line_bytes_max {
             return Err(BadInput::TooLong { bytes: line.len(), bytes_max: self.line_bytes_max });
         }
         Ok(line)
-    }
-
-    async fn acknowledge(&self, id: &MessageId, from: &UserName) {
-        let id = id.to_string();
-        // Ids come from parsed lines, so this always holds.
-        let Some(id) = Tag::parse(&id) else { return };
-        if let Ok(line) = self.line(None, Request::Ack { id, from: from.borrowed() }) {
-            // Closed: without a connection there is nobody to tell.
-            let _ = self.commands.send(Command::Line(line)).await;
-        }
     }
 }
 

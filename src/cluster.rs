@@ -69,7 +69,7 @@ pub struct Welcome {
     pub others: Vec<Place>,
     /// Something waits in the user's mailbox.
     pub has_mail: bool,
-    /// Hashes of what the user was shown by sessions that have ended.
+    /// Hashes of what the user was shown by sessions of other nodes that have ended.
     pub seen: Vec<u64>,
 }
 
@@ -111,6 +111,11 @@ pub enum Answer<T> {
 /// What other nodes, or the services between them, tell this one.
 #[derive(Debug)]
 pub enum Event {
+    /// The answer to [`Cluster::unregister`]: others find the session no more, unless presence is away.
+    Unregistered {
+        /// The number that the call was given.
+        number: u64,
+    },
     /// The answer to [`Cluster::register`].
     Registered {
         /// The number that the call was given.
@@ -136,6 +141,13 @@ pub enum Event {
     },
     /// Something was stored for a user who is here all the same.
     Mail(UserName),
+    /// Another node has back all that it has sent to a user and was refused here.
+    Resumes {
+        /// The node.
+        node: NodeId,
+        /// The user.
+        user: UserName,
+    },
     /// A user of this node has logged in on another one, which wants to know what the user was
     /// shown: [`Cluster::tell_shown`].
     Also {
@@ -274,11 +286,15 @@ impl Cluster {
     }
 
     /// Takes back what [`Cluster::register`] told. It may be repeated. `seen`: hashes of what
-    /// the session was shown.
-    pub fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
+    /// the session was shown. When others know of it, [`Event::Unregistered`] with `number`
+    /// follows; `false` when nothing has to be waited for.
+    pub fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>, number: u64) -> bool {
         match self {
-            Cluster::Local(local) => local.unregister(user, session, seen),
-            Cluster::Remote(remote) => remote.unregister(user, session, seen),
+            Cluster::Local(local) => {
+                local.unregister(user, session, seen);
+                false
+            }
+            Cluster::Remote(remote) => remote.unregister(user, session, seen, number),
         }
     }
 
@@ -351,6 +367,14 @@ impl Cluster {
         }
     }
 
+    /// Hashes of what a user was shown by sessions of this node, or process, that have ended.
+    pub fn left(&self, user: &UserName) -> Vec<u64> {
+        match self {
+            Cluster::Local(local) => local.left(user),
+            Cluster::Remote(remote) => remote.left(user),
+        }
+    }
+
     /// What messages are remembered by; all nodes have the same, or will have.
     pub fn seen_key(&self) -> SeenKey {
         match self {
@@ -384,6 +408,14 @@ impl Cluster {
         }
     }
 
+    /// Tells a node that has refused messages to a user that all of them have come back.
+    pub fn tell_resumes(&self, node: &NodeId, user: &UserName) {
+        match self {
+            Cluster::Local(local) => local.tell_resumes(node, user),
+            Cluster::Remote(remote) => remote.tell_resumes(node, user),
+        }
+    }
+
     /// Reads on in the mailbox of a user, behind the place `after`, for a session that drains
     /// it: from then on no other session does, until [`Cluster::release`] or the session's end;
     /// or [`Event::Read`] follows.
@@ -408,14 +440,6 @@ impl Cluster {
         match self {
             Cluster::Local(local) => local.release(user, session),
             Cluster::Remote(remote) => remote.release(session),
-        }
-    }
-
-    /// Messages in the mailboxes that this process keeps, and their memory in bytes.
-    pub fn mail(&self) -> (usize, usize) {
-        match self {
-            Cluster::Local(local) => local.mail(),
-            Cluster::Remote(_) => (0, 0),
         }
     }
 

@@ -7,6 +7,8 @@
 
 mod services;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -390,6 +392,3 @@ fn host_name() -> String {
     let name: String = uname.nodename().to_string_lossy().chars().take(NodeId::NAME_BYTES_MAX).collect();
     if NodeId::is_name(&name) { name } else { "node".to_owned() }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,8 +6,9 @@
 //! idle connection holds no buffer and no timer.
 //!
 //! Reading order: `Connection::poll` and its phases, then `talk` (what a line
-//! does), `ws` and `http` (how lines come out of a WebSocket).
+//! does), `held` (lines that wait), `ws` and `http` (how lines come out of a WebSocket).
 
+mod held;
 mod http;
 mod phase;
 mod roll;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use smol::{Async, Timer};
 
+use crate::conn::held::HeldLine;
 use crate::conn::http::Head;
 use crate::conn::phase::{End, Phase};
 use crate::conn::talk::{Stop, Talk};
@@ -88,8 +90,8 @@ enum Decoder {
 }
 
 struct Paused {
-    /// A whole line that has to wait, the first of all.
-    line: Option<Vec<u8>>,
+    /// A line that has to wait, the first of all.
+    line: Option<HeldLine>,
     /// What was read behind it.
     unread: Vec<u8>,
 }
@@ -210,6 +212,12 @@ impl Connection {
             self.end(End::Closed(CloseReason::Idle), &mut scratch.turn);
             return Poll::Ready(());
         }
+        if let ControlFlow::Break(stop) = self.talk.go_on(context.waker(), &mut scratch.turn) {
+            return self.stop(stop, vec![], &mut scratch.turn);
+        }
+        if self.talk.hears_no_more() {
+            return Poll::Pending;
+        }
         if !self.outbox.takes_requests() && self.outbox.await_for(Await::Room) {
             // Those who wait for each other's acknowledgements would wait for ever.
             let has_to_wait = self.paused.as_ref().is_some_and(|paused| paused.line.is_some());
@@ -229,7 +237,7 @@ impl Connection {
         }
         *reads += 1;
         match self.socket().get_ref().read(&mut scratch.buffer) {
-            Ok(0) => self.end(End::Eof, &mut scratch.turn),
+            Ok(0) => return self.stop(Stop::End(End::Eof), vec![], &mut scratch.turn),
             Ok(count) => {
                 return self.feed(&mut scratch.buffer[..count], context.waker(), &mut scratch.turn);
             }
@@ -243,7 +251,7 @@ impl Connection {
     fn resume(&mut self, paused: Paused, waker: &Waker, turn: &mut Turn) -> Poll<()> {
         let Paused { line, mut unread } = paused;
         if let Some(line) = line
-            && let ControlFlow::Break(stop) = self.talk.hear(Heard::Line(Line::Whole(&line)), waker, turn)
+            && let ControlFlow::Break(stop) = self.talk.hear(Heard::Line(line.line()), waker, turn)
         {
             return self.stop(stop, unread, turn);
         }
@@ -296,8 +304,8 @@ impl Connection {
         let mut line = None;
         let mut step = Poll::Ready(());
         match stop {
-            Stop::Wait(held) => {
-                line = Some(held);
+            Stop::Wait(waiting) => {
+                line = Some(waiting);
                 step = Poll::Pending;
             }
             Stop::Full => {}
@@ -307,7 +315,9 @@ impl Connection {
                 self.phase = Phase::Entering(Box::new(entering));
             }
             Stop::End(end) => {
-                self.end(end, turn);
+                if let Some(end) = self.talk.end_behind(end) {
+                    self.end(end, turn);
+                }
                 return Poll::Ready(());
             }
         }
@@ -319,8 +329,11 @@ impl Connection {
 
     /// The node is draining: what the peer has said already is refused, not ignored.
     fn refuse_the_rest(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) {
+        let waker = context.waker();
+        if let ControlFlow::Break(stop) = self.talk.go_on(waker, &mut scratch.turn) {
+            let _ = self.stop(stop, vec![], &mut scratch.turn);
+        }
         for _ in 0..READS_MAX {
-            let waker = context.waker();
             if let Some(paused) = self.paused.take() {
                 let _ = self.resume(*paused, waker, &mut scratch.turn);
             }

@@ -112,6 +112,11 @@
 //! - bob's connection ends first: the messages that were not written whole come back through
 //!   [`Router::unwritten`](router::Router::unwritten) and are routed again, or alice gets `ERR offline`.
 //!   (`router/again.rs`)
+//! - bob logged in with `ack`: being written is not enough. The message is in the ledger of his outbox
+//!   until [`Outbox::acknowledge`](outbox::Outbox::acknowledge), and is given back if that takes too long.
+//!   (`outbox/ledger.rs`, `router/acks.rs`)
+//! - bob is nowhere: with mailboxes the message is stored (`router/store.rs`), and bob's next login
+//!   drains the mailbox before anything live (`router/drain.rs`).
 //! - bob is on another node: the message waits in flight with its envelope, and
 //!   [`Router::on_event`](router::Router::on_event) takes the receipt that settles it. The node that
 //!   receives an envelope delivers it or answers; it never forwards it. `README.md` follows such a
@@ -126,15 +131,13 @@
 //! - No trait for the cluster: [`Cluster`](cluster::Cluster) is an enum, and callers see every case.
 //! - No waiting in a push to an outbox, and no lock held across an `.await`.
 //! - No buffer and no timer in an idle connection that has logged in.
-//! - No retry behind the back of a caller of [`client`]: what is not known is told as `Lost`.
+//! - No retry without an end in [`client`]: what is not known after 60 seconds is told as `Lost`, and a
+//!   `CAST` is never repeated.
 //! - No `unsafe` code.
 //!
 //! In this version, though the protocol has words for it:
 //!
 //! - Rooms and watches: `JOIN`, `LEAVE`, `WATCH`, `UNWATCH` and `SEND #room` get `ERR unknown-verb`.
-//! - Acknowledgements: `LOGIN ... ack` is taken and has no effect, `ACK` is ignored, so `delivered`
-//!   always means written to a socket.
-//! - Mailboxes: a message for an absent user gets `ERR offline`, and nothing is ever `stored`.
 //! - Tokens, TLS and rate limits: anybody who can connect can be any user.
 
 pub mod chat;

@@ -150,18 +150,18 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.lock().bytes.set_framing(framing);
     }
 
-    /// Tells whether a local sender may push: `None` when the outbox takes
-    /// nothing any more.
+    /// Tells whether a local sender may push: `None` when the outbox takes nothing any more. One
+    /// that is asked to close has no room: what waits in it is given back before anything new
+    /// goes elsewhere, or that would overtake it.
     pub fn has_room(&self) -> Option<bool> {
         let signs = self.signs.load(Relaxed);
         (signs & OPEN != 0).then_some(signs & ROOM != 0)
     }
 
-    /// Wakes `waker` when there may be room, or when the outbox closes; at once if it is so already.
+    /// Wakes `waker` when there may be room, or when the outbox has closed; at once if it is so already.
     pub fn wait_for_room(&self, waker: &Waker) {
         let mut state = self.lock();
-        let open = !state.closed && state.closing.is_none();
-        if open && state.filled() >= self.bytes_max {
+        if !state.closed && !state.has_room(self.bytes_max) {
             let waiting = &mut state.waiting.get_or_insert_default().0;
             let is_first = waiting.is_empty();
             if !waiting.iter().any(|other| other.will_wake(waker)) {
@@ -179,6 +179,20 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// Takes note that a request will be answered later.
     pub fn expect(&self, tag: Option<&str>) -> ReplyTo {
         self.lock().replies.expect(tag)
+    }
+
+    /// Takes note that something is waited for that nothing is said about.
+    pub fn expect_silence(&self) {
+        self.lock().replies.expect_silence();
+    }
+
+    /// What [`Outbox::expect_silence`] was for has come.
+    pub fn end_silence(&self) {
+        let mut state = self.lock();
+        state.replies.end_silence();
+        let owner = state.due_owner(self.bytes_max);
+        drop(state);
+        wake(owner);
     }
 
     /// Tells whether the connection may be read: it is owed few enough replies
@@ -256,8 +270,8 @@ impl<S: ?Sized + Sink> Outbox<S> {
 
     /// Asks the connection to end for `reason`. Only the first reason counts.
     pub fn close(&self, reason: CloseReason) {
-        let waiting = self.lock().close(reason);
-        wake_all(waiting);
+        let owner = self.lock().close(reason);
+        wake(owner);
     }
 
     /// Why the connection is asked to end, if it is.

@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt to connect.
+//! How long to wait before the next attempt to connect, or to say a request again.
 //!
 //! Full jitter: a pause is anything from nothing to a bound, so that the clients
 //! of a node that died, or the nodes of a service, don't come back as one crowd. The bound doubles with each

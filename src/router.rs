@@ -12,7 +12,8 @@
 //! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
 //! `again.rs` (what happens when it did not work), `asked.rs` (who waits for
 //! presence), `deliver.rs` (the sessions of this node), `acks.rs` (those that
-//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `flush.rs` (the end of a turn).
+//! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `moves.rs` and
+//! `refused.rs` (order while that changes), `flush.rs` (the end of a turn), `sweep.rs` (what takes too long).
 
 mod acks;
 mod again;
@@ -22,13 +23,18 @@ mod drain;
 mod flush;
 mod in_flight;
 mod login;
+mod moves;
+mod refused;
 mod store;
+mod sweep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
+
+use smol::channel;
 
 use crate::cluster::{Answer, Cluster, Event, Place, Unavailable};
 use crate::metrics::Metrics;
@@ -40,10 +46,12 @@ use crate::router::asked::Asked;
 use crate::router::drain::Drain;
 use crate::router::flush::Unflushed;
 use crate::router::in_flight::{InFlight, Question, Remote, Sent};
+use crate::router::login::Entering;
+use crate::router::refused::Refused;
 use crate::table::{Seat, Table};
 
 pub use flush::Turn;
-pub use login::{Login, Welcomed};
+pub use login::{Entered, Login, Welcomed};
 
 /// One node's routing: who is here, who is elsewhere, and what is under way.
 pub struct Router {
@@ -55,10 +63,14 @@ pub struct Router {
     /// Questions that wait for presence, by the user they ask for.
     asked: Mutex<HashMap<UserName, Asked>>,
     /// Sessions that presence knows of and the user table does not yet.
-    entering: Mutex<HashMap<SessionId, (UserName, Arc<Outbox>)>>,
+    entering: Mutex<HashMap<SessionId, Entering>>,
     /// Sessions that acknowledge, or whose mailbox is drained.
     watched: Mutex<HashMap<SessionId, Watched>>,
     drains: Mutex<HashMap<SessionId, Drain>>,
+    /// What other nodes must have back before anything is taken from them.
+    refused: Mutex<Refused>,
+    /// Tells that a drain waits for another one.
+    busy: (channel::Sender<()>, channel::Receiver<()>),
     unflushed: Mutex<Unflushed>,
     draining: AtomicBool,
     sessions_max: usize,
@@ -107,6 +119,8 @@ impl Router {
             entering: Mutex::default(),
             watched: Mutex::default(),
             drains: Mutex::default(),
+            refused: Mutex::default(),
+            busy: channel::bounded(1),
             unflushed: Mutex::default(),
             draining: AtomicBool::new(false),
             sessions_max,
@@ -224,46 +238,15 @@ impl Router {
         }
     }
 
-    /// Does what is due by now: questions past their deadline are answered.
-    pub fn sweep(&self, turn: &mut Turn) {
-        let mut expired = HashSet::new();
-        loop {
-            let mut in_flight = self.in_flight();
-            let Some(ticket) = in_flight.due(turn.now) else { break };
-            let question = in_flight.remove(ticket);
-            drop(in_flight);
-            expired.insert(ticket);
-            match question {
-                Some(Question::Sent(sent)) => {
-                    let never_sent = sent.parties == 0 && !sent.maybe_seen;
-                    let code = if never_sent { ErrorCode::Unavailable } else { ErrorCode::Timeout };
-                    self.fail(&sent.sender, &sent.reply, code, turn);
-                }
-                Some(Question::Who { asker, reply }) => {
-                    self.fail(&asker, &reply, ErrorCode::Unavailable, turn);
-                }
-                Some(Question::Login(tx)) => {
-                    // Fails only if the connection is gone.
-                    let _ = tx.try_send(Err(Unavailable));
-                }
-                Some(Question::Cast { .. }) => self.metrics.casts_lost.add(),
-                Some(Question::Received(_) | Question::Further { .. } | Question::Mail { .. }) | None => {}
-            }
-        }
-        if !expired.is_empty() {
-            self.ask_again(&expired, turn);
-        }
-        self.age_ledgers(turn);
-        self.resume_drains(None, turn);
-    }
-
     /// Takes in what another node, or presence, tells.
     pub fn on_event(&self, event: Event, turn: &mut Turn) {
         match event {
             Event::Registered { number, welcome } => self.registered(Ticket(number), welcome),
+            Event::Unregistered { number } => self.unregistered(Ticket(number)),
             Event::Stored { user, fates, places } => self.stored(&user, &fates, places, turn),
             Event::Read { session, mail } => self.read(session, mail, turn),
             Event::Mail(user) => self.has_mail(&user, turn),
+            Event::Resumes { node, user } => self.resume(&node, &user),
             Event::Also { node, user, login } => self.tell_shown(&node, &user, login),
             Event::Shown { user, seen } => self.inherit(&user, &seen),
             Event::Waits { node, number } => self.waits(&node, Ticket(number), turn),
@@ -308,9 +291,13 @@ impl Router {
     }
 
     /// Asks where else a user is. While an earlier question about the user is
-    /// open, later messages queue behind it: one sender's messages stay in order.
+    /// open, or some messages have to come back from where the user was, later messages queue
+    /// behind: one sender's messages stay in order.
     fn ask_for(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        self.unless_asked(user, || self.cluster.locate(user, is_here))
+        match self.unless_asked(user, || self.cluster.locate(user, is_here)) {
+            Answer::Now(Ok(places)) if self.has_left_behind(user, &places) => Answer::Later,
+            answer => answer,
+        }
     }
 
     fn unless_asked(
@@ -336,6 +323,7 @@ impl Router {
     ) {
         let id = from.next_id(tag);
         let reply = from.outbox.expect(tag.map(Tag::as_str));
+        self.catch_up_here(to, turn);
         let parties = turn.seats.len() as u32;
         let sent = Sent::new(from.outbox, reply, id.clone(), parties);
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
@@ -374,12 +362,16 @@ impl Router {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, (UserName, Arc<Outbox>)>> {
+    fn entering(&self) -> MutexGuard<'_, HashMap<SessionId, Entering>> {
         self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<SessionId, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn drains(&self) -> MutexGuard<'_, HashMap<SessionId, Drain>> {
@@ -401,7 +393,14 @@ impl Sender<'_> {
 
     /// The message for other nodes, without a number: a receipt is asked for where it is placed.
     fn envelope(&self, to: UserRef<'_>, id: MessageId, text: &str) -> Envelope {
-        Envelope { number: None, from: self.user.clone(), to: to.into(), id, text: text.into() }
+        Envelope {
+            number: None,
+            is_shared: false,
+            from: self.user.clone(),
+            to: to.into(),
+            id,
+            text: text.into(),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It logs in with `ack` and takes no message: whatever comes for the sender in
 //! this moment stays for its other sessions and its mailbox. It never hangs: there
-//! is one deadline for everything, 15 seconds, and a second more to say `QUIT`.
+//! is one deadline for everything, 15 seconds, and a second more to say `QUIT`. Until
+//! then the client goes on trying, whatever breaks.
 
 use std::error::Error;
 use std::fmt;
@@ -137,7 +138,14 @@ mod tests {
                 return peer.hear("");
             }
             peer.say(&format!("{tag} {reply}"));
-            peer.part();
+            // After a timeout it is sent again, for a while.
+            while let line = peer.line()
+                && line != "QUIT"
+            {
+                assert_eq!(line, format!("{tag} SEND bob hello"));
+                peer.say(&format!("{tag} {reply}"));
+            }
+            peer.say("BYE quit");
         });
         let options =
             SendOptions { server: server.addr.clone(), ..SendOptions::new("alice", "bob", "hello") };

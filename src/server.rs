@@ -74,6 +74,9 @@ const JOIN_TIME_MAX: Duration = Duration::from_secs(3);
 /// How often deadlines are looked at.
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 
+/// How soon a session looks again into a mailbox that another one drains.
+const BUSY_TIME: Duration = Duration::from_millis(50);
+
 /// How often what is remembered is looked at, and what waits in mailboxes.
 const EXPIRE_TIME: Duration = SEEN_TIME;
 
@@ -201,15 +204,16 @@ impl Server {
         let flusher = self.executor.spawn(flush(self.shared.clone()));
         let events = self.executor.spawn(take_events(self.shared.clone()));
         let sweeper = self.executor.spawn(sweep(self.shared.clone()));
+        let resumer = self.executor.spawn(resume(self.shared.clone()));
         let until_drained = async {
             // A dropped handle is no reason to stop, and the server holds one itself.
             let _ = self.stop.recv().await;
             drop(accepting);
             drain(&self.shared).await;
         };
-        // These three never end; but a panic in one of them must not leave a node that accepts
-        // and says nothing: it comes out here.
-        until_drained.or(flusher).or(events).or(sweeper).await;
+        // These never end; but a panic in one of them must not leave a node that accepts and says
+        // nothing: it comes out here.
+        until_drained.or(flusher).or(events).or(sweeper).or(resumer).await;
     }
 }
 
@@ -312,6 +316,17 @@ async fn sweep(shared: Arc<Shared>) {
             shared.roll.each(|outbox| outbox.forget_old(turn.now));
             shared.router.cluster().expire(turn.now);
         }
+    }
+}
+
+/// Lets sessions look again into mailboxes that others drain.
+async fn resume(shared: Arc<Shared>) {
+    let mut turn = Turn::default();
+    loop {
+        shared.router.wait_for_busy_mailbox().await;
+        turn.now = Timer::after(BUSY_TIME).await;
+        shared.router.resume_drains(None, &mut turn);
+        shared.router.end(&mut turn);
     }
 }
 

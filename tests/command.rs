@@ -99,6 +99,7 @@ fn wrong_arguments() {
     check(&["chat", "alice", "--to", "@bob"], &["--to \"@bob\"", "1 to 64 bytes"]);
     check(&["chat", "alice", "--to"], &["--to", "PEER"]);
     check(&["chat", "alice", "--server", "somewhere"], &["--server \"somewhere\"", "HOST:PORT"]);
+    check(&["chat", "alice", "--server", "here:1,"], &["--server \"here:1,\"", "HOST:PORT"]);
     check(&["chat", "alice", "--server", ":7700"], &["--server \":7700\"", "HOST:PORT"]);
     check(&["chat", "alice", "--server", "somewhere:65536"], &["--server \"somewhere:65536\"", "HOST:PORT"]);
     check(&["chat", "alice", "--sessions", "1"], &["--sessions"]);

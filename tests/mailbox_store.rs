@@ -11,7 +11,7 @@ use pinpost::mailbox::memory::Mailboxes;
 use pinpost::mailbox::redis as mailbox;
 use pinpost::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, Stored};
 use pinpost::proto::batch::put_envelope;
-use pinpost::proto::{Envelope, MessageId, UserName, UserRef};
+use pinpost::proto::{Envelope, MessageId, UserRef};
 use redis::{Connection, Value};
 
 use rig::random::{Random, seeds};
@@ -23,7 +23,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Where mailboxes are.
 enum Backend {
     Memory(Mailboxes),
-    Redis(Connection, Limits, Redis),
+    /// The server ends with the last.
+    Redis(Connection, Limits, #[expect(dead_code)] Redis),
 }
 
 impl Backend {
@@ -102,7 +103,14 @@ fn name(user: &str) -> UserRef<'_> {
 
 fn envelope(to: &str, text: &str) -> Envelope {
     let id = MessageId::Tag(text.chars().take(20).collect::<String>().into());
-    Envelope { number: None, from: name("alice").into(), to: name(to).into(), id, text: text.into() }
+    Envelope {
+        number: None,
+        is_shared: false,
+        from: name("alice").into(),
+        to: name(to).into(),
+        id,
+        text: text.into(),
+    }
 }
 
 fn envelopes(to: &str, texts: &[&str]) -> Vec<Envelope> {
@@ -327,6 +335,21 @@ fn garbage_in_redis_is_skipped() {
     for reply in [Value::Nil, Value::Okay, Value::Int(-1)] {
         assert_eq!((mailbox::stored(&reply), mailbox::messages(reply)), (None, None));
     }
+}
+
+#[test]
+fn a_redis_without_memory_stores_nothing_and_gives_what_it_has() {
+    let mut backend = Backend::redis(limits(100, DAY));
+    assert_eq!(backend.store(&envelopes("bob", &["1", "2", "3", "4"])), 4);
+    let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(connection).unwrap();
+    let store = mailbox::store(&[&envelope("bob", "5")], *limits);
+    let error = store.query::<Value>(connection).unwrap_err().to_string();
+    assert!(error.contains("OOM") || error.contains("maxmemory"), "{error}");
+    let read = backend.read("bob", 0);
+    assert_eq!(read.len(), 4);
+    backend.take("bob", read[0].place, &[read[2].place]);
+    assert_eq!(backend.texts("bob"), ["2", "4"]);
 }
 
 #[test]

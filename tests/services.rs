@@ -67,6 +67,17 @@ fn a_redis_of_ones_own_can_be_broken() {
 }
 
 #[test]
+fn a_durable_redis_keeps_what_it_was_told() {
+    let redis = Redis::durable();
+    for count in 1..4 {
+        assert_eq!(redis.command(&["RPUSH", "list", "value"]).number(), count);
+        redis.kill();
+        redis.start();
+        assert_eq!(redis.command(&["LLEN", "list"]).number(), count);
+    }
+}
+
+#[test]
 fn a_broker_of_ones_own_can_be_broken() {
     let broker = Broker::own();
     let addr = broker.addr();

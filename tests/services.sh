@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Starts, breaks and stops a private Redis and a private RabbitMQ: the only place that knows how.
 #
-#   services.sh redis DIR [--for PID]             starts a Redis, empty; prints its URL
+#   services.sh redis DIR [--durable] [--for PID] starts a Redis, empty; prints its URL
 #   services.sh broker DIR [--empty] [--for PID]  starts a broker; --empty forgets what it kept on disk
-#   services.sh both DIR [--empty] [--for PID]    starts both at once; prints the Redis, then the broker
+#   services.sh both DIR [--empty] [--durable] [--for PID]   starts both at once; prints the Redis, then the broker
 #   services.sh stop DIR                          stops them in order; they can be started again
 #   services.sh remove DIR                        ends them at once, and deletes what they left
 #   services.sh alarm DIR on|off                  makes the broker believe that it is out of memory
@@ -16,7 +16,8 @@
 # Everything is in DIR: redis.pid and broker.pid name the servers themselves, for tests that send
 # signals. A server that is started again in its DIR has the port that it had before; one that
 # runs already is left alone, and its URL printed. With --for PID everything is removed as soon as
-# that process is gone, however it ended. REDIS_PASSWORD sets a password for the Redis.
+# that process is gone, however it ended. A Redis that is --durable at every start has everything on disk
+# before it answers, and finds it there. REDIS_PASSWORD sets a password for the Redis.
 #
 # Nothing here touches a server of the system, a default port, or a process that isn't DIR's.
 set -euo pipefail
@@ -109,9 +110,11 @@ redis() {
 }
 
 redis_once() {
+    local keeps=(--appendonly no)
+    [ -z "$durable" ] || keeps=(--appendonly yes --appendfsync always)
     rm -f redis.log
     launch redis redis-server --port "$port" --bind 127.0.0.1 --dir . --logfile redis.log \
-        --save '' --appendonly no --databases 1024 ${REDIS_PASSWORD:+--requirepass "$REDIS_PASSWORD"}
+        --save '' "${keeps[@]}" --databases 1024 ${REDIS_PASSWORD:+--requirepass "$REDIS_PASSWORD"}
     await redis redis.log 'Ready to accept connections'
 }
 
@@ -228,7 +231,7 @@ end_all() { # SIGNAL
 
 remove() {
     end_all KILL
-    rm -rf broker
+    rm -rf broker appendonlydir
     rm -f {redis,broker,epmd,watch}.{pid,new,out,port} redis.log broker.control broker.url alarm.out
     cd /
     rmdir "$dir" 2>/dev/null || true
@@ -256,7 +259,7 @@ around() { # COMMAND...
 
 start_time_max=60
 stop_time_max=10
-dir='' for_pid='' empty=''
+dir='' for_pid='' empty='' durable=''
 # tests/cluster.sh reads this file for what is above.
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
@@ -273,6 +276,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --for) for_pid=${2:?--for takes a process id} && shift ;;
     --empty) empty=yes ;;
+    --durable) durable=yes ;;
     *) arguments+=("$1") ;;
     esac
     shift

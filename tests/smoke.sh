@@ -11,9 +11,11 @@ cargo=${CARGO:-cargo}
 pinpost=${1:-${CARGO_TARGET_DIR:-target}/release/pinpost}
 dir=$(mktemp -d)
 server=
+receiver=
 
 clean_up() {
     [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
+    [ -z "$receiver" ] || kill -KILL "$receiver" 2>/dev/null || true
     rm -rf "$dir"
 }
 trap clean_up EXIT
@@ -134,6 +136,24 @@ step "the example hello"
 exits 0 timeout 300 "$cargo" run --quiet --example hello -- "$address"
 said '*alice: delivered*bob: alice says hello*'
 hear "$bob" 'MSG alice * hello'
+
+step "the example courier"
+timeout 300 "$cargo" build --quiet --example courier || fail "the courier can't be built"
+courier=${CARGO_TARGET_DIR:-target}/debug/examples/courier
+seq 2000 >"$dir/lines"
+"$courier" --receive --user frank --out "$dir/got" --count 2000 --server "$address" >"$dir/received" 2>&1 &
+receiver=$!
+deliver() {
+    timeout 60 "$courier" --from erin --to frank --state "$dir/sent" --server "$address" "$dir/lines"
+}
+exits 0 deliver
+said '*not_sent: 0*'
+wait "$receiver" || fail "the receiver: $(cat "$dir/received")"
+receiver=
+# Those that were refused until frank was there may come behind others.
+cut -f2 "$dir/got" | sort -n | cmp - "$dir/lines" || fail "the lines are not those that were sent"
+exits 0 deliver
+said '*known_before: 2000*'
 
 step "a drain"
 kill -TERM "$server"

@@ -34,7 +34,14 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
     let session = SessionId::parse("4k2jd8s0").expect("valid");
     let message = |asks, to| {
         let id = MessageId::Counted(session, 1);
-        Item::Message(Message { asks, from: user("mallory"), to: user(to), id, text: "boo" })
+        Item::Message(Message {
+            asks,
+            is_shared: false,
+            from: user("mallory"),
+            to: user(to),
+            id,
+            text: "boo",
+        })
     };
     let receipts = |fate, first, count| Item::Receipts { fate, first, count };
     let items = [
@@ -72,6 +79,7 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
     let text = "x".repeat(60_000);
     let envelope = |n: u64| Envelope {
         number: Some(n),
+        is_shared: false,
         from: UserName::from(user("mallory")),
         to: user("nobody").into(),
         id: MessageId::Tag("1".into()),

@@ -86,7 +86,7 @@ fn over_both_on_three_nodes() {
 
 /// What no transcript can show yet: nothing serves it, or it takes a crowd, a
 /// socket that nobody reads, or two things that meet by chance.
-const CODES_WITHOUT_TRANSCRIPT: &[&str] = &["denied", "mailbox-full", "not-member", "limited", "draining"];
+const CODES_WITHOUT_TRANSCRIPT: &[&str] = &["denied", "not-member", "limited", "draining"];
 const REASONS_WITHOUT_TRANSCRIPT: &[&str] = &["slow", "denied", "flood"];
 
 #[test]

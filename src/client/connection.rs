@@ -1,7 +1,7 @@
 //! One TCP connection, from the address to the `OK` of the login, and the lines
 //! that come in on it.
 //!
-//! The whole opening has one deadline: a server that accepts and says nothing
+//! Several servers are tried in turn. The whole opening at one of them has one deadline: a server that accepts and says nothing
 //! costs seconds, not for ever. Afterwards a silent peer is TCP's business:
 //! keepalive finds a dead one in about a minute.
 
@@ -22,7 +22,8 @@ use crate::proto::{Line, LineDecoder, Request, ServerLine, SessionId, TaggedRequ
 /// Where to connect, and the line that logs in: checked once, used for every
 /// attempt.
 pub(super) struct Target {
-    server: String,
+    /// One at least.
+    servers: Vec<String>,
     login: Vec<u8>,
 }
 
@@ -41,23 +42,9 @@ impl Target {
         if login.len() > config.line_bytes_max {
             return Err(BadInput::TooLong { bytes: login.len(), bytes_max: config.line_bytes_max });
         }
-        Ok(Target { server: config.server.clone(), login })
-    }
-
-    fn error(&self, error: LineError) -> ClientError {
-        let server = self.server.clone();
-        match error {
-            LineError::Ended => ClientError::Io { server, error: io::ErrorKind::UnexpectedEof.into() },
-            LineError::Io(error) => ClientError::Io { server, error },
-            LineError::NotText | LineError::TooLong => {
-                ClientError::NotPinpost { server, said: error.to_string() }
-            }
-        }
-    }
-
-    fn not_pinpost(&self, line: &str) -> ClientError {
-        let start: String = line.chars().take(SAID_CHARS_MAX).collect();
-        ClientError::NotPinpost { server: self.server.clone(), said: format!("{start:?}") }
+        // Whatever is wrong with an address, connecting to it tells.
+        let servers = config.server.split(',').map(|server| server.trim().to_owned()).collect();
+        Ok(Target { servers, login })
     }
 }
 
@@ -69,41 +56,81 @@ pub(super) struct Connection {
     pub(super) lines: Lines,
     /// Where it leads.
     pub(super) place: Place,
+    /// Which of the servers it is.
+    pub(super) server: usize,
 }
 
 impl Connection {
-    /// Connects and logs in within `time_max`.
-    pub(super) async fn open(target: &Target, time_max: Duration) -> Result<Self, ClientError> {
-        let deadline = async {
-            smol::Timer::after(time_max).await;
-            Err(ClientError::TimedOut { server: target.server.clone() })
-        };
-        future::or(Self::open_and_log_in(target), deadline).await
-    }
-
-    async fn open_and_log_in(target: &Target) -> Result<Self, ClientError> {
-        let io_error = |error| target.error(LineError::Io(error));
-        let mut stream = TcpStream::connect(target.server.as_str()).await.map_err(io_error)?;
-        tune(&stream);
-        let mut lines = Lines::new(stream.clone());
-        let hello = lines.next().await.map_err(|error| target.error(error))?;
-        let node = match ServerLine::parse(hello) {
-            Some((None, ServerLine::Hello { version: VERSION, node })) => node.to_owned(),
-            Some((None, line)) => return Err(refusal(line).unwrap_or_else(|| target.not_pinpost(hello))),
-            _ => return Err(target.not_pinpost(hello)),
-        };
-        stream.write_all(&target.login).await.map_err(io_error)?;
-        let reply = lines.next().await.map_err(|error| target.error(error))?;
-        let session = match ServerLine::parse(reply) {
-            Some((None, ServerLine::Ok(rest))) => {
-                rest.rsplit_once(' ').and_then(|(_user, session)| SessionId::parse(session))
+    /// Tries each server once, from the `first` on (counted round and round), each
+    /// within `time_max`. A refusal that any of them would repeat ends it at once.
+    ///
+    /// # Errors
+    /// That of the last one tried.
+    pub(super) async fn open_one(
+        target: &Target,
+        first: usize,
+        time_max: Duration,
+    ) -> Result<Self, ClientError> {
+        let count = target.servers.len();
+        let mut last = None;
+        for server in (0..count).map(|n| (first + n) % count) {
+            let name = target.servers[server].as_str();
+            let deadline = async {
+                smol::Timer::after(time_max).await;
+                Err(ClientError::TimedOut { server: name.to_owned() })
+            };
+            match future::or(open(name, &target.login), deadline).await {
+                Ok((stream, lines, place)) => return Ok(Connection { stream, lines, place, server }),
+                Err(ClientError::Refused(refusal)) if refusal.is_final() => {
+                    return Err(ClientError::Refused(refusal));
+                }
+                Err(error) => last = Some(error),
             }
-            Some((None, line)) => return Err(refusal(line).unwrap_or_else(|| target.not_pinpost(reply))),
-            _ => None,
-        };
-        let session = session.ok_or_else(|| target.not_pinpost(reply))?;
-        Ok(Connection { stream, lines, place: Place { node, session } })
+        }
+        Err(last.expect("there is one server at least"))
     }
+}
+
+/// Connects and logs in.
+async fn open(server: &str, login: &[u8]) -> Result<(TcpStream, Lines, Place), ClientError> {
+    let failed = |error| error_at(server, error);
+    let io_error = |error| error_at(server, LineError::Io(error));
+    let mut stream = TcpStream::connect(server).await.map_err(io_error)?;
+    tune(&stream);
+    let mut lines = Lines::new(stream.clone());
+    let hello = lines.next().await.map_err(failed)?;
+    let node = match ServerLine::parse(hello) {
+        Some((None, ServerLine::Hello { version: VERSION, node })) => node.to_owned(),
+        Some((None, line)) => return Err(refusal(line).unwrap_or_else(|| not_pinpost(server, hello))),
+        _ => return Err(not_pinpost(server, hello)),
+    };
+    stream.write_all(login).await.map_err(io_error)?;
+    let reply = lines.next().await.map_err(failed)?;
+    let session = match ServerLine::parse(reply) {
+        Some((None, ServerLine::Ok(rest))) => {
+            rest.rsplit_once(' ').and_then(|(_user, session)| SessionId::parse(session))
+        }
+        Some((None, line)) => return Err(refusal(line).unwrap_or_else(|| not_pinpost(server, reply))),
+        _ => None,
+    };
+    let session = session.ok_or_else(|| not_pinpost(server, reply))?;
+    Ok((stream, lines, Place { node, session }))
+}
+
+fn error_at(server: &str, error: LineError) -> ClientError {
+    let server = server.to_owned();
+    match error {
+        LineError::Ended => ClientError::Io { server, error: io::ErrorKind::UnexpectedEof.into() },
+        LineError::Io(error) => ClientError::Io { server, error },
+        LineError::NotText | LineError::TooLong => {
+            ClientError::NotPinpost { server, said: error.to_string() }
+        }
+    }
+}
+
+fn not_pinpost(server: &str, line: &str) -> ClientError {
+    let start: String = line.chars().take(SAID_CHARS_MAX).collect();
+    ClientError::NotPinpost { server: server.to_owned(), said: format!("{start:?}") }
 }
 
 fn refusal(line: ServerLine<'_>) -> Option<ClientError> {
@@ -225,7 +252,7 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let config = ClientConfig::new(silent.local_addr().unwrap().to_string(), "alice");
         let target = Target::new(&config).unwrap();
-        let opened = smol::block_on(Connection::open(&target, Duration::from_millis(20)));
+        let opened = smol::block_on(Connection::open_one(&target, 0, Duration::from_millis(20)));
         assert!(matches!(opened, Err(ClientError::TimedOut { .. })));
     }
 }

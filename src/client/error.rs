@@ -130,7 +130,9 @@ pub enum SendError {
         /// The same for people.
         text: String,
     },
-    /// The connection broke before the reply: the outcome is not known.
+    /// The connection broke before the reply, and saying it again led to nothing: there
+    /// was no other connection in time, the client was closed, or the repeated message
+    /// was refused, which tells nothing of the first. The outcome is not known.
     Lost,
     /// The client has ended; nothing was sent.
     Closed,
@@ -180,6 +182,16 @@ pub enum BadInput {
         /// What it may be.
         bytes_max: usize,
     },
+    /// Not an id.
+    Id {
+        /// What was given.
+        id: String,
+    },
+    /// The id of a message whose fate is not known yet.
+    IdInUse {
+        /// The id.
+        id: String,
+    },
 }
 
 impl fmt::Display for BadInput {
@@ -199,6 +211,12 @@ impl fmt::Display for BadInput {
             }
             BadInput::TooLong { bytes, bytes_max } => {
                 write!(f, "the line would have {bytes} bytes; {bytes_max} is the most")
+            }
+            BadInput::Id { id } => {
+                write!(f, "{id:?} can't be an id: 1 to 64 of A-Z a-z 0-9 . _ - ~")
+            }
+            BadInput::IdInUse { id } => {
+                write!(f, "the id {id} belongs to a message whose fate is not known yet")
             }
         }
     }

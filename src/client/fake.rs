@@ -46,9 +46,18 @@ impl Door {
 
     /// Accepts a connection and lets it log in as session `s`.
     pub(crate) fn let_in(&self, session: &str) -> Peer {
+        self.log_in("LOGIN alice", session)
+    }
+
+    /// The same for a client that acknowledges.
+    pub(crate) fn let_in_with_ack(&self, session: &str) -> Peer {
+        self.log_in("LOGIN alice ack", session)
+    }
+
+    fn log_in(&self, login: &str, session: &str) -> Peer {
         let mut peer = self.accept();
         peer.say("HELLO pinpost 1 pi-1");
-        peer.hear("LOGIN alice");
+        peer.hear(login);
         peer.say(&format!("OK alice {session}"));
         peer
     }

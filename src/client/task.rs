@@ -4,64 +4,61 @@
 //! waiting for the stop; the first to end decides what happens next. Between
 //! connections everything that waits can be stopped too. A request's answer is a
 //! channel: dropping it says "lost", so no way out of here forgets one.
+//!
+//! The writer takes acknowledgements first, then what is to be said again, then what
+//! is new: so requests keep their order over a broken connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use async_net::TcpStream;
-use smol::channel::{Receiver, Sender, TrySendError};
+use smol::channel::{Receiver, Sender, TryRecvError, TrySendError};
 use smol::future;
 use smol::io::AsyncWriteExt;
 
-use crate::client::command::{Command, Pending};
+use crate::client::command::Command;
 use crate::client::connection::{Connection, Lines, Target};
 use crate::client::error::{ClientError, Refusal, SendError};
-use crate::client::{Event, OPEN_TIME_MAX, Place};
+use crate::client::handed::Handed;
+use crate::client::incoming::Event;
+use crate::client::outstanding::{GivenUp, Outstanding, Reply};
+use crate::client::{OPEN_TIME_MAX, Place};
 use crate::pause::{Pauses, random};
-use crate::proto::{CloseReason, MessageId, ServerLine, Tag, UserName};
+use crate::proto::{CloseReason, MessageId, ServerLine, UserName};
 
 /// The state of one client, whatever the connection.
 pub(super) struct Task {
-    target: Target,
-    tag_prefix: Arc<str>,
-    commands: Receiver<Command>,
+    pub(super) target: Target,
+    pub(super) commands: Receiver<Command>,
     /// A value, or the end of the channel: stop.
-    stop: Receiver<()>,
-    events: Sender<Event>,
-    place: Arc<Mutex<Place>>,
-    /// Written to the socket, or about to be, and not answered yet. Each holds one
-    /// of the client's permits: they are the bound.
-    pending: Mutex<HashMap<u64, Pending>>,
+    pub(super) stop: Receiver<()>,
+    pub(super) events: Sender<Event>,
+    pub(super) place: Arc<Mutex<Place>>,
+    pub(super) handed: Arc<Handed>,
+    /// Tells the writer, who may wait for commands, that there is something else.
+    pub(super) wake: Sender<()>,
+    pub(super) woken: Receiver<()>,
+    /// Written to the socket, or about to be, and not answered yet.
+    pub(super) outstanding: Mutex<Outstanding>,
     /// Set when the stop came while connected: whatever ends the connection then
     /// ends the task.
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
 }
 
 impl Task {
-    pub(super) fn new(
-        target: Target,
-        tag_prefix: Arc<str>,
-        commands: Receiver<Command>,
-        stop: Receiver<()>,
-        events: Sender<Event>,
-        place: Arc<Mutex<Place>>,
-    ) -> Self {
-        let (pending, stopping) = (Mutex::default(), AtomicBool::new(false));
-        Task { target, tag_prefix, commands, stop, events, place, pending, stopping }
-    }
-
     /// Runs from the first connection until the client ends. `done` is dropped when
     /// every request has its answer.
     pub(super) async fn run(self, connection: Connection, done: Sender<Infallible>) {
         let mut untold = VecDeque::new();
         let refusal = self.stay_connected(connection, &mut untold).await;
+        self.lose_outstanding();
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Request { pending, .. } = command {
-                pending.answer.fail(SendError::Closed);
+                pending.fail(SendError::Closed);
             }
         }
         drop(done);
@@ -81,19 +78,27 @@ impl Task {
     ) -> Option<Refusal> {
         let mut pauses = Pauses::new(PAUSE_TIME_MAX);
         loop {
-            let connected = Instant::now();
+            let (connected, server) = (Instant::now(), connection.server);
+            self.handed.connected();
             let ending = self.serve(connection, untold).await;
-            // Their answers are dropped with them: lost.
-            self.lock_pending().clear();
+            self.handed.disconnected();
             let reason = match ending {
                 Ending::Stopped => return None,
                 Ending::Refused(refusal) if refusal.is_final() => return Some(refusal),
                 Ending::Refused(refusal) => refusal.to_string(),
                 Ending::Lost(reason) => reason,
+                Ending::Stalled => {
+                    // The program may be waiting for one of them, and would only do so again.
+                    self.lose_outstanding();
+                    "the program did not take what came in".to_owned()
+                }
             };
+            let given_up = self.lock_outstanding().interrupt(Instant::now());
+            given_up.into_iter().for_each(GivenUp::tell);
             pauses.held(connected.elapsed());
             self.note(Event::Lost { reason }, untold);
-            connection = match self.unless_stopped(self.reconnect(&mut pauses)).await? {
+            let found = future::or(self.reconnect(server, &mut pauses), self.give_up_in_time());
+            connection = match self.unless_stopped(found).await? {
                 Ok(connection) => connection,
                 Err(refusal) => return Some(refusal),
             };
@@ -104,16 +109,35 @@ impl Task {
         }
     }
 
-    async fn reconnect(&self, pauses: &mut Pauses) -> Result<Connection, Refusal> {
+    /// Tries one server after the other, beginning behind the one that was lost, and
+    /// pauses before each round.
+    async fn reconnect(&self, lost: usize, pauses: &mut Pauses) -> Result<Connection, Refusal> {
         loop {
             smol::Timer::after(pauses.next(random())).await;
-            match Connection::open(&self.target, OPEN_TIME_MAX).await {
+            match Connection::open_one(&self.target, lost + 1, OPEN_TIME_MAX).await {
                 Ok(connection) => return Ok(connection),
                 Err(ClientError::Refused(refusal)) if refusal.is_final() => return Err(refusal),
                 // Anything else may pass: the program knows that the connection is lost.
                 Err(_) => {}
             }
         }
+    }
+
+    /// Tells the callers whose requests can't be said again any more. For the time
+    /// without a connection; never ends.
+    async fn give_up_in_time<T>(&self) -> T {
+        loop {
+            let Some(end) = self.lock_outstanding().next_end() else { return future::pending().await };
+            smol::Timer::at(end).await;
+            let given_up = self.lock_outstanding().give_up(Instant::now());
+            given_up.into_iter().for_each(GivenUp::tell);
+        }
+    }
+
+    /// Drops the answers to all that went out: lost.
+    fn lose_outstanding(&self) {
+        let lost = std::mem::take(&mut *self.lock_outstanding());
+        drop(lost);
     }
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
@@ -149,17 +173,10 @@ impl Task {
         let mut out = Vec::new();
         let mut last = false;
         while !last {
-            match self.commands.recv().await {
-                Ok(command) => self.take(command, &mut out),
-                Err(_) => {
-                    out.extend_from_slice(b"QUIT\n");
-                    last = true;
-                }
-            }
-            while out.len() < WRITE_BYTES
-                && let Ok(command) = self.commands.try_recv()
-            {
-                self.take(command, &mut out);
+            last = self.gather(&mut out);
+            if out.is_empty() {
+                self.wait_for_work(&mut out).await;
+                continue;
             }
             if let Err(error) = stream.write_all(&out).await {
                 // What the server said last may still be unread, and tells more than this.
@@ -172,15 +189,56 @@ impl Task {
         future::pending().await
     }
 
+    /// Appends what there is to write now, up to a bound; true when it is the last.
+    fn gather(&self, out: &mut Vec<u8>) -> bool {
+        self.handed.take_acks(out);
+        let given_up = self.lock_outstanding().repeat(Instant::now(), out, WRITE_BYTES);
+        given_up.into_iter().for_each(GivenUp::tell);
+        // Nothing new goes out while there is more to be said again: then `out` is full.
+        while out.len() < WRITE_BYTES {
+            match self.commands.try_recv() {
+                Ok(command) => self.take(command, out),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Closed) => {
+                    // Once more: what was acknowledged before the stop is in there by now.
+                    self.handed.take_acks(out);
+                    out.extend_from_slice(b"QUIT\n");
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Waits until there may be something to gather; takes the command it waited for.
+    async fn wait_for_work(&self, out: &mut Vec<u8>) {
+        let repeat = self.lock_outstanding().next_repeat();
+        let command = async { self.commands.recv().await.ok() };
+        let woken = async {
+            let _ = self.woken.recv().await;
+            None
+        };
+        let due = async {
+            match repeat {
+                Some(repeat) => drop(smol::Timer::at(repeat).await),
+                None => future::pending().await,
+            }
+            None
+        };
+        if let Some(command) = future::or(command, future::or(woken, due)).await {
+            self.take(command, out);
+        }
+    }
+
     /// Appends a command's line, and remembers the request.
     fn take(&self, command: Command, out: &mut Vec<u8>) {
         match command {
-            Command::Line(line) => out.extend_from_slice(&line),
+            Command::Cast(line) => out.extend_from_slice(&line),
             // Nobody waits for it any more, and nothing of it has been said yet.
-            Command::Request { pending, .. } if pending.answer.is_unwanted() => {}
-            Command::Request { number, pending, line } => {
-                self.lock_pending().insert(number, pending);
+            Command::Request { pending, .. } if !pending.is_wanted() => {}
+            Command::Request { tag, pending, line } => {
                 out.extend_from_slice(&line);
+                self.lock_outstanding().add(tag, line, pending, Instant::now());
             }
         }
     }
@@ -189,7 +247,7 @@ impl Task {
     async fn read(&self, lines: &mut Lines, untold: &mut VecDeque<Event>) -> Ending {
         loop {
             if !self.tell(untold).await {
-                return Ending::Lost("the program did not take what came in".to_owned());
+                return Ending::Stalled;
             }
             let heard = match lines.next().await {
                 Ok(line) => self.understand(line),
@@ -197,7 +255,8 @@ impl Task {
             };
             match heard {
                 Heard::Answer => {}
-                Heard::Event(event) => untold.push_back(event),
+                Heard::Event(event) if self.handed.is_news(&event) => untold.push_back(event),
+                Heard::Event(_) => {}
                 Heard::Ending(ending) => return ending,
             }
         }
@@ -220,7 +279,7 @@ impl Task {
             };
             if future::or(told, stalled).await {
                 untold.pop_front();
-            } else if !self.lock_pending().is_empty() {
+            } else if !self.lock_outstanding().is_empty() {
                 return false;
             }
         }
@@ -260,9 +319,9 @@ impl Task {
             )))
         };
         match ServerLine::parse(line) {
-            Some((Some(tag), line)) => match self.pending_of(tag).map(|pending| pending.answer.give(line)) {
-                Some(true) => Heard::Answer,
-                Some(false) | None => strange(),
+            Some((Some(tag), line)) => match self.answer(tag.as_str(), line) {
+                true => Heard::Answer,
+                false => strange(),
             },
             Some((None, ServerLine::Msg { from, room, id, text })) => Heard::Event(Event::Message {
                 from: from.into(),
@@ -287,14 +346,27 @@ impl Task {
         }
     }
 
-    /// Takes out the request of a tag.
-    fn pending_of(&self, tag: Tag<'_>) -> Option<Pending> {
-        let number = tag.as_str().strip_prefix(&*self.tag_prefix)?.parse().ok()?;
-        self.lock_pending().remove(&number)
+    /// Gives a reply to whoever waits for it, or has its request said again; false when
+    /// it is no reply to anything.
+    fn answer(&self, tag: &str, line: ServerLine<'_>) -> bool {
+        let reply = self.lock_outstanding().reply(tag, line, Instant::now());
+        match reply {
+            Reply::Final(pending) => pending.give(line),
+            Reply::Again => {
+                // Full: the writer has not heard the last one yet.
+                let _ = self.wake.try_send(());
+                true
+            }
+            Reply::Unknowable(given_up) => {
+                given_up.tell();
+                true
+            }
+            Reply::Unknown => false,
+        }
     }
 
-    fn lock_pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Pending>> {
-        self.pending.lock().expect("nothing panics with the requests locked")
+    fn lock_outstanding(&self) -> MutexGuard<'_, Outstanding> {
+        self.outstanding.lock().expect("nothing panics with the requests locked")
     }
 }
 
@@ -311,6 +383,8 @@ enum Ending {
     Stopped,
     Refused(Refusal),
     Lost(String),
+    /// The program takes nothing, and waits for a reply that stands behind it.
+    Stalled,
 }
 
 /// What is gathered for one write, at most, and one line more.

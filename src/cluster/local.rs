@@ -155,6 +155,10 @@ impl Local {
         self.say(node, Event::Mail(user.clone()));
     }
 
+    pub(super) fn tell_resumes(&self, node: &NodeId, user: &UserName) {
+        self.say(node, Event::Resumes { node: self.node.clone(), user: user.clone() });
+    }
+
     /// Tells whether what this node says waits, answers to itself included.
     fn is_held(&self) -> bool {
         self.mesh.as_ref().is_some_and(|mesh| mesh.lock().holds(&self.node))
@@ -164,6 +168,10 @@ impl Local {
         if let Some(mesh) = &self.mesh {
             mesh.lock().say(&self.node, node, event);
         }
+    }
+
+    pub(super) fn left(&self, user: &UserName) -> Vec<u64> {
+        lock(&self.post).left(user)
     }
 
     pub(super) fn seen_key(&self) -> SeenKey {
@@ -212,10 +220,6 @@ impl Local {
 
     pub(super) fn release(&self, user: &UserName, session: SessionId) {
         lock(&self.post).release(user, &self.node, session);
-    }
-
-    pub(super) fn mail(&self) -> (usize, usize) {
-        lock(&self.post).mail()
     }
 
     pub(super) fn expire(&self, now: Instant) {

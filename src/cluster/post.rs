@@ -34,9 +34,13 @@ impl Post {
 
     /// What a login of this user is told; where else the user is, the caller knows.
     pub fn welcome(&mut self, user: &UserName) -> Welcome {
-        let now = Instant::now();
-        let seen = self.left.find(user.as_str(), now);
-        Welcome { others: vec![], has_mail: self.mailboxes.has(user.as_str(), now), seen }
+        let has_mail = self.mailboxes.has(user.as_str(), Instant::now());
+        Welcome { others: vec![], has_mail, seen: vec![] }
+    }
+
+    /// What a user was shown by sessions that have ended.
+    pub fn left(&self, user: &UserName) -> Vec<u64> {
+        self.left.find(user.as_str(), Instant::now())
     }
 
     /// A session has ended, which was shown these.
@@ -83,10 +87,5 @@ impl Post {
     pub fn expire(&mut self, now: Instant) {
         self.mailboxes.expire(now);
         self.left.expire(now);
-    }
-
-    /// Messages in mailboxes, and the memory that they take in bytes.
-    pub fn mail(&self) -> (usize, usize) {
-        (self.mailboxes.messages(), self.mailboxes.bytes())
     }
 }

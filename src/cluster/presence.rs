@@ -23,6 +23,9 @@
 //! what is to be removed waits.
 
 mod answers;
+#[cfg(test)]
+mod chore_tests;
+mod chores;
 mod mail;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,7 +36,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::cluster::lease::{Act, RENEW_TIME, Renewed, clock_us};
-use crate::cluster::presence::mail::Chores;
+use crate::cluster::presence::chores::Chores;
 use crate::cluster::sessions::{Sessions, tag};
 use crate::cluster::shared::Shared;
 use crate::cluster::store::Store;
@@ -60,7 +63,7 @@ pub enum Ask {
         /// What the answer is for.
         number: u64,
     },
-    /// To remove a session of this node.
+    /// To remove a session of this node: [`Event::Unregistered`] follows.
     Unregister {
         /// Whose it was.
         user: UserName,
@@ -68,6 +71,8 @@ pub enum Ask {
         session: SessionId,
         /// Hashes of what it was shown.
         seen: Vec<u64>,
+        /// What the answer is for.
+        number: u64,
     },
     /// To put a message into its recipient's mailbox: [`Event::Stored`] follows.
     Store {
@@ -150,14 +155,27 @@ pub struct Presence {
     /// When this node came back under a new id, or was about to, or to another Redis.
     busy_since: Option<Instant>,
     sessions: Sessions,
-    removals: VecDeque<(UserName, String)>,
+    removals: VecDeque<Removal>,
     mail: Chores,
+    /// Redis has refused something for good; said once.
+    was_refused: bool,
     /// There were more removals than may wait.
     has_too_many: bool,
     /// Users that were not found while there was doubt, and since when they are looked for;
     /// no more than have messages in flight.
     doubted: HashMap<UserName, Instant>,
     doubted_due: Instant,
+}
+
+/// A session that is to be removed from Redis.
+struct Removal {
+    user: UserName,
+    tag: String,
+    /// The chores below this number come first: what a session was shown is known before the session
+    /// is not.
+    behind: u64,
+    /// What [`Event::Unregistered`] is for, unless it was told.
+    number: Option<u64>,
 }
 
 impl Presence {
@@ -177,6 +195,7 @@ impl Presence {
             sessions: Sessions::default(),
             removals: VecDeque::new(),
             mail: Chores::default(),
+            was_refused: false,
             has_too_many: false,
             doubted: HashMap::new(),
             doubted_due: now,
@@ -209,6 +228,7 @@ impl Presence {
                 }
             } else {
                 asks.into_iter().for_each(|ask| self.refuse(ask));
+                self.stop_waiting_for_removals();
             }
         }
         self.leave();
@@ -318,6 +338,7 @@ impl Presence {
         warn!("{why}: it is {} from now on", node.as_str());
         self.has_joined = false;
         self.busy_since = Some(Instant::now());
+        self.stop_waiting_for_removals();
         self.removals.clear();
         self.sessions.assert_all(Instant::now());
     }
@@ -332,11 +353,12 @@ impl Presence {
             Ask::Register { number, .. } => {
                 self.shared.tell(Event::Registered { number, welcome: Err(Unavailable) });
             }
-            Ask::Unregister { user, session, seen } => {
+            Ask::Unregister { user, session, seen, number } => {
                 self.sessions.remove(session);
-                self.mail.remember(&user, seen);
+                self.mail.cancel_release(session);
+                self.mail.remember(&user, &seen);
                 let node = self.shared.node();
-                self.remove(user, tag(&node, session));
+                self.remove_and_tell(user, tag(&node, session), Some(number));
             }
             Ask::Store { envelope, number } => {
                 let (user, fates) = (envelope.to, vec![(number, Stored::No)]);
@@ -346,6 +368,8 @@ impl Presence {
                 self.shared.tell(Event::Read { session, mail: Err(Unavailable) });
             }
             Ask::Take { user, up_to, also } => self.mail.take(user, up_to, also),
+            // One that has ended is removed, and its mark with it.
+            Ask::Release { session } if self.sessions.find(session).is_none() => {}
             Ask::Release { session } => self.mail.release(session),
             Ask::Remove { user, node, session } => self.remove(user, tag(&node, session)),
             Ask::AssertAll => self.sessions.assert_all(Instant::now()),
@@ -355,15 +379,28 @@ impl Presence {
 
     /// A session is to be removed from Redis as soon as may be.
     fn remove(&mut self, user: UserName, tag: String) {
+        self.remove_and_tell(user, tag, None);
+    }
+
+    fn remove_and_tell(&mut self, user: UserName, tag: String, number: Option<u64>) {
         if self.removals.len() >= REMOVALS_MAX {
+            self.stop_waiting_for_removals();
             self.removals.clear();
             self.has_too_many = true;
         }
-        self.removals.push_back((user, tag));
+        self.removals.push_back(Removal { user, tag, behind: self.mail.end(), number });
+    }
+
+    /// Nobody waits for what can't be removed now.
+    fn stop_waiting_for_removals(&mut self) {
+        for number in self.removals.iter_mut().filter_map(|removal| removal.number.take()) {
+            self.shared.tell(Event::Unregistered { number });
+        }
     }
 
     /// Redis is away.
     fn lose(&mut self, why: &str) {
+        self.stop_waiting_for_removals();
         self.shared.set_presence(false);
         self.store.lose(why);
     }

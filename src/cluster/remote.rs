@@ -84,9 +84,16 @@ impl Remote {
         self.asked(Ask::Register { user: user.clone(), session, number })
     }
 
-    pub(super) fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
+    pub(super) fn unregister(
+        &self,
+        user: &UserName,
+        session: SessionId,
+        seen: Vec<u64>,
+        number: u64,
+    ) -> bool {
         self.shared.left().insert(user, seen.clone(), Instant::now());
-        self.shared.ask(Ask::Unregister { user: user.clone(), session, seen });
+        self.shared.ask(Ask::Unregister { user: user.clone(), session, seen, number });
+        self.shared.has_presence()
     }
 
     /// Asks presence, if it can be asked now.
@@ -96,6 +103,10 @@ impl Remote {
         }
         self.shared.ask(ask);
         Answer::Later
+    }
+
+    pub(super) fn left(&self, user: &UserName) -> Vec<u64> {
+        self.shared.left().find(user.as_str(), Instant::now())
     }
 
     pub(super) fn seen_key(&self) -> SeenKey {
@@ -122,6 +133,10 @@ impl Remote {
         self.shared.ask(Ask::Release { session });
     }
 
+    pub(super) fn tell_resumes(&self, node: &NodeId, user: &UserName) {
+        self.shared.say(node, &Item::Resumes { user: user.borrowed() });
+    }
+
     pub(super) fn tell_mail(&self, node: &NodeId, user: &UserName) {
         self.shared.say(node, &Item::Mail { user: user.borrowed() });
     }
@@ -134,8 +149,7 @@ impl Remote {
     }
 
     pub(super) fn tell_shown(&self, node: &NodeId, user: &UserName, login: u64, seen: &[u64]) {
-        let left = self.shared.left().find(user.as_str(), Instant::now());
-        let seen = seen.iter().rev().chain(&left).take(SHOWN_MAX);
+        let seen = seen.iter().rev().take(SHOWN_MAX);
         let shown: Vec<u8> = seen.flat_map(|hash| hash.to_le_bytes()).collect();
         self.shared.say(node, &Item::Noted { user: user.borrowed(), login, shown: &shown });
     }
@@ -245,6 +259,7 @@ impl Remote {
                 tickets.into_iter().for_each(|number| take(Event::Waits { node: from.clone(), number }));
             }
             Item::Mail { user } => take(Event::Mail(user.into())),
+            Item::Resumes { user } => take(Event::Resumes { node: from.clone(), user: user.into() }),
             Item::Also { user, login } => {
                 self.shared.remembered().heard_news(user, now);
                 take(Event::Also { node: from.clone(), user: user.into(), login });

@@ -41,6 +41,8 @@ pub struct Own {
     pub user: UserName,
     /// When it logged in, in us by Redis's clock.
     pub since_us: i64,
+    /// It drains its user's mailbox.
+    pub drains: bool,
 }
 
 /// The sessions of this node.
@@ -79,7 +81,7 @@ pub fn tag(node: &NodeId, session: SessionId) -> String {
 impl Sessions {
     /// Adds a session that is told to Redis now.
     pub fn add(&mut self, user: &UserName, session: SessionId, since_us: i64, now: Instant) {
-        self.own.insert(session, Own { user: user.clone(), since_us });
+        self.own.insert(session, Own { user: user.clone(), since_us, drains: false });
         self.order.push_back(session);
         self.due.get_or_insert(now + SWEEP_TIME);
     }
@@ -105,6 +107,13 @@ impl Sessions {
     /// A session of this node.
     pub fn find(&self, session: SessionId) -> Option<&Own> {
         self.own.get(&session)
+    }
+
+    /// A session drains its user's mailbox, or no more.
+    pub fn set_drains(&mut self, session: SessionId, drains: bool) {
+        if let Some(own) = self.own.get_mut(&session) {
+            own.drains = drains;
+        }
     }
 
     /// How many there are.

@@ -1,6 +1,11 @@
-//! What settings may be, and that the table of settings tells the truth.
+//! Tests of settings: the table tells the truth, a value is told as it was set.
+//!
+//! Each group is a list of settings and values, to which a new setting adds the
+//! ends of what it allows, and what is just beyond them. What a file or the
+//! environment says is tested with the command, in `tests/command.rs`; addresses
+//! of services are tested in their own file.
 
-use super::*;
+use crate::config::*;
 
 #[test]
 fn the_table_tells_the_defaults() {
@@ -13,7 +18,7 @@ fn the_table_tells_the_defaults() {
 }
 
 #[test]
-fn good_values() {
+fn what_is_set_is_told() {
     let good = [
         ("listen", "127.0.0.1:1"),
         ("listen", "127.0.0.1:1,[::1]:0"),
@@ -48,7 +53,7 @@ fn good_values() {
 }
 
 #[test]
-fn bad_values() {
+fn what_is_not_allowed_changes_nothing() {
     let bad = [
         ("listen", ""),
         ("listen", "7700"),

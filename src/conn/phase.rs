@@ -135,9 +135,8 @@ impl Connection {
             if turn.now < *by {
                 return Poll::Pending;
             }
-            // All of them are overdue. A node that did not run for a while, frozen or suspended,
-            // may come here before the sweep that says so.
-            self.talk.shared.router.sweep(turn);
+            // Some may wait for acknowledgements that take longer than this connection can.
+            self.talk.settle(turn);
         }
         self.outbox.finish(|bytes| self.last_words(end, bytes));
         let lingers = *end != End::Eof;

@@ -12,12 +12,13 @@ use std::time::Instant;
 use nanoid::nanoid;
 use smol::channel::Receiver;
 
+use crate::conn::held::{HeldLine, HeldLines};
 use crate::conn::phase::End;
 use crate::conn::{Heard, Shared, ws};
 use crate::outbox::{Outbox, Unwritten};
 use crate::proto::reply::{print_hello, print_logged_in};
 use crate::proto::{ErrorCode, Line, Request, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
-use crate::router::{Login, Router, Sender, Taken, Turn, Welcomed};
+use crate::router::{Entered, Login, Router, Sender, Taken, Turn, Welcomed};
 use crate::session::{Action, Session, print_help};
 
 /// One connection's conversation.
@@ -27,12 +28,14 @@ pub struct Talk {
     session: Session,
     /// The session was taken back.
     has_left: bool,
+    /// Lines that have to wait, of a session that acknowledges.
+    held: Option<Box<HeldLines>>,
 }
 
 /// Why the next line can't be taken yet.
 pub enum Stop {
     /// This line has to wait; the waker will be woken when it may be tried again.
-    Wait(Vec<u8>),
+    Wait(HeldLine),
     /// The connection owes too many replies, or does not read them.
     Full,
     /// The user is in.
@@ -55,7 +58,7 @@ pub struct Entering {
 impl Talk {
     /// Begins a conversation.
     pub fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
-        Talk { shared, outbox, session: Session::New, has_left: false }
+        Talk { shared, outbox, session: Session::New, has_left: false, held: None }
     }
 
     fn router(&self) -> &Router {
@@ -71,7 +74,7 @@ impl Talk {
     /// Carries out one line or control frame.
     pub fn hear(&mut self, heard: Heard<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
         let flow = match heard {
-            Heard::Line(line) => self.line(line, waker, turn),
+            Heard::Line(line) => self.take_or_hold(line, waker, turn),
             Heard::Ping(payload) => {
                 self.outbox.push_raw(&ws::pong(payload), &mut turn.dirty);
                 ControlFlow::Continue(())
@@ -84,6 +87,57 @@ impl Talk {
             return ControlFlow::Break(Stop::Full);
         }
         flow
+    }
+
+    /// Carries out the lines that are held, as far as they need not wait any more; breaks where the
+    /// connection ends.
+    pub fn go_on(&mut self, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
+        while let Some(held) = &mut self.held {
+            let Some(line) = held.pop() else {
+                let end = held.end.take();
+                self.held = None;
+                return end.map_or(ControlFlow::Continue(()), |end| ControlFlow::Break(Stop::End(end)));
+            };
+            match self.line(line.line(), waker, turn) {
+                ControlFlow::Break(Stop::Wait(line)) => {
+                    self.held.get_or_insert_default().put_back(line);
+                    break;
+                }
+                flow => flow?,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The peer ends the connection: gives `end` back, or keeps it until the lines before are
+    /// carried out.
+    pub fn end_behind(&mut self, end: End) -> Option<End> {
+        let Some(held) = &mut self.held else { return Some(end) };
+        held.end = Some(end);
+        None
+    }
+
+    /// Tells whether the peer has said its last word, and lines before it have to wait.
+    pub fn hears_no_more(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.end.is_some())
+    }
+
+    /// Carries out a line, or holds it if it, or one before it, has to wait.
+    fn take_or_hold(&mut self, line: Line<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
+        let is_ack = || matches!(TaggedRequest::parse(line).request, Ok(Request::Ack { .. }));
+        if self.held.is_some() && !is_ack() {
+            return self.hold(line);
+        }
+        match self.line(line, waker, turn) {
+            ControlFlow::Break(Stop::Wait(_)) if self.outbox.acknowledges() => self.hold(line),
+            flow => flow,
+        }
+    }
+
+    fn hold(&mut self, line: Line<'_>) -> ControlFlow<Stop> {
+        let held = self.held.get_or_insert_default();
+        held.push(line, self.shared.outbox_bytes_max)
+            .map_or_else(|line| ControlFlow::Break(Stop::Wait(line)), ControlFlow::Continue)
     }
 
     /// Tells whether a request that has a reply has to wait.
@@ -112,13 +166,16 @@ impl Talk {
         }
     }
 
+    /// Answers all that the connection is still owed.
+    pub fn settle(&self, turn: &mut Turn) {
+        self.router().settle(&self.outbox, turn);
+    }
+
     fn line(&mut self, line: Line<'_>, waker: &Waker, turn: &mut Turn) -> ControlFlow<Stop> {
         let TaggedRequest { tag, request } = TaggedRequest::parse(line);
-        if let (Line::Whole(bytes), true) = (line, self.is_full())
-            && !matches!(request, Ok(Request::Ack { .. }))
-        {
+        if self.is_full() && !matches!(request, Ok(Request::Ack { .. })) {
             // Its acknowledgements may be what the replies that it is owed wait for.
-            return ControlFlow::Break(Stop::Wait(bytes.to_vec()));
+            return ControlFlow::Break(Stop::Wait(HeldLine::new(line)));
         }
         match self.session.take(request, self.router().is_draining()) {
             Action::Send(to, text) => {
@@ -179,7 +236,7 @@ impl Talk {
             unreachable!("a login that is answered was asked for");
         };
         match self.router().enter(&user, id, &self.outbox, welcome) {
-            Ok(has_mail) => {
+            Ok(Entered { has_mail, replaced }) => {
                 // Before any message: a node has one thread, and this is still the same turn.
                 self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));
                 if acks {
@@ -188,6 +245,7 @@ impl Talk {
                 if has_mail {
                     self.router().start_drain(&user, id, &self.outbox, turn);
                 }
+                self.router().take_over(&user, &self.outbox, &replaced, turn);
                 self.session = Session::In { user, id, count: 0 };
                 ControlFlow::Break(Stop::Entered)
             }
@@ -215,9 +273,9 @@ impl Talk {
 }
 
 fn taken(taken: Taken, line: Line<'_>) -> ControlFlow<Stop> {
-    match (taken, line) {
-        (Taken::Wait, Line::Whole(bytes)) => ControlFlow::Break(Stop::Wait(bytes.to_vec())),
-        _ => ControlFlow::Continue(()),
+    match taken {
+        Taken::Wait => ControlFlow::Break(Stop::Wait(HeldLine::new(line))),
+        Taken::Yes => ControlFlow::Continue(()),
     }
 }
 

@@ -85,7 +85,8 @@ impl Mailboxes {
             let mut latest = queue.into_iter().flat_map(|queue| queue.iter().rev().take(REPEATS_MAX));
             return if latest.any(|kept| *kept.bytes == *bytes) { Ok(()) } else { Err(Full) };
         }
-        let kept = Kept { place: self.next_place(now), bytes: bytes.into() };
+        // A copy: the allocator would not take back the end of what has grown.
+        let kept = Kept { place: self.next_place(now), bytes: bytes[..].into() };
         self.bytes += chunk(kept.bytes.len());
         self.messages += 1;
         match self.users.get_mut(user) {
@@ -133,12 +134,14 @@ impl Mailboxes {
         if also.is_empty() {
             return;
         }
-        self.shrink(user, |queue, removed| {
-            for place in also {
-                if let Ok(at) = queue.binary_search_by_key(place, |kept| kept.place) {
-                    removed.extend(queue.remove(at));
+        self.change(user, |queue| {
+            shrink(queue, |queue, removed| {
+                for place in also {
+                    if let Ok(at) = queue.binary_search_by_key(place, |kept| kept.place) {
+                        removed.extend(queue.remove(at));
+                    }
                 }
-            }
+            })
         });
     }
 
@@ -146,10 +149,17 @@ impl Mailboxes {
     pub fn expire(&mut self, now: Instant) {
         self.expired = Some(now);
         let below = self.expired_below(now);
-        let is_old = |queue: &Queue| queue.front().is_some_and(|kept| kept.place < below);
-        let users: Vec<Box<str>> =
-            self.users.iter().filter(|(_, queue)| is_old(queue)).map(|(user, _)| user.clone()).collect();
-        users.iter().for_each(|user| self.drop_below(user, below));
+        let (bytes, messages) = (&mut self.bytes, &mut self.messages);
+        self.users.retain(|user, queue| {
+            if queue.front().is_some_and(|kept| kept.place < below) {
+                let (bytes_freed, removed) = drop_from(queue, below);
+                *bytes -= bytes_freed;
+                *messages -= removed;
+            }
+            let is_kept = !queue.is_empty();
+            *bytes -= if is_kept { 0 } else { user_bytes(user) };
+            is_kept
+        });
     }
 
     /// The memory of all mailboxes.
@@ -195,30 +205,42 @@ impl Mailboxes {
     fn drop_below(&mut self, user: &str, below: u64) {
         // The usual case is that nothing is so old.
         if self.users.get(user).and_then(|queue| queue.front()).is_some_and(|kept| kept.place < below) {
-            self.shrink(user, |queue, removed| {
-                removed.extend(queue.drain(..queue.partition_point(|kept| kept.place < below)));
-            });
+            self.change(user, |queue| drop_from(queue, below));
         }
     }
 
-    /// Lets `remove` take messages out of a mailbox, and gives back the memory that is too much now.
-    fn shrink(&mut self, user: &str, remove: impl FnOnce(&mut Queue, &mut Vec<Kept>)) {
+    /// Lets `remove` take messages out of a mailbox and tell what that freed.
+    fn change(&mut self, user: &str, remove: impl FnOnce(&mut Queue) -> (usize, usize)) {
         let Some(queue) = self.users.get_mut(user) else { return };
-        let mut removed = vec![];
-        self.bytes -= queue_bytes(queue);
-        remove(queue, &mut removed);
-        // Seldom enough that it costs each message next to nothing.
-        if queue.len() <= queue.capacity() / 4 {
-            queue.shrink_to(2 * queue.len());
-        }
-        self.bytes += queue_bytes(queue);
-        self.bytes -= removed.iter().map(|kept| chunk(kept.bytes.len())).sum::<usize>();
-        self.messages -= removed.len();
+        let (bytes_freed, removed) = remove(queue);
+        self.bytes -= bytes_freed;
+        self.messages -= removed;
         if queue.is_empty() {
             self.users.remove(user);
             self.bytes -= user_bytes(user);
         }
     }
+}
+
+/// Removes the messages whose places are below this one. Returns the bytes that were freed, and how
+/// many messages it were.
+fn drop_from(queue: &mut Queue, below: u64) -> (usize, usize) {
+    shrink(queue, |queue, removed| {
+        removed.extend(queue.drain(..queue.partition_point(|kept| kept.place < below)));
+    })
+}
+
+/// Lets `remove` take messages out of a queue, and gives back what it does not need any more. Returns
+/// the bytes that were freed, and how many messages it were.
+fn shrink(queue: &mut Queue, remove: impl FnOnce(&mut Queue, &mut Vec<Kept>)) -> (usize, usize) {
+    let (before, mut removed) = (queue_bytes(queue), vec![]);
+    remove(queue, &mut removed);
+    // Seldom enough that it costs each message next to nothing.
+    if queue.len() <= queue.capacity() / 4 {
+        queue.shrink_to(2 * queue.len());
+    }
+    let texts: usize = removed.iter().map(|kept| chunk(kept.bytes.len())).sum();
+    (before - queue_bytes(queue) + texts, removed.len())
 }
 
 /// One message in a queue.
@@ -250,14 +272,14 @@ mod tests {
     fn envelope(to: &str, id: &str, text: &str) -> Envelope {
         let name = |name| UserName::parse(name).expect("valid");
         let id = MessageId::Tag(id.into());
-        Envelope { number: None, from: name("alice"), to: name(to), id, text: text.into() }
+        Envelope { number: None, is_shared: false, from: name("alice"), to: name(to), id, text: text.into() }
     }
 
     /// What `bytes` must be.
     fn count(mailboxes: &Mailboxes) -> usize {
         let texts = |queue: &Queue| queue.iter().map(|kept| chunk(kept.bytes.len())).sum::<usize>();
-        let one = |(user, queue): (&Box<str>, &Queue)| user_bytes(user) + queue_bytes(queue) + texts(queue);
-        mailboxes.users.iter().map(one).sum()
+        let users = mailboxes.users.iter();
+        users.map(|(user, queue)| user_bytes(user) + queue_bytes(queue) + texts(queue)).sum()
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Unwritten {
     pub ticket: Option<Ticket>,
     /// Its `MSG` line; empty for a copy that added nothing.
     pub line: Box<[u8]>,
+    /// It was shown, and not acknowledged.
+    pub was_shown: bool,
 }
 
 /// Bytes in order, with marks.
@@ -180,12 +182,18 @@ impl Bytes {
     }
 
     fn unwritten(&self, mark: &Mark) -> Unwritten {
-        Unwritten { ticket: mark.ticket, line: self.line(mark).into() }
+        Unwritten { ticket: mark.ticket, line: self.line(mark).into(), was_shown: false }
     }
 
     /// The lines of the messages that are not written whole.
     pub(super) fn unwritten_lines(&self) -> impl Iterator<Item = &[u8]> {
         self.marks.iter().map(|mark| self.line(mark)).filter(|line| !line.is_empty())
+    }
+
+    /// The messages that are not written whole and whose fate somebody waits for, with their lines;
+    /// copies have none.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = (Ticket, &[u8])> {
+        self.marks.iter().filter_map(|mark| Some((mark.ticket?, self.line(mark))))
     }
 
     fn line(&self, mark: &Mark) -> &[u8] {

@@ -8,12 +8,12 @@
 //! from a sender, both waiting for room among the shown; the live ones wait also
 //! until the mailbox is drained. What is in here too long is given back.
 //!
-//! Left out: bytes and sockets. The outbox prints what [`Ledger::next`] gives.
+//! Left out: bytes and sockets. The outbox prints what [`Ledger::show`] gives.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::outbox::{Kind, Ticket, Unwritten};
+use crate::outbox::{Kind, SEEN_TIME, Ticket, Unwritten};
 use crate::proto::{MessageId, UserName};
 
 /// Messages that a session may leave unacknowledged; then the rest waits.
@@ -30,8 +30,12 @@ pub const FULL_ACK_TIME_MAX: Duration = Duration::from_millis(5_000);
 /// After so long whoever waits for the fate of a message is told that it may take longer.
 const PATIENCE_TIME: Duration = Duration::from_millis(5_000);
 
-/// Messages that went elsewhere unacknowledged, and are remembered as such.
-const EXPIRED_MAX: usize = 256;
+/// Messages that went elsewhere unacknowledged, and are remembered as such: all that an outbox of the
+/// default size holds, because they may all go at once, and none may be shown here again by that.
+const EXPIRED_MAX: usize = 4_096;
+
+/// How long they are remembered: as long as the session knows what it was shown, at most.
+const EXPIRED_TIME: Duration = SEEN_TIME.saturating_mul(2);
 
 /// One session's ledger.
 pub struct Ledger {
@@ -71,6 +75,7 @@ struct Expired {
     id: MessageId,
     hash: Option<u64>,
     was_shown: bool,
+    at: Instant,
 }
 
 /// What time has brought.
@@ -126,9 +131,9 @@ impl Ledger {
         self.held_bytes
     }
 
-    /// Messages and bytes in it, shown or not.
-    pub fn holds(&self) -> (usize, usize) {
-        (self.shown.len() + self.mail.len() + self.live.len(), self.shown_bytes + self.held_bytes)
+    /// Tells whether there is no message in it, shown or not.
+    pub fn is_empty(&self) -> bool {
+        self.shown.is_empty() && self.mail.is_empty() && self.live.is_empty()
     }
 
     /// Adds a message to those that wait.
@@ -199,21 +204,16 @@ impl Ledger {
     /// Time passes.
     pub fn age(&mut self, now: Instant, bytes_max: usize) -> Overdue {
         let mut overdue = Overdue::default();
-        let is_due = |entry: &Entry| now.duration_since(entry.since) >= ACK_TIME_MAX;
-        while self.shown.front().is_some_and(is_due) {
-            let entry = self.shown.pop_front().expect("it is there");
+        while self.expired.front().is_some_and(|old| now.duration_since(old.at) >= EXPIRED_TIME) {
+            overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
+        }
+        while let Some(entry) = pop_due(&mut self.shown, now) {
             self.shown_bytes -= entry.bytes();
-            self.expire(entry, true, &mut overdue);
+            self.expire(entry, true, now, &mut overdue);
         }
-        while self.mail.front().is_some_and(is_due) {
-            let entry = self.mail.pop_front().expect("it is there");
+        while let Some(entry) = pop_due(&mut self.mail, now).or_else(|| pop_due(&mut self.live, now)) {
             self.held_bytes -= entry.bytes();
-            self.expire(entry, false, &mut overdue);
-        }
-        while self.live.front().is_some_and(is_due) {
-            let entry = self.live.pop_front().expect("it is there");
-            self.held_bytes -= entry.bytes();
-            self.expire(entry, false, &mut overdue);
+            self.expire(entry, false, now, &mut overdue);
         }
         let is_slow = |entry: &&mut Entry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
         for entry in self.shown.iter_mut().chain(&mut self.mail).chain(&mut self.live).filter(is_slow) {
@@ -225,13 +225,13 @@ impl Ledger {
         overdue
     }
 
-    fn expire(&mut self, entry: Entry, was_shown: bool, overdue: &mut Overdue) {
+    fn expire(&mut self, entry: Entry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
         if self.expired.len() == EXPIRED_MAX {
             overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
         }
         let (from, id, hash) = (entry.from.clone(), entry.id.clone(), entry.hash);
-        self.expired.push_back(Expired { from, id, hash, was_shown });
-        entry.give_back(&mut overdue.given_back);
+        self.expired.push_back(Expired { from, id, hash, was_shown, at });
+        entry.give_back(was_shown, &mut overdue.given_back);
     }
 
     /// Hashes of what the session was not shown, or has not acknowledged.
@@ -240,13 +240,25 @@ impl Ledger {
         entries.chain(self.expired.iter().filter_map(|expired| expired.hash))
     }
 
+    /// The messages whose fate somebody waits for, with their lines: all that are shown, and the live
+    /// ones that are not.
+    pub fn outstanding(&self) -> impl Iterator<Item = (Ticket, &[u8])> {
+        let entries = self.shown.iter().chain(&self.live);
+        entries.flat_map(|entry| entry.tickets.iter().map(move |ticket| (*ticket, &*entry.line)))
+    }
+
     /// Ends it: gives back what was shown, then what was not.
     pub fn end(self) -> (Vec<Unwritten>, Vec<Unwritten>) {
         let (mut shown, mut held) = (vec![], vec![]);
-        self.shown.into_iter().for_each(|entry| entry.give_back(&mut shown));
-        self.mail.into_iter().chain(self.live).for_each(|entry| entry.give_back(&mut held));
+        self.shown.into_iter().for_each(|entry| entry.give_back(true, &mut shown));
+        self.mail.into_iter().chain(self.live).for_each(|entry| entry.give_back(false, &mut held));
         (shown, held)
     }
+}
+
+/// The oldest message of a list, if it is there for too long.
+fn pop_due(list: &mut VecDeque<Entry>, now: Instant) -> Option<Entry> {
+    list.pop_front_if(|entry| now.duration_since(entry.since) >= ACK_TIME_MAX)
 }
 
 impl Entry {
@@ -255,11 +267,12 @@ impl Entry {
         size_of::<Self>() + self.line.len()
     }
 
-    fn give_back(self, to: &mut Vec<Unwritten>) {
+    fn give_back(self, was_shown: bool, to: &mut Vec<Unwritten>) {
         let Entry { line, tickets, .. } = self;
         if tickets.is_empty() {
-            return to.push(Unwritten { ticket: None, line });
+            return to.push(Unwritten { ticket: None, line, was_shown });
         }
-        to.extend(tickets.into_iter().map(|ticket| Unwritten { ticket: Some(ticket), line: line.clone() }));
+        let one = |ticket| Unwritten { ticket: Some(ticket), line: line.clone(), was_shown };
+        to.extend(tickets.into_iter().map(one));
     }
 }

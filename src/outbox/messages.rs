@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::outbox::ledger::{Entry, Known};
-use crate::outbox::state::{ACKS, LEDGER, Locked};
-use crate::outbox::{Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake_all};
+use crate::outbox::state::{ACKS, BEHIND, LEDGER, Locked};
+use crate::outbox::{
+    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
+};
 use crate::proto::reply::print_msg;
 use crate::proto::{CloseReason, MessageId, UserName};
 
@@ -62,9 +64,9 @@ impl Outbox {
         }
         if state.filled() >= self.bytes_max + self.bytes_max.max(RESERVE_BYTES_MIN) {
             // Only other nodes get here: local senders wait at `bytes_max`.
-            let waiting = state.close(CloseReason::Slow);
+            let owner = state.close(CloseReason::Slow);
             drop(state);
-            wake_all(waiting);
+            wake(owner);
             return Push::Refused;
         }
         let Message { from, id, text, ticket, hash, kind } = message;
@@ -179,6 +181,24 @@ impl<S: ?Sized + Sink> Outbox<S> {
         seen.all().filter(|hash| unshown.binary_search(hash).is_err()).collect()
     }
 
+    /// The messages that the session has and has not taken, with their lines: written, or acknowledged.
+    pub fn outstanding(&self) -> Vec<(Ticket, Box<[u8]>)> {
+        let state = self.lock();
+        let ledger = state.ledger.iter().flat_map(|ledger| ledger.outstanding());
+        let all = state.bytes.outstanding().chain(ledger);
+        all.filter(|(_, line)| !line.is_empty()).map(|(ticket, line)| (ticket, line.into())).collect()
+    }
+
+    /// Other sessions of the user have, or have no more, messages that this one is given first.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.lock().is_behind = is_behind;
+    }
+
+    /// Tells whether other sessions of the user have messages that this one is given first.
+    pub fn is_behind(&self) -> bool {
+        self.signs.load(Relaxed) & BEHIND != 0
+    }
+
     /// An earlier session of the user, or another one, was shown these.
     pub fn inherit(&self, hashes: &[u64]) {
         let mut state = self.lock();
@@ -199,7 +219,12 @@ impl<S: ?Sized + Sink> Outbox<S> {
     /// Gives back the messages that the session can't acknowledge any more, and those that it was
     /// not shown: it takes no requests from now on.
     pub fn give_back(&self) -> Vec<Unwritten> {
-        let (mut shown, held) = self.lock().end_ledger();
+        let mut state = self.lock();
+        let (mut shown, held) = state.end_ledger();
+        let waiting = state.waiting.take();
+        drop(state);
+        // The session is in no table any more: they look for others once these messages do.
+        wake_all(waiting);
         shown.extend(held);
         shown
     }

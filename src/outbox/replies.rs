@@ -62,6 +62,16 @@ impl Replies {
         }
     }
 
+    /// Takes note that something will come that is no line.
+    pub fn expect_silence(&mut self) {
+        self.due += 1;
+    }
+
+    /// It has come.
+    pub fn end_silence(&mut self) {
+        self.due -= 1;
+    }
+
     /// Gives a reply at once, or behind the untagged ones that are due.
     pub fn reply(&mut self, tag: Option<&str>, bytes: &mut Bytes, print: impl FnOnce(&mut Vec<u8>)) {
         if tag.is_some() || self.places.is_empty() {

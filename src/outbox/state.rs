@@ -25,6 +25,8 @@ pub struct State {
     pub seen: Option<Box<Seen>>,
     /// Of a session that acknowledges, or while its mailbox is drained.
     pub ledger: Option<Box<Ledger>>,
+    /// Other sessions of the user may have messages that this one is given before any later one.
+    pub is_behind: bool,
     pub replies: Replies,
     pub closing: Option<CloseReason>,
     /// No push is taken any more.
@@ -62,6 +64,8 @@ pub const TAKES_REQUESTS: u8 = 4;
 pub const CALM: u8 = 8;
 /// The session acknowledges.
 pub const ACKS: u8 = 16;
+/// Other sessions of the user had messages before this one.
+pub const BEHIND: u8 = 64;
 /// There is something in the ledger.
 pub const LEDGER: u8 = 32;
 
@@ -92,6 +96,7 @@ impl State {
             bytes: Bytes::new(framing),
             seen: None,
             ledger: None,
+            is_behind: false,
             replies: Replies::default(),
             closing: None,
             closed: false,
@@ -109,24 +114,29 @@ impl State {
         let sign = |holds: bool, sign: u8| if holds { sign } else { 0 };
         let takes_requests = self.replies.due() < REPLIES_DUE_MAX && self.waiting_bytes() < bytes_max;
         let acks = self.ledger.as_ref().is_some_and(|ledger| ledger.acks);
-        let has_entries = self.ledger.as_ref().is_some_and(|ledger| ledger.holds().0 > 0);
-        sign(!self.closed && self.closing.is_none(), OPEN)
-            | sign(self.filled() < bytes_max, ROOM)
+        let has_entries = self.ledger.as_ref().is_some_and(|ledger| !ledger.is_empty());
+        sign(!self.closed, OPEN)
+            | sign(self.has_room(bytes_max), ROOM)
             | sign(acks, ACKS)
             | sign(has_entries, LEDGER)
+            | sign(self.is_behind, BEHIND)
             | sign(takes_requests, TAKES_REQUESTS)
             | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)
     }
 
-    /// Begins to close; returns who must know: the owner, and senders that wait for room.
-    pub fn close(&mut self, reason: CloseReason) -> Option<Box<Waiting>> {
+    /// Tells whether local senders may push.
+    pub fn has_room(&self, bytes_max: usize) -> bool {
+        self.closing.is_none() && self.filled() < bytes_max
+    }
+
+    /// Begins to close; returns who must know: the owner. Senders that wait for room are woken when
+    /// it gives back what waits.
+    pub fn close(&mut self, reason: CloseReason) -> Option<Waker> {
         if self.closed || self.closing.is_some() {
             return None;
         }
         self.closing = Some(reason);
-        let mut waiting = self.waiting.take().unwrap_or_default();
-        waiting.0.extend(self.owner.clone());
-        Some(waiting)
+        self.owner.clone()
     }
 
     /// Bytes that wait for the connection: to be written, or to be shown.

@@ -158,18 +158,28 @@ fn a_full_outbox_makes_local_senders_wait_and_is_closed_behind_its_reserve() {
         assert!(ticket as usize * text.len() < BOUND + 2 * RESERVE_BYTES_MIN, "there is a bound");
     }
     assert_eq!(rig.outbox.closing(), Some(CloseReason::Slow));
-    assert_eq!(rig.outbox.has_room(), None);
+    assert_eq!(
+        rig.outbox.has_room(),
+        Some(false),
+        "what waits has to be given back before anything new goes on"
+    );
     assert!(owner.0.load(SeqCst) > 0);
+    assert!(!rig.outbox.cut_short(|_| {}).is_empty());
+    assert_eq!(rig.outbox.has_room(), None);
 }
 
 #[test]
-fn closing_wakes_those_who_wait_for_room() {
+fn those_who_wait_for_room_are_woken_when_a_closing_outbox_has_given_back() {
     let mut rig = Rig::new();
-    let sender = Arc::new(Woken::default());
+    let (sender, owner) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+    rig.outbox.set_owner(&owner.clone().into());
     assert_eq!(rig.message(1, &"x".repeat(BOUND)), Push::Taken);
     rig.outbox.wait_for_room(&sender.clone().into());
     rig.outbox.close(CloseReason::Draining);
     rig.outbox.close(CloseReason::Slow);
+    assert_eq!(owner.0.load(SeqCst), 1, "it has to end the connection");
+    assert_eq!(sender.0.load(SeqCst), 0, "or what it sends next would overtake what waits");
+    assert_eq!(rig.outbox.give_back(), [], "there is no ledger");
     assert_eq!(sender.0.load(SeqCst), 1);
     assert_eq!(rig.outbox.closing(), Some(CloseReason::Draining), "the first reason counts");
     assert_eq!(rig.message(2, "late"), Push::Refused);
@@ -178,6 +188,25 @@ fn closing_wakes_those_who_wait_for_room() {
     rig.reply(None, "too late");
     let all = rig.flush(9999);
     assert!(all.ends_with("\nINFO a reply is still taken\nBYE\n"), "{all}");
+}
+
+#[test]
+fn however_an_outbox_ends_those_who_wait_for_room_are_woken() {
+    let ends: [fn(&Outbox); 4] = [
+        |outbox| drop(outbox.give_back()),
+        |outbox| drop(outbox.cut_short(|_| {})),
+        |outbox| outbox.finish(|_| {}),
+        |outbox| drop(outbox.abandon()),
+    ];
+    for (n, end) in ends.into_iter().enumerate() {
+        let (mut rig, sender) = (Rig::new(), Arc::new(Woken::default()));
+        rig.message(1, &"x".repeat(BOUND));
+        rig.outbox.close(CloseReason::Slow);
+        rig.outbox.wait_for_room(&sender.clone().into());
+        assert_eq!(sender.0.load(SeqCst), 0, "{n}");
+        end(&rig.outbox);
+        assert_eq!(sender.0.load(SeqCst), 1, "{n}");
+    }
 }
 
 #[test]

@@ -18,6 +18,9 @@
 //!        | 9 first count              not acknowledged
 //!        | 10 first count             waits for an acknowledgement
 //!        | 11 user                    something was stored for the user
+//!        | 12 first count             shown, and the session left without an acknowledgement
+//!        | 13 user                    all that was refused for the user has come back
+//!        | 14 from to id text         a message that asks for a receipt, and that others have too
 //! shown  = length (8 bytes)*
 //! id     = 0 session count | length bytes
 //! ```
@@ -49,6 +52,9 @@ const NOTED: u8 = 8;
 const UNACKED: u8 = 9;
 const WAITS: u8 = 10;
 const MAIL: u8 = 11;
+const LEFT: u8 = 12;
+const RESUMES: u8 = 13;
+const ASKS_SHARED: u8 = 14;
 
 /// The most hashes that tell what a user was shown.
 pub const SHOWN_MAX: usize = 4_096;
@@ -119,6 +125,11 @@ pub enum Item<'a> {
         /// The user.
         user: UserRef<'a>,
     },
+    /// Messages to a user that the receiver has refused have all come back to the sender.
+    Resumes {
+        /// The user.
+        user: UserRef<'a>,
+    },
     /// The receiver may not know of all nodes that a user is on.
     Changed {
         /// The user.
@@ -131,6 +142,8 @@ pub enum Item<'a> {
 pub struct Message<'a> {
     /// Asks for a receipt.
     pub asks: bool,
+    /// Others have it too, if it asks for a receipt.
+    pub is_shared: bool,
     /// The sender.
     pub from: UserRef<'a>,
     /// The recipient.
@@ -177,13 +190,14 @@ impl Item<'_> {
     /// Appends the item.
     pub fn print(&self, out: &mut Vec<u8>) {
         match self {
-            Item::Message(Message { asks, from, to, id, text }) => {
-                put_message(*asks, *from, *to, id, text, out);
+            Item::Message(Message { asks, is_shared, from, to, id, text }) => {
+                put_message(kind(*asks, *is_shared), *from, *to, id, text, out);
             }
             Item::Receipts { fate, first, count } => {
                 out.push(match fate {
                     Fate::Delivered => DELIVERED,
                     Fate::NotHere => NOT_HERE,
+                    Fate::Left => LEFT,
                     Fate::Unacked => UNACKED,
                 });
                 put_number(*first, out);
@@ -211,6 +225,10 @@ impl Item<'_> {
                 put_number(*first, out);
                 put_number(*count, out);
             }
+            Item::Resumes { user } => {
+                out.push(RESUMES);
+                put_text(user.as_str(), out);
+            }
             Item::Mail { user } => {
                 out.push(MAIL);
                 put_text(user.as_str(), out);
@@ -225,15 +243,17 @@ impl Item<'_> {
 
 /// Appends a message that asks for a receipt if the envelope has a number.
 pub fn put_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
-    let Envelope { number, from, to, id, text } = envelope;
-    put_message(number.is_some(), from.borrowed(), to.borrowed(), id, text, out);
+    let Envelope { number, is_shared, from, to, id, text } = envelope;
+    let kind = kind(number.is_some(), *is_shared);
+    put_message(kind, from.borrowed(), to.borrowed(), id, text, out);
 }
 
 impl Message<'_> {
     /// The message as a value of its own; `number` is what its receipt names.
     pub fn envelope(&self, number: Option<u64>) -> Envelope {
         let (from, to): (UserName, UserName) = (self.from.into(), self.to.into());
-        Envelope { number, from, to, id: self.id.clone(), text: self.text.into() }
+        let is_shared = self.is_shared;
+        Envelope { number, is_shared, from, to, id: self.id.clone(), text: self.text.into() }
     }
 }
 
@@ -269,17 +289,19 @@ impl<'a> Items<'a> {
 
     fn item(&mut self) -> Option<Item<'a>> {
         let item = match self.byte()? {
-            kind @ (ASKS | CAST) => Item::Message(Message {
-                asks: kind == ASKS,
+            kind @ (ASKS | ASKS_SHARED | CAST) => Item::Message(Message {
+                asks: kind != CAST,
+                is_shared: kind == ASKS_SHARED,
                 from: self.user()?,
                 to: self.user()?,
                 id: self.id()?,
                 text: self.long_text()?,
             }),
-            kind @ (DELIVERED | NOT_HERE | UNACKED) => {
+            kind @ (DELIVERED | NOT_HERE | LEFT | UNACKED) => {
                 let fate = match kind {
                     DELIVERED => Fate::Delivered,
                     NOT_HERE => Fate::NotHere,
+                    LEFT => Fate::Left,
                     _ => Fate::Unacked,
                 };
                 let (first, count) = self.range()?;
@@ -293,6 +315,7 @@ impl<'a> Items<'a> {
             ALSO => Item::Also { user: self.user()?, login: self.number()? },
             NOTED => Item::Noted { user: self.user()?, login: self.number()?, shown: self.shown()? },
             MAIL => Item::Mail { user: self.user()? },
+            RESUMES => Item::Resumes { user: self.user()? },
             CHANGED => Item::Changed { user: self.user()? },
             _ => return None,
         };
@@ -366,15 +389,17 @@ impl<'a> Items<'a> {
     }
 }
 
-fn put_message(
-    asks: bool,
-    from: UserRef<'_>,
-    to: UserRef<'_>,
-    id: &MessageId,
-    text: &str,
-    out: &mut Vec<u8>,
-) {
-    out.push(if asks { ASKS } else { CAST });
+/// How a message is marked.
+fn kind(asks: bool, is_shared: bool) -> u8 {
+    match (asks, is_shared) {
+        (true, true) => ASKS_SHARED,
+        (true, false) => ASKS,
+        (false, _) => CAST,
+    }
+}
+
+fn put_message(kind: u8, from: UserRef<'_>, to: UserRef<'_>, id: &MessageId, text: &str, out: &mut Vec<u8>) {
+    out.push(kind);
     put_text(from.as_str(), out);
     put_text(to.as_str(), out);
     match id {

@@ -13,11 +13,14 @@ fn user(name: &str) -> UserRef<'_> {
 
 fn items() -> Vec<Item<'static>> {
     let session = SessionId::parse("4k2jd8s0").expect("valid");
-    let message =
-        |asks, id, text| Item::Message(Message { asks, from: user("alice"), to: user("小明"), id, text });
+    let shared_message = |asks, is_shared, id, text| {
+        Item::Message(Message { asks, is_shared, from: user("alice"), to: user("小明"), id, text })
+    };
+    let message = |asks, id, text| shared_message(asks, false, id, text);
     vec![
         message(true, MessageId::Counted(session, 300), "hi"),
         message(false, MessageId::Tag("a.b~".into()), ""),
+        shared_message(true, true, MessageId::Tag("a.b~".into()), "for several"),
         message(true, MessageId::Tag("t".repeat(64).into()), "tab\tis text, 你好"),
         Item::Receipts { fate: Fate::Delivered, first: 1, count: 300 },
         Item::Receipts { fate: Fate::NotHere, first: u64::MAX - 1, count: 1 },
@@ -26,8 +29,10 @@ fn items() -> Vec<Item<'static>> {
         Item::Noted { user: user("bob"), login: 7, shown: &[1, 2, 3, 4, 5, 6, 7, 8] },
         Item::Noted { user: user("bob"), login: 7, shown: &[] },
         Item::Receipts { fate: Fate::Unacked, first: 7, count: 2 },
+        Item::Receipts { fate: Fate::Left, first: 7, count: 2 },
         Item::Waits { first: 1, count: 1 << 20 },
         Item::Mail { user: user("bob") },
+        Item::Resumes { user: user("bob") },
         Item::Changed { user: user("bob") },
     ]
 }
@@ -51,6 +56,7 @@ fn what_is_printed_is_read_back() {
     assert_eq!(parse(&print(&[])), Some((head(), vec![])));
     let envelope = Envelope {
         number: Some(9),
+        is_shared: true,
         from: user("a").into(),
         to: user("b").into(),
         id: MessageId::Tag("1".into()),
@@ -81,7 +87,7 @@ fn what_is_not_valid_is_no_batch() {
         assert_eq!(parse(&batch), None, "{items:?}");
     };
     check(&[0]);
-    check(&[12]);
+    check(&[13]);
     check(&[NOTED, 1, b'b', 7, 7, 1, 2, 3, 4, 5, 6, 7]);
     check(&[WAITS, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1]);
     check(&[ALSO, 3, b'a', b'b']);

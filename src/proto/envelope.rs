@@ -15,6 +15,8 @@ pub struct Envelope {
     /// The origin's number for this message: the receipt names it. `None` asks
     /// for no receipt (`CAST`).
     pub number: Option<u64>,
+    /// Others have it too: where it is refused it is not routed again.
+    pub is_shared: bool,
     /// The sender.
     pub from: UserName,
     /// The recipient.
@@ -33,12 +35,16 @@ impl Envelope {
 }
 
 /// What a receipt tells of one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Of several that a node could tell, the later here counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// Written to a session of the recipient.
     Delivered,
     /// The recipient has no session on that node, or none that took it.
     NotHere,
+    /// A session of the recipient on that node was shown it, and left without an acknowledgement.
+    Left,
     /// Sessions of the recipient on that node were shown it, and none acknowledged it in time.
     Unacked,
 }

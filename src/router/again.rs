@@ -12,30 +12,38 @@ use std::sync::Arc;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::in_flight::{Question, Received, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
 /// What somebody lost who had a message.
 #[derive(Clone, Copy)]
 pub(super) struct Lost {
     /// So many parties.
-    count: u32,
-    /// Some of them had shown it, and it was not acknowledged in time.
-    is_unacked: bool,
+    pub(super) count: u32,
+    /// How far it came with them.
+    fate: Fate,
 }
 
 impl Lost {
-    /// One party is gone.
-    pub const GONE: Lost = Lost { count: 1, is_unacked: false };
+    /// One party is gone, and had not shown it.
+    pub const GONE: Lost = Lost { count: 1, fate: Fate::NotHere };
+    /// One party is gone, and had shown it.
+    pub const LEFT: Lost = Lost { count: 1, fate: Fate::Left };
     /// One party has waited for an acknowledgement.
-    pub const UNACKED: Lost = Lost { count: 1, is_unacked: true };
+    pub const UNACKED: Lost = Lost { count: 1, fate: Fate::Unacked };
 
-    /// So many parties refused a message.
-    pub fn new(count: u32, is_unacked: bool) -> Self {
-        Lost { count, is_unacked }
+    /// Nothing was lost.
+    pub fn none() -> Self {
+        Lost { count: 0, fate: Fate::NotHere }
     }
 
-    /// Nobody is.
+    /// Some more was.
+    pub fn add(&mut self, other: Lost) {
+        self.count += other.count;
+        self.fate = self.fate.max(other.fate);
+    }
+
+    /// Tells whether nothing was lost.
     pub fn is_none(self) -> bool {
         self.count == 0
     }
@@ -49,7 +57,10 @@ impl Router {
     pub fn unwritten(&self, user: &UserName, messages: Vec<Unwritten>, turn: &mut Turn) {
         for message in messages {
             match message.ticket {
-                Some(ticket) => self.lost(ticket, Lost::GONE, Some((user, &message.line)), turn),
+                Some(ticket) => {
+                    let lost = if message.was_shown { Lost::LEFT } else { Lost::GONE };
+                    self.lost(ticket, lost, Some((user, &message.line)), turn);
+                }
                 None => self.metrics.casts_lost.add(),
             }
         }
@@ -72,10 +83,17 @@ impl Router {
     /// Hands a message to every session and node that its recipient has now.
     pub(super) fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
         let Some(envelope) = self.envelope(ticket) else { return };
-        turn.seats.clear();
-        self.table.find(envelope.to.borrowed(), &mut turn.seats);
         let is_known = places.is_ok();
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
+        turn.seats.clear();
+        self.table.find(envelope.to.borrowed(), &mut turn.seats);
+        let further = self.in_flight().placed(&envelope.to, &nodes, &turn.seats);
+        if let Some(further) = further {
+            let seats = std::mem::take(&mut turn.seats);
+            self.catch_up_elsewhere(&envelope.to, &further, turn);
+            turn.seats = seats;
+        }
+        self.catch_up_here(envelope.to.borrowed(), turn);
         let parties = (turn.seats.len() + nodes.len()) as u32;
         if parties == 0 {
             return match is_known {
@@ -92,9 +110,9 @@ impl Router {
         let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
         let mut is_cut_off = false;
         for node in nodes {
-            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
+            let numbered = Envelope { number: Some(ticket.0), is_shared: parties > 1, ..envelope.clone() };
             if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
-                lost.count += 1;
+                lost.add(Lost::GONE);
                 is_cut_off = true;
             }
         }
@@ -113,7 +131,7 @@ impl Router {
         match in_flight.question(ticket) {
             Some(Question::Sent(sent)) => {
                 sent.parties -= lost.count;
-                sent.is_unacked |= lost.is_unacked;
+                sent.lost = sent.lost.max(lost.fate);
                 if sent.parties == 0 {
                     drop(in_flight);
                     self.again(ticket, text, turn);
@@ -121,13 +139,13 @@ impl Router {
             }
             Some(Question::Received(received)) => {
                 received.parties -= lost.count;
-                received.is_unacked |= lost.is_unacked;
+                received.lost = received.lost.max(lost.fate);
                 if received.parties == 0
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    let fate = if received.is_unacked { Fate::Unacked } else { Fate::NotHere };
-                    self.cluster.receipt(&received.origin, received.number, fate);
+                    let Received { origin, number, is_shared, to, lost, .. } = received;
+                    self.refuse_received(&origin, number, is_shared, &to, lost, turn.now);
                 }
             }
             Some(Question::Mail { .. }) => {
@@ -143,7 +161,7 @@ impl Router {
     fn again(&self, ticket: Ticket, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
         let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
-        if sent.is_unacked {
+        if sent.lost == Fate::Unacked {
             // Once more, to a session that may have come meanwhile; those that had it refuse it.
             sent.retries = sent.retries.max(RETRIES_MAX - 1);
         }
@@ -177,13 +195,15 @@ impl Router {
         }
     }
 
-    /// Tells the sender that its message was not delivered; or, when a node that
-    /// died had it, that nobody knows.
+    /// Tells the sender that its message was not delivered; or, when somebody may have seen it who
+    /// can't be asked any more, that nobody knows.
     pub(super) fn give_up(&self, ticket: Ticket, code: ErrorCode, turn: &mut Turn) {
         let question = self.in_flight().remove(ticket);
-        if let Some(Question::Sent(Sent { sender, reply, maybe_seen, .. })) = question {
-            let code = if maybe_seen { ErrorCode::Timeout } else { code };
-            self.fail(&sender, &reply, code, turn);
+        if let Some(Question::Sent(sent)) = question {
+            // Without an acknowledgement it was not delivered. But that nothing was sent would be a lie.
+            let is_doubtful = sent.maybe_seen || (code == ErrorCode::Unavailable && sent.may_be_seen());
+            let code = if is_doubtful { ErrorCode::Timeout } else { code };
+            self.fail(&sent.sender, &sent.reply, code, turn);
         }
     }
 
@@ -204,6 +224,7 @@ impl Router {
                 }
             }
             Fate::NotHere => self.taken_back(ticket, node, Lost::GONE, turn),
+            Fate::Left => self.taken_back(ticket, node, Lost::LEFT, turn),
             Fate::Unacked => self.taken_back(ticket, node, Lost::UNACKED, turn),
         }
     }
@@ -218,7 +239,7 @@ impl Router {
         let awaited_for = sent.awaited_for().cloned();
         let to = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
         drop(in_flight);
-        if let (Some(to), false) = (to, lost.is_unacked) {
+        if let (Some(to), false) = (to, lost.fate == Fate::Unacked) {
             self.bar(ticket, node, &to);
         }
         self.lost(ticket, lost, None, turn);
@@ -282,8 +303,8 @@ impl Router {
         let mut in_flight = self.in_flight();
         for ticket in &mut tickets {
             if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
-                let question =
-                    Question::Further { envelope: remote.envelope.clone(), nodes: remote.nodes.clone() };
+                let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
+                let question = Question::Further { of: *ticket, envelope, nodes };
                 *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
             }
         }
@@ -292,7 +313,7 @@ impl Router {
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         match self.ask_for(user.borrowed(), is_here) {
             Answer::Now(places) => {
-                tickets.into_iter().for_each(|further| self.send_further(further, places.clone()));
+                tickets.into_iter().for_each(|further| self.send_further(further, places.clone(), turn));
             }
             Answer::Later => self.wait_for_presence(user, tickets),
         }
@@ -318,15 +339,54 @@ impl Router {
         true
     }
 
-    pub(super) fn send_further(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>) {
+    /// Hands a message to nodes that do not have it; if it has no fate yet, they are asked for it, too.
+    pub(super) fn send_further(
+        &self,
+        ticket: Ticket,
+        places: Result<Vec<Place>, Unavailable>,
+        turn: &mut Turn,
+    ) {
         let question = self.in_flight().remove(ticket);
-        let Some(Question::Further { envelope, nodes }) = question else { return };
-        for place in places.unwrap_or_default().into_iter().filter(|place| !nodes.contains(&place.node)) {
-            // The ticket is spent: nobody waits for this receipt. Where the node can't be reached,
-            // the recipient has the message elsewhere.
-            let numbered = Envelope { number: Some(ticket.0), ..envelope.clone() };
-            let _ = self.cluster.forward(&place.node, numbered);
+        let Some(Question::Further { of, envelope, nodes }) = question else { return };
+        let is_new = |place: &Place| !nodes.contains(&place.node);
+        for Place { node, .. } in places.unwrap_or_default().into_iter().filter(is_new) {
+            self.forward_also(of, ticket, &node, &envelope, turn);
         }
+    }
+
+    /// Hands a message to one node more, as one of its parties; or under the ticket `spent`, whose
+    /// receipt nobody waits for, when the message has its fate.
+    pub(super) fn forward_also(
+        &self,
+        ticket: Ticket,
+        spent: Ticket,
+        node: &NodeId,
+        envelope: &Envelope,
+        turn: &mut Turn,
+    ) {
+        let Some(is_party) = self.add_party(ticket, &envelope.to, node) else { return };
+        let number = if is_party { ticket } else { spent };
+        let numbered = Envelope { number: Some(number.0), is_shared: true, ..envelope.clone() };
+        if self.cluster.forward(node, numbered).is_err() && self.take_node(ticket, node, false) {
+            self.lost(ticket, Lost::GONE, None, turn);
+        }
+    }
+
+    /// Another node gets a message, too: `true` when it is one of its parties now, `false` when
+    /// the message has its fate; `None` when it goes there by another way.
+    fn add_party(&self, ticket: Ticket, to: &UserName, node: &NodeId) -> Option<bool> {
+        let is_storing = self.asked().get(to).is_some_and(|asked| asked.storing.contains(&ticket));
+        let mut in_flight = self.in_flight();
+        let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return Some(false) };
+        // Nobody has it: it waits to be placed. Or the mailbox is about to.
+        if sent.parties == 0 || is_storing {
+            return None;
+        }
+        let remote = sent.remote.as_mut().filter(|remote| !remote.nodes.contains(node))?;
+        remote.nodes.push(node.clone());
+        sent.parties += 1;
+        in_flight.placed_also(to, node);
+        Some(true)
     }
 
     /// Takes a node from the parties of a message; `true` when it was one.
@@ -336,11 +396,12 @@ impl Router {
         if !is_with(question.as_deref(), node) {
             return false;
         }
-        if let Some(Question::Sent(sent)) = question {
-            sent.maybe_seen |= maybe_seen;
-            if let Some(remote) = &mut sent.remote {
-                remote.nodes.retain(|other| other != node);
-            }
+        if let Some(Question::Sent(Sent { maybe_seen: was_maybe_seen, remote: Some(remote), .. })) = question
+        {
+            *was_maybe_seen |= maybe_seen;
+            remote.nodes.retain(|other| other != node);
+            let to = remote.envelope.to.clone();
+            in_flight.lacks(&to, node);
         }
         true
     }
@@ -362,9 +423,16 @@ pub(super) fn is_with(question: Option<&Question>, node: &NodeId) -> bool {
 }
 
 /// Reads a message back from the line that was to be written.
-fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
+pub(super) fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
     let line = std::str::from_utf8(line).ok()?;
     let (_, ServerLine::Msg { from, id, text, .. }) = ServerLine::parse(line)? else { return None };
     let id = MessageId::Tag(id.as_str().into());
-    Some(Envelope { number: None, from: from.into(), to: to.clone(), id, text: Arc::from(text) })
+    Some(Envelope {
+        number: None,
+        is_shared: false,
+        from: from.into(),
+        to: to.clone(),
+        id,
+        text: Arc::from(text),
+    })
 }

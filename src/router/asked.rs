@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::{ErrorCode, NodeId, UserName};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::in_flight::Question;
 use crate::router::{Router, Turn};
 
 /// Those who wait for one user.
@@ -24,6 +24,8 @@ pub(super) struct Asked {
     pub(super) storing: Vec<Ticket>,
     /// Messages that have not come back yet.
     barrier: HashSet<Ticket>,
+    /// Nodes that have refused messages, and must know when all have come back.
+    refusers: Vec<NodeId>,
 }
 
 /// A message or a question.
@@ -47,6 +49,12 @@ impl Asked {
     pub(super) fn bounce(&mut self, ticket: Ticket) {
         self.waiters.insert(self.bounced, Waiter { ticket, is_late: true });
         self.bounced += 1;
+    }
+
+    fn add_refuser(&mut self, node: &NodeId) {
+        if !self.refusers.contains(node) {
+            self.refusers.push(node.clone());
+        }
     }
 
     /// Removes questions that have expired; `true` when there were any.
@@ -74,6 +82,7 @@ impl Router {
 
     /// Asks where a user is for those who wait already.
     pub(super) fn ask_for_those_who_wait(&self, user: &UserName, turn: &mut Turn) {
+        self.tell_refusers(user);
         let mut all = self.asked();
         let Some(asked) = all.get_mut(user) else { return };
         if asked.waiters.is_empty() {
@@ -91,27 +100,35 @@ impl Router {
     /// A node does not have a user any more. What else is on its way there comes back, too; later
     /// messages wait for that, or they would overtake it.
     pub(super) fn bar(&self, ticket: Ticket, node: &NodeId, to: &UserName) {
-        if self.asked().contains_key(to) {
-            return;
+        if let Some(asked) = self.asked().get_mut(to).filter(|asked| asked.barrier.contains(&ticket)) {
+            // The others were found when the first was.
+            return asked.add_refuser(node);
         }
         let mut in_flight = self.in_flight();
-        let has_others = match in_flight.question(ticket) {
-            Some(Question::Sent(Sent { remote: Some(remote), .. })) => {
-                let envelope = remote.envelope.clone();
-                in_flight.has_others(&envelope)
-            }
-            _ => false,
-        };
+        // Looking through the whole table is for when there is something to find.
+        let has_others = in_flight.has_others(ticket);
         let others = if has_others { in_flight.with_node(node, Some(to)) } else { vec![] };
-        for other in &others {
-            if let Some(Question::Sent(sent)) = in_flight.question(*other) {
-                sent.is_awaited = true;
-            }
-        }
+        in_flight.await_fates(&others);
         drop(in_flight);
-        if !others.is_empty() {
-            self.asked().entry(to.clone()).or_default().barrier.extend(others);
+        if others.is_empty() {
+            self.cluster.tell_resumes(node, to);
+        } else {
+            self.wait_behind(to.clone(), others);
+            self.asked().entry(to.clone()).or_default().add_refuser(node);
         }
+    }
+
+    /// All that some nodes have refused has come back: the next that they get is in order.
+    fn tell_refusers(&self, user: &UserName) {
+        let refusers = self.asked().get_mut(user).map(|asked| std::mem::take(&mut asked.refusers));
+        for node in refusers.into_iter().flatten() {
+            self.cluster.tell_resumes(&node, user);
+        }
+    }
+
+    /// Later messages to a user wait until these are not any more where they are.
+    pub(super) fn wait_behind(&self, user: UserName, tickets: Vec<Ticket>) {
+        self.asked().entry(user).or_default().barrier.extend(tickets);
     }
 
     /// A message that was waited for is not any more where it was.
@@ -135,13 +152,20 @@ impl Router {
     /// good enough for messages, because a node that does not have the user says so. But that
     /// the user is nowhere, and how many sessions there are, is asked again for those.
     pub(super) fn located(&self, user: &UserName, places: Located, turn: &mut Turn) {
-        let mut all = self.asked();
-        if all.get(user).is_none_or(|asked| !asked.is_question()) {
+        if self.asked().get(user).is_none_or(|asked| !asked.is_question()) {
             // Nobody waits, or the question is given up.
             return;
         }
-        let Some(Asked { waiters, bounced, .. }) = all.remove(user) else { return };
-        drop(all);
+        self.tell_refusers(user);
+        if places.as_ref().is_ok_and(|places| self.has_left_behind(user.borrowed(), places)) {
+            // Asked again when that is over.
+            return;
+        }
+        let Some(Asked { mut waiters, bounced, .. }) = self.asked().remove(user) else { return };
+        // They may have come back in another order.
+        let in_flight = self.in_flight();
+        waiters[..bounced].sort_by_key(|waiter| in_flight.order(waiter.ticket));
+        drop(in_flight);
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         // A message that waited behind a question of somebody else goes where it would have gone without.
         let recalled = places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here)).flatten();
@@ -191,7 +215,7 @@ impl Router {
             }
             Some(Question::Further { .. }) => {
                 drop(in_flight);
-                self.send_further(ticket, to.clone());
+                self.send_further(ticket, to.clone(), turn);
             }
             Some(Question::Cast { .. }) => {
                 let question = in_flight.remove(ticket);

@@ -23,21 +23,18 @@ impl Router {
         let is_remembered = seats.iter().any(|seat| may_be_copy || seat.outbox.acknowledges());
         let hash = is_remembered.then(|| self.hash(from, id, text, turn));
         let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
-        let (mut refused, mut is_unacked) = (0, false);
+        let mut lost = Lost::none();
         for seat in &seats {
             match seat.outbox.push_message(message, turn.now, &mut turn.dirty) {
                 Push::Taken => {}
                 Push::Copy => self.metrics.duplicates.add(),
-                Push::Refused => refused += 1,
-                Push::Unacked => {
-                    refused += 1;
-                    is_unacked = true;
-                }
+                Push::Refused => lost.add(Lost::GONE),
+                Push::Unacked => lost.add(Lost::UNACKED),
             }
         }
         turn.seats = seats;
         turn.seats.clear();
-        Lost::new(refused, is_unacked)
+        lost
     }
 
     /// What a message is remembered by, once it was shown.
@@ -50,7 +47,7 @@ impl Router {
 
     /// A message from another node: it is delivered here, or the origin is told.
     pub(super) fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
-        let Envelope { number, from, to, id, text } = envelope;
+        let Envelope { number, is_shared, from, to, id, text } = envelope;
         turn.seats.clear();
         self.table.find(to.borrowed(), &mut turn.seats);
         if turn.seats.is_empty() {
@@ -62,11 +59,13 @@ impl Router {
             return self.push_cast(&from, &id, &text, turn);
         };
         let parties = turn.seats.len() as u32;
-        if parties == 0 {
-            return self.cluster.receipt(&origin, number, Fate::NotHere);
+        if parties == 0 || (!is_shared && self.is_refused(&to, &origin)) {
+            return self.refuse_received(&origin, number, is_shared, &to, Fate::NotHere, turn.now);
         }
         self.make_room(turn);
-        let received = Question::Received(Received { origin, number, parties, is_unacked: false });
+        self.catch_up_here(to.borrowed(), turn);
+        let received =
+            Question::Received(Received { origin, number, is_shared, to, parties, lost: Fate::NotHere });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
         let lost = self.push(ticket, &from, &id, &text, true, turn);

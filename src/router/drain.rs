@@ -65,11 +65,11 @@ impl Router {
     /// Drains the mailbox of a user to one of the user's sessions on this node.
     pub fn start_drain(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &mut Turn) {
         let mut drains = self.drains();
-        if let Some(drain) = drains.get_mut(&session) {
+        let drain = drains.entry(session).or_insert_with(|| Drain::new(user, outbox));
+        if matches!(drain.stage, Stage::Reading | Stage::Showing) || drain.is_broken {
             drain.has_more = true;
             return;
         }
-        drains.insert(session, Drain::new(user, outbox));
         drop(drains);
         outbox.start_draining(turn.now);
         self.watch(user, session, outbox);
@@ -78,6 +78,7 @@ impl Router {
 
     /// Something was stored for a user who is here all the same.
     pub(super) fn has_mail(&self, user: &UserName, turn: &mut Turn) {
+        self.note_mail(user);
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         for seat in seats {
@@ -85,8 +86,15 @@ impl Router {
         }
     }
 
-    /// Tries drains again that could not go on.
-    pub(super) fn resume_drains(&self, of: Option<&UserName>, turn: &mut Turn) {
+    /// Waits until some drain has to wait for another one: [`Router::resume_drains`] is called soon
+    /// after that.
+    pub async fn wait_for_busy_mailbox(&self) {
+        // The router holds the other end.
+        let _ = self.busy.1.recv().await;
+    }
+
+    /// Tries drains again that could not go on, all or those of one user.
+    pub fn resume_drains(&self, of: Option<&UserName>, turn: &mut Turn) {
         let drains = self.drains();
         let is_due = |drain: &Drain| drain.stage == Stage::Paused && of.is_none_or(|of| drain.user == *of);
         let due: Vec<(SessionId, Arc<Outbox>)> = drains
@@ -96,6 +104,10 @@ impl Router {
             .collect();
         drop(drains);
         for (session, outbox) in due {
+            // The drain before in this list may have ended, and let this one run to its end.
+            if self.drains().get(&session).is_none_or(|drain| drain.stage != Stage::Paused) {
+                continue;
+            }
             outbox.start_draining(turn.now);
             self.read_on(session, turn);
         }
@@ -129,7 +141,11 @@ impl Router {
         };
         let outbox = drain.outbox.clone();
         match mail {
-            Ok(Mail::Busy) => drain.stage = Stage::Paused,
+            Ok(Mail::Busy) => {
+                drain.stage = Stage::Paused;
+                // Full means that somebody else waits, too.
+                let _ = self.busy.0.try_send(());
+            }
             Err(Unavailable) => {
                 drain.stage = Stage::Paused;
                 drop(drains);
@@ -255,7 +271,7 @@ impl Drain {
         Drain {
             user: user.clone(),
             outbox: outbox.clone(),
-            stage: Stage::Reading,
+            stage: Stage::Paused,
             read_up_to: 0,
             pushed: VecDeque::new(),
             taken_up_to: 0,

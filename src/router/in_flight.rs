@@ -20,7 +20,8 @@ use smol::channel::Sender;
 
 use crate::cluster::{Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
-use crate::proto::{Envelope, MessageId, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, Fate, MessageId, NodeId, SessionId, UserName, UserRef};
+use crate::table::Seat;
 
 /// Bytes that may be in flight to one user on other nodes.
 pub const USER_BYTES_MAX: usize = 64 * 1024;
@@ -37,6 +38,8 @@ pub struct InFlight {
     oldest: Option<u32>,
     newest: Option<u32>,
     len: usize,
+    /// Questions that there ever were.
+    count: u64,
     /// The generation of new slots: above that of every slot that was given back.
     first_generation: u32,
     windows: HashMap<UserName, Window>,
@@ -47,17 +50,33 @@ pub struct InFlight {
 
 struct Slot {
     generation: u32,
+    /// How many questions came before this one.
+    order: u64,
     question: Option<Question>,
     deadline: Option<Instant>,
     older: Option<u32>,
     newer: Option<u32>,
 }
 
-/// Bytes in flight to one user.
+/// What is in flight to one user.
 #[derive(Default)]
 struct Window {
     bytes: usize,
+    /// The nodes that messages go to: no other node has one.
+    nodes: Vec<NodeId>,
+    /// Those among them that do not have all earlier ones: they gave some back.
+    lacking: Vec<NodeId>,
+    /// The sessions of this node that messages go to.
+    sessions: Vec<SessionId>,
     waiting: Vec<Waker>,
+}
+
+/// Where messages to a user go that earlier ones may not have gone to.
+pub struct Further {
+    /// Other nodes.
+    pub nodes: Vec<NodeId>,
+    /// Sessions of this node.
+    pub seats: Vec<Seat>,
 }
 
 /// What waits for an answer.
@@ -73,8 +92,10 @@ pub enum Question {
         /// Where the answer goes.
         reply: ReplyTo,
     },
-    /// A message that has its fate, or soon will, and goes to further nodes of its recipient.
+    /// A message that goes to further nodes of its recipient, too.
     Further {
+        /// The message, if it has no fate yet.
+        of: Ticket,
         /// The message.
         envelope: Envelope,
         /// The nodes that have it.
@@ -87,6 +108,8 @@ pub enum Question {
         /// Sessions of this node have it.
         is_taken: bool,
     },
+    /// A connection that ends when others know that its session is gone.
+    Leaving(Arc<Outbox>),
     /// A `LOGIN` that waits for presence.
     Login(Sender<Result<Welcome, Unavailable>>),
     /// A message from a mailbox, with the session that drains it.
@@ -112,8 +135,8 @@ pub struct Sent {
     pub retries: u8,
     /// It was with a node that died: it may have been written there.
     pub maybe_seen: bool,
-    /// Sessions were shown it and did not acknowledge it in time.
-    pub is_unacked: bool,
+    /// What those who lost it have told: how far it came.
+    pub lost: Fate,
     /// Later messages to the same user wait for its fate (`again.rs`).
     pub is_awaited: bool,
     /// Kept for messages that are not only with sessions of this node.
@@ -134,21 +157,30 @@ pub struct Received {
     pub origin: NodeId,
     /// The origin's number for it.
     pub number: u64,
+    /// Others have it too.
+    pub is_shared: bool,
+    /// Its recipient.
+    pub to: UserName,
     /// Sessions that have it and have not answered.
     pub parties: u32,
-    /// Sessions were shown it and did not acknowledge it in time.
-    pub is_unacked: bool,
+    /// What those who lost it have told: how far it came.
+    pub lost: Fate,
 }
 
 impl Sent {
     /// A message that `parties` sessions of this node are about to have.
     pub fn new(sender: Arc<Outbox>, reply: ReplyTo, id: MessageId, parties: u32) -> Self {
-        let (retries, maybe_seen, is_unacked, is_awaited) = (0, false, false, false);
-        Sent { sender, reply, id, parties, retries, maybe_seen, is_unacked, is_awaited, remote: None }
+        let (retries, maybe_seen, lost, is_awaited) = (0, false, Fate::NotHere, false);
+        Sent { sender, reply, id, parties, retries, maybe_seen, lost, is_awaited, remote: None }
     }
 }
 
 impl Sent {
+    /// Tells whether somebody may have seen it, or has.
+    pub fn may_be_seen(&self) -> bool {
+        self.maybe_seen || self.lost != Fate::NotHere
+    }
+
     /// The recipient, if later messages wait for the fate of this one.
     pub fn awaited_for(&self) -> Option<&UserName> {
         self.remote.as_ref().filter(|_| self.is_awaited).map(|remote| &remote.envelope.to)
@@ -163,11 +195,20 @@ impl InFlight {
         }
         let index = self.free.pop().unwrap_or_else(|| {
             let generation = self.first_generation;
-            self.slots.push(Slot { generation, question: None, deadline: None, older: None, newer: None });
+            self.slots.push(Slot {
+                generation,
+                order: 0,
+                question: None,
+                deadline: None,
+                older: None,
+                newer: None,
+            });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
         slot.question = Some(question);
+        slot.order = self.count;
+        self.count += 1;
         if let Some(deadline) = deadline {
             self.link(index, deadline);
         }
@@ -257,16 +298,115 @@ impl InFlight {
         Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
     }
 
-    /// The messages that are with `node`, of one recipient if `to` names it, oldest first.
+    /// Messages to a user go to `nodes` and to `seats` now. Gives those among them that earlier ones
+    /// may not have gone to.
+    pub fn placed(&mut self, user: &UserName, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
+        let window = self.windows.get_mut(user)?;
+        let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
+        if window.nodes == nodes && window.lacking.is_empty() && !seats.iter().any(|seat| is_new_seat(&seat))
+        {
+            return None;
+        }
+        let is_new_node = |node: &&NodeId| !window.nodes.contains(node) || window.lacking.contains(node);
+        let further = Further {
+            nodes: nodes.iter().filter(is_new_node).cloned().collect(),
+            seats: seats.iter().filter(is_new_seat).cloned().collect(),
+        };
+        window.nodes = nodes.to_vec();
+        window.lacking.clear();
+        window.sessions = seats.iter().map(|seat| seat.session).collect();
+        Some(further)
+    }
+
+    /// A node has given a message back.
+    pub fn lacks(&mut self, user: &UserName, node: &NodeId) {
+        if let Some(window) = self.windows.get_mut(user)
+            && !window.lacking.contains(node)
+        {
+            window.lacking.push(node.clone());
+        }
+    }
+
+    /// A message goes to one node more.
+    pub fn placed_also(&mut self, user: &UserName, node: &NodeId) {
+        if let Some(window) = self.windows.get_mut(user)
+            && !window.nodes.contains(node)
+        {
+            window.nodes.push(node.clone());
+        }
+    }
+
+    /// The messages on their way to nodes where the user is not any more, given where it is.
+    pub fn left_behind(&self, user: UserRef<'_>, is_there: impl Fn(&NodeId) -> bool) -> Vec<Ticket> {
+        // Most users don't move.
+        let window = if self.windows.is_empty() { None } else { self.windows.get(user.as_str()) };
+        if window.is_none_or(|window| window.nodes.iter().all(&is_there)) {
+            return vec![];
+        }
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), .. }) => {
+                remote.envelope.to.borrowed() == user && !remote.nodes.iter().all(&is_there)
+            }
+            _ => false,
+        })
+    }
+
+    /// The messages that somebody has who is asked for a user on other nodes, in the order they came.
+    pub fn to_user(&self, user: &UserName) -> Vec<Ticket> {
+        if !self.windows.contains_key(user) {
+            return vec![];
+        }
+        let mut tickets = self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), parties, .. }) => {
+                *parties > 0 && remote.envelope.to == *user
+            }
+            _ => false,
+        });
+        tickets.sort_by_key(|ticket| self.order(*ticket));
+        tickets
+    }
+
+    /// Whoever waits for the fates of these is told of them.
+    pub fn await_fates(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            if let Some(Question::Sent(sent)) = self.question(*ticket) {
+                sent.is_awaited = true;
+            }
+        }
+    }
+
+    /// How many questions came before one that is open.
+    pub fn order(&self, ticket: Ticket) -> u64 {
+        self.slots.get(ticket.0 as u32 as usize).map_or(0, |slot| slot.order)
+    }
+
+    /// The messages that are with `node`, of one recipient if `to` names it.
     pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { remote: Some(remote), .. }) => {
+                remote.nodes.contains(node) && to.is_none_or(|to| remote.envelope.to == *to)
+            }
+            _ => false,
+        })
+    }
+
+    /// The questions of one connection.
+    pub fn asked_by(&self, asker: &Arc<Outbox>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Sent(Sent { sender: other, .. })
+            | Question::Who { asker: other, .. }
+            | Question::Leaving(other) => Arc::ptr_eq(asker, other),
+            _ => false,
+        })
+    }
+
+    /// Questions with a deadline, the oldest first.
+    fn with_deadline(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
         let mut found = vec![];
         let mut next = self.oldest;
         while let Some(index) = next {
             let slot = &self.slots[index as usize];
-            if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = &slot.question
-                && remote.nodes.contains(node)
-                && to.is_none_or(|to| remote.envelope.to == *to)
-            {
+            if slot.question.as_ref().is_some_and(&is_wanted) {
                 found.push(Ticket(u64::from(slot.generation) << 32 | u64::from(index)));
             }
             next = slot.newer;
@@ -275,8 +415,12 @@ impl InFlight {
     }
 
     /// Tells whether other messages than this one are on their way to its recipient.
-    pub fn has_others(&self, envelope: &Envelope) -> bool {
-        self.windows.get(&envelope.to).is_some_and(|window| window.bytes > envelope.bytes())
+    pub fn has_others(&mut self, ticket: Ticket) -> bool {
+        let Some(Question::Sent(Sent { remote: Some(remote), .. })) = self.question(ticket) else {
+            return false;
+        };
+        let (to, bytes) = (remote.envelope.to.clone(), remote.envelope.bytes());
+        self.windows.get(&to).is_some_and(|window| window.bytes > bytes)
     }
 
     /// How many questions are open.
@@ -328,62 +472,5 @@ impl InFlight {
 const SLOTS_KEPT_MAX: usize = 4_096;
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn received(number: u64) -> Question {
-        let origin = NodeId::new("a", "1").expect("valid");
-        Question::Received(Received { origin, number, parties: 1, is_unacked: false })
-    }
-
-    fn number(question: Option<Question>) -> Option<u64> {
-        match question {
-            Some(Question::Received(received)) => Some(received.number),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn late_tickets_find_nothing() {
-        let mut table = InFlight::default();
-        let first = table.insert(received(1), None);
-        assert_eq!(number(table.remove(first)), Some(1));
-        let second = table.insert(received(2), None);
-        assert_ne!(first, second);
-        assert_eq!(number(table.remove(first)), None);
-        assert_eq!(number(table.remove(second)), Some(2));
-        let crowd: Vec<Ticket> = (0..10_000).map(|n| table.insert(received(n), None)).collect();
-        for (n, ticket) in crowd.iter().enumerate() {
-            assert_eq!(number(table.remove(*ticket)), Some(n as u64));
-        }
-        assert_eq!(table.slots.capacity(), 0, "the memory of a flood is given back");
-        for n in 0..10_000 {
-            table.insert(received(n), None);
-        }
-        assert!(crowd.iter().chain([&first, &second]).all(|ticket| table.remove(*ticket).is_none()));
-        assert_eq!(table.count(), 10_000);
-    }
-
-    #[test]
-    fn the_oldest_is_due_first() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut table = InFlight::default();
-        let tickets: Vec<Ticket> = (0..5).map(|n| table.insert(received(n), Some(at(n)))).collect();
-        table.insert(received(9), None);
-        for gone in [0, 2, 4] {
-            table.remove(tickets[gone]);
-        }
-        let late = table.insert(received(5), Some(at(5)));
-        assert_eq!(table.due(at(0)), None);
-        let mut due = vec![];
-        while let Some(ticket) = table.due(at(5)) {
-            due.extend(number(table.remove(ticket)));
-        }
-        assert_eq!(due, [1, 3, 5]);
-        assert!(table.remove(late).is_none());
-        assert_eq!(table.count(), 1, "what has no deadline stays");
-    }
-}
+#[path = "in_flight_tests.rs"]
+mod tests;

@@ -28,6 +28,22 @@ pub enum Login {
     Later(Receiver<Welcomed>),
 }
 
+/// A session that has entered.
+pub struct Entered {
+    /// There is something in the mailbox: [`Router::start_drain`] comes next.
+    pub has_mail: bool,
+    /// Sessions here whose place it took: [`Router::take_over`] comes after that.
+    pub replaced: Vec<Seat>,
+}
+
+/// A session that waits for the cluster's answer.
+pub(super) struct Entering {
+    user: UserName,
+    outbox: Arc<Outbox>,
+    /// Something was stored for the user since.
+    has_mail: bool,
+}
+
 impl Router {
     /// Tells the cluster of a session. Whoever calls this calls
     /// [`Router::enter`] with the answer, and [`Router::leave`] in the end,
@@ -39,7 +55,8 @@ impl Router {
                 Answer::Later => unreachable!("there is nobody to wait for"),
             };
         }
-        self.entering().insert(session, (user.clone(), outbox.clone()));
+        let entering = Entering { user: user.clone(), outbox: outbox.clone(), has_mail: false };
+        self.entering().insert(session, entering);
         let (tx, rx) = bounded(1);
         let ticket = self.in_flight().insert(Question::Login(tx), Some(turn.now + RECEIPT_MS_MAX));
         match self.cluster.register(user, session, ticket.0) {
@@ -51,8 +68,7 @@ impl Router {
         }
     }
 
-    /// Puts a session into the user table, after the cluster has answered its login. Returns
-    /// whether there is something in the mailbox: then [`Router::start_drain`] comes next.
+    /// Puts a session into the user table, after the cluster has answered its login.
     ///
     /// # Errors
     /// `too-many`, or `unavailable` when the cluster did not answer.
@@ -62,22 +78,25 @@ impl Router {
         session: SessionId,
         outbox: &Arc<Outbox>,
         welcome: Welcomed,
-    ) -> Result<bool, ErrorCode> {
-        self.entered(session);
+    ) -> Result<Entered, ErrorCode> {
+        let has_new_mail = self.entered(session);
         if outbox.closing() == Some(CloseReason::Replaced) {
             // A later login has ended this one before the cluster answered it.
-            return Ok(false);
+            return Ok(Entered { has_mail: false, replaced: vec![] });
         }
         let Welcome { others, has_mail, seen } = welcome.map_err(|Unavailable| ErrorCode::Unavailable)?;
         let shown = self.shown_here(user);
+        let mut replaced = vec![];
         let seat = Seat { session, outbox: outbox.clone() };
         if self.sessions_max > 1 {
             let here_max = self.sessions_max.saturating_sub(sessions_in(&others));
             self.table.insert(user, seat, here_max).map_err(|_| ErrorCode::TooMany)?;
-        } else {
-            for before in self.table.replace(user, seat) {
-                before.outbox.close(CloseReason::Replaced);
+            if self.table.sessions_of(user.borrowed()) > 1 {
+                outbox.set_behind(true);
             }
+        } else {
+            replaced = self.table.replace(user, seat);
+            replaced.iter().for_each(|seat| seat.outbox.close(CloseReason::Replaced));
             for place in others {
                 for session in place.sessions {
                     self.cluster.replace(&place.node, user, session);
@@ -87,7 +106,7 @@ impl Router {
         for seen in [seen, shown].iter().filter(|seen| !seen.is_empty()) {
             outbox.inherit(seen);
         }
-        Ok(has_mail)
+        Ok(Entered { has_mail: has_mail || has_new_mail, replaced })
     }
 
     /// From now on a session acknowledges what it is shown.
@@ -96,13 +115,26 @@ impl Router {
         self.watch(user, session, outbox);
     }
 
-    /// Takes a session back, whether or not it entered.
-    pub fn leave(&self, user: &UserName, session: SessionId, outbox: &Outbox, turn: &mut Turn) {
+    /// Takes a session back, whether or not it entered. Until others know of it, one more reply is due.
+    pub fn leave(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &mut Turn) {
         self.entered(session);
         self.table.remove(user, session);
         self.watched().remove(&session);
         self.leave_drain(session, turn);
-        self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_key()));
+        let question = Question::Leaving(outbox.clone());
+        let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
+        outbox.expect_silence();
+        if !self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_key()), ticket.0) {
+            self.unregistered(ticket);
+        }
+    }
+
+    /// Others know that a session is gone.
+    pub(super) fn unregistered(&self, ticket: Ticket) {
+        let question = self.in_flight().remove(ticket);
+        if let Some(Question::Leaving(outbox)) = question {
+            outbox.end_silence();
+        }
     }
 
     /// The cluster has answered a login.
@@ -123,16 +155,22 @@ impl Router {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         let entering = self.entering();
-        let entering = entering.values().filter(|(of, _)| of == user).map(|(_, outbox)| outbox.clone());
+        let entering = entering.values().filter(|entering| entering.user == *user);
+        let entering = entering.map(|entering| entering.outbox.clone());
         let outboxes: Vec<Arc<Outbox>> = entering.chain(seats.into_iter().map(|seat| seat.outbox)).collect();
         outboxes.iter().for_each(|outbox| outbox.inherit(seen));
     }
 
-    /// Hashes of what one of a user's sessions on this node was shown: each is shown everything.
+    /// Hashes of what a user was shown on this node: by one that has left lately, and by one of
+    /// those that are here, as each is shown everything.
     fn shown_here(&self, user: &UserName) -> Vec<u64> {
+        let mut shown = self.cluster.left(user);
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
-        seats.first().map_or_else(Vec::new, |seat| seat.outbox.shown(self.cluster.seen_key()))
+        if let Some(seat) = seats.first() {
+            shown.extend(seat.outbox.shown(self.cluster.seen_key()));
+        }
+        shown
     }
 
     /// A login on another node took the place of a session here.
@@ -140,15 +178,21 @@ impl Router {
         if let Some(seat) = self.table.seat(user, session) {
             self.table.remove(user, session);
             seat.outbox.close(CloseReason::Replaced);
-        } else if let Some((_, outbox)) = self.entering().remove(&session) {
-            outbox.close(CloseReason::Replaced);
+        } else if let Some(entering) = self.entering().remove(&session) {
+            entering.outbox.close(CloseReason::Replaced);
         }
     }
 
-    /// The session is in the user table, or will never be.
-    fn entered(&self, session: SessionId) {
-        if !self.cluster.is_alone() {
-            self.entering().remove(&session);
+    /// The session is in the user table, or will never be. Tells whether something was stored for
+    /// its user since it was registered.
+    fn entered(&self, session: SessionId) -> bool {
+        !self.cluster.is_alone() && self.entering().remove(&session).is_some_and(|entering| entering.has_mail)
+    }
+
+    /// Something was stored for a user: sessions that enter look into the mailbox when they are in.
+    pub(super) fn note_mail(&self, user: &UserName) {
+        for entering in self.entering().values_mut().filter(|entering| entering.user == *user) {
+            entering.has_mail = true;
         }
     }
 

@@ -75,16 +75,15 @@ impl Router {
         let question = self.in_flight().remove(ticket);
         // Past its deadline its sender has been told already.
         let Some(Question::Sent(sent)) = question else { return };
-        let Sent { sender, reply, id, maybe_seen, .. } = &sent;
+        let Sent { sender, reply, id, .. } = &sent;
         let code = match stored {
             Stored::Yes => {
                 self.metrics.stored.add();
                 return sender.answer(reply, &mut turn.dirty, |out| print_stored(id, out));
             }
-            Stored::Unknown => ErrorCode::Timeout,
-            _ if *maybe_seen => ErrorCode::Timeout,
-            Stored::Full => ErrorCode::MailboxFull,
-            Stored::No => ErrorCode::Unavailable,
+            Stored::Full if !sent.maybe_seen => ErrorCode::MailboxFull,
+            Stored::No if !sent.may_be_seen() => ErrorCode::Unavailable,
+            _ => ErrorCode::Timeout,
         };
         self.fail(sender, reply, code, turn);
     }

@@ -2,43 +2,37 @@
 //!
 //! A pure function: a history goes in, whatever was wrong with it comes out. An excuse is
 //! a fact of the history (this node was killed then), never a share of cases; the margins
-//! below are there because clients note what they hear a little late.
+//! are there because clients note what they hear a little late, and nodes need a moment to
+//! be back when a fault is over. Here is what all rules share; `arrivals` has those about what clients saw, `fates` those about what senders
+//! were told, `questions` the rest, and `facts` finds the excuses.
 
-use std::collections::{BTreeMap, HashMap};
+mod arrivals;
+mod facts;
+mod fates;
+mod questions;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Session, Trouble};
-use crate::plan::Fault;
+use crate::check::facts::Facts;
+use crate::history::{Fate, History, Ms};
+
+pub use crate::check::facts::{AFTERMATH_TIME, BELIEF_TIME, DEATH_TIME};
+pub use crate::check::fates::DOUBT_TIME;
 
 /// How late a client may note what came.
 pub const NOTE_TIME_MAX: Ms = 1_000;
 
 /// How long a reply may take: the deadline, the sweep that looks at it, and some time for
-/// everything else. A node that was frozen has that much more.
+/// everything else. A node that was frozen has that much more, and so has a machine.
 pub const REPLY_TIME_MAX: Ms = 13_000;
 
 /// How long a reply may take where nothing is wrong, on a machine that has other work too.
 const SOON_TIME: Ms = 3_000;
 
-/// How long after its end a fault may still be felt: a reply's deadline, and the way there.
-pub const AFTERMATH_TIME: Ms = 12_000;
-
-/// So many messages of a hundred may time out, whatever fails; a few always may.
-const TIMEOUTS_PERCENT_MAX: usize = 1;
-const TIMEOUTS_MIN: usize = 4;
-
-/// How long after its end a fault may still make messages take another way.
-const REROUTE_TIME: Ms = 3_000;
-
-/// How long after it lost everything Redis may know nothing of somebody.
-const LOSS_TIME: Ms = 1_500;
-
-/// How long after it is back a node may be taken for dead, and a lease's length.
-const RETURN_TIME: Ms = 3_000;
-const LEASE_TIME: Ms = 6_000;
-
-/// How many other messages a session may see before it takes a copy for new (`SEEN_MAX`).
-const SEEN_MAX: usize = 256;
+/// How long after its end a fault may still make messages take another way, or tell less
+/// than the truth: nodes connect again within 2 s.
+pub const RETURN_TIME: Ms = 3_000;
 
 /// What a history comes to.
 #[derive(Debug, Default)]
@@ -50,8 +44,12 @@ pub struct Verdict {
 /// What was told, and what was excused.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// Messages by what their senders were told.
+    /// Messages by what their senders knew in the end.
     pub fates: BTreeMap<String, usize>,
+    /// Attempts by what their senders were told.
+    pub replies: BTreeMap<String, usize>,
+    /// Copies that clients were sent, and dropped, by why.
+    pub copies: BTreeMap<&'static str, usize>,
     /// What was excused, by why, and by the kinds of the faults that were there.
     pub excused: BTreeMap<(&'static str, String), usize>,
 }
@@ -67,8 +65,10 @@ pub struct Wrong {
 /// The promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// What was delivered was seen.
+    /// What got an `OK` was shown.
     Lost,
+    /// What was delivered was acknowledged before.
+    Unacknowledged,
     /// What was not delivered was not seen.
     SeenAfterAll,
     /// Every request gets a reply while its connection stands.
@@ -81,14 +81,18 @@ pub enum Rule {
     Slow,
     /// All sessions of a user see what is delivered to one, where nothing is wrong.
     Partial,
-    /// No session sees a message twice.
+    /// No client shows a message twice.
     ShownTwice,
+    /// No client is sent a copy without need.
+    Copied,
     /// What one sends to one other comes in order.
     OutOfOrder,
-    /// A session sees what is for its user, from whom it is.
+    /// A client sees what is for its user, from whom it is.
     Misdirected,
-    /// Who has a session is not offline.
-    FalseOffline,
+    /// Nobody is offline who has a mailbox.
+    Offline,
+    /// Who has a session gets no mail, where nothing is wrong.
+    StoredThough,
     /// `ERR timeout` has a cause.
     CauselessTimeout,
     /// And is rare.
@@ -105,327 +109,42 @@ pub enum Rule {
 
 /// Checks a history in which everybody has left.
 pub fn check(history: &History) -> Verdict {
-    let mut check = Check { history, verdict: Verdict::default() };
+    let mut check = Check { history, facts: Facts::of(history), verdict: Verdict::default() };
     for (at, what) in &history.oddities {
         check.wrong(Rule::Odd, *at, what.clone());
     }
-    let seen_by = check.sessions();
-    for number in 0..history.messages.len() {
-        check.message(number, seen_by.get(&number).map_or(&[], Vec::as_slice));
+    for (at, message) in &history.again {
+        check.wrong(Rule::AnsweredTwice, *at, format!("message {message}"));
     }
-    for question in &history.questions {
-        check.question(question);
+    for at in 0..history.sessions.len() {
+        check.end(at);
     }
-    check.timeouts();
+    check.arrivals();
+    check.fates();
+    check.questions();
     check.verdict.wrongs.sort_by_key(|wrong| wrong.at);
     check.verdict
 }
 
 struct Check<'a> {
     history: &'a History,
+    facts: Facts<'a>,
     verdict: Verdict,
 }
 
-impl<'a> Check<'a> {
+impl Check<'_> {
     fn wrong(&mut self, rule: Rule, at: Ms, what: String) {
         self.verdict.wrongs.push(Wrong { rule, at, what });
     }
 
-    /// Something was wrong between these two, and that is excused.
+    /// Something was wrong between these two, and that is excused; by the faults at work then.
     fn excuse(&mut self, why: &'static str, from: Ms, to: Ms) {
-        let mut kinds: Vec<_> = self.troubles(from, to).map(|trouble| trouble.fault.kind()).collect();
+        let mut kinds: Vec<_> = self.facts.at_work(from, to).map(|trouble| trouble.fault.kind()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         let faults = if kinds.len() > 2 { "three or more kinds".to_owned() } else { kinds.join(" + ") };
         *self.verdict.books.excused.entry((why, faults)).or_default() += 1;
     }
-
-    /// Checks what each session saw, and how it ended. Returns which sessions saw each message.
-    fn sessions(&mut self) -> HashMap<usize, Vec<usize>> {
-        let mut seen_by: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (at, session) in self.history.sessions.iter().enumerate() {
-            self.end(at, session);
-            self.sightings(at, session);
-            for seen in &session.seen {
-                seen_by.entry(seen.message).or_default().push(at);
-            }
-        }
-        seen_by
-    }
-
-    fn end(&mut self, at: usize, session: &Session) {
-        let name = format!("session {at} of user{} on node {}", session.user, session.node);
-        let Some((ended, end)) = &session.ended else {
-            return self.wrong(Rule::Odd, session.since, format!("{name} never ended"));
-        };
-        let is_as_said = match session.left {
-            Some((_, Leaving::HangsUp)) => true,
-            Some((_, Leaving::Quits)) => *end == End::Bye("quit".to_owned()),
-            Some((_, Leaving::HalfCloses)) => *end == End::Closed,
-            None => false,
-        };
-        let may_break = matches!(end, End::Broken | End::Closed);
-        let is_killed = may_break && self.killed(session).is_some();
-        if !is_as_said && !is_killed {
-            self.wrong(Rule::Dropped, *ended, format!("{name} ended by {end:?}"));
-        }
-    }
-
-    fn sightings(&mut self, at: usize, session: &Session) {
-        let mut places: HashMap<usize, usize> = HashMap::new();
-        // The newest message of each sender's session.
-        let mut newest: HashMap<usize, usize> = HashMap::new();
-        for (place, seen) in session.seen.iter().enumerate() {
-            let name = format!("message {} to session {at} of user{}", seen.message, session.user);
-            let Some(message) = self.history.messages.get(seen.message) else {
-                self.wrong(Rule::Misdirected, seen.at, format!("{name} was never sent"));
-                continue;
-            };
-            let from = self.history.sessions[message.session].user;
-            if (message.to, from) != (session.user, seen.from) {
-                let what = format!("{name} is from user{from} to user{}", message.to);
-                self.wrong(Rule::Misdirected, seen.at, what);
-            }
-            if let Some(before) = places.insert(seen.message, place) {
-                if place - before > SEEN_MAX {
-                    self.excuse("shown twice, with more than 256 others between", message.sent, seen.at);
-                } else {
-                    let what = format!("{name}, {} others between", place - before - 1);
-                    self.wrong(Rule::ShownTwice, seen.at, what);
-                }
-            }
-            let last = newest.entry(message.session).or_insert(seen.message);
-            if *last > seen.message {
-                let what = format!("{name} came behind {last}");
-                let from = message.sent.saturating_sub(REROUTE_TIME);
-                if self.trouble(from, seen.at).is_some() {
-                    self.excuse("out of order", from, seen.at);
-                } else {
-                    self.wrong(Rule::OutOfOrder, seen.at, what);
-                }
-            } else {
-                *last = seen.message;
-            }
-        }
-    }
-
-    fn message(&mut self, number: usize, seen_by: &[usize]) {
-        let message = &self.history.messages[number];
-        let from = &self.history.sessions[message.session];
-        let name =
-            format!("message {number} from user{} on node {} to user{}", from.user, from.node, message.to);
-        let (told, fate) = match &message.told[..] {
-            [] => {
-                *self.verdict.books.fates.entry("none".to_owned()).or_default() += 1;
-                if self.fell(from).is_none() {
-                    self.wrong(Rule::Unanswered, message.sent, name);
-                }
-                return;
-            }
-            [(told, fate)] => (*told, fate),
-            all => return self.wrong(Rule::AnsweredTwice, message.sent, format!("{name}: {all:?}")),
-        };
-        *self.verdict.books.fates.entry(fate.to_string()).or_default() += 1;
-        self.in_time(&name, from.node, message.sent, told);
-        let name = format!("{name}, sent at {}: {fate}", message.sent);
-        match fate {
-            Fate::Delivered if seen_by.is_empty() => self.unseen(name, message, told),
-            Fate::Delivered => self.seen_by_all(&name, message, told, seen_by),
-            Fate::Error(word) => {
-                if word != "timeout" && !seen_by.is_empty() {
-                    let what = format!("{name}, but session {} saw it", seen_by[0]);
-                    self.wrong(Rule::SeenAfterAll, told, what);
-                }
-                self.error(name, word, message, told);
-            }
-        }
-    }
-
-    /// An error has to be true, and to have a cause.
-    fn error(&mut self, name: String, word: &str, message: &Message, told: Ms) {
-        let cause = self.cause(message.sent, told);
-        match (word, cause) {
-            ("offline", _) => self.offline(name, message, told),
-            ("timeout", None) => self.wrong(Rule::CauselessTimeout, told, name),
-            ("unavailable", None) => self.wrong(Rule::CauselessUnavailable, told, name),
-            ("timeout", Some(_)) => {
-                self.excuse("ERR timeout", told.saturating_sub(AFTERMATH_TIME), told);
-            }
-            ("unavailable", Some(_)) => {
-                self.excuse("ERR unavailable", message.sent.saturating_sub(RETURN_TIME), told);
-            }
-            _ => self.wrong(Rule::Odd, told, name),
-        }
-    }
-
-    /// What was delivered was not seen: only what the kernel had taken for a connection that
-    /// was broken at that time may be missing.
-    fn unseen(&mut self, name: String, message: &Message, told: Ms) {
-        let (from, to) = (message.sent.saturating_sub(NOTE_TIME_MAX), told + NOTE_TIME_MAX);
-        let is_excuse = |session: &&Session| {
-            session.user == message.to
-                && session.asked <= told
-                && self.fell(session).is_some_and(|(fell, noticed)| fell <= to && noticed >= from)
-        };
-        if self.history.sessions.iter().any(|session| is_excuse(&session)) {
-            self.excuse("delivered to a connection that broke then", from, to);
-        } else {
-            self.wrong(Rule::Lost, told, name);
-        }
-    }
-
-    /// Every session that was there all the time saw what was delivered, unless something was wrong.
-    fn seen_by_all(&mut self, name: &str, message: &Message, told: Ms, seen_by: &[usize]) {
-        if self.cause(message.sent, told).is_some() {
-            return;
-        }
-        for (at, session) in self.history.sessions.iter().enumerate() {
-            let was_in =
-                session.user == message.to && self.is_in(session, message.sent, told + NOTE_TIME_MAX);
-            if was_in && !seen_by.contains(&at) {
-                let what = format!("{name}, but session {at} on node {} did not see it", session.node);
-                self.wrong(Rule::Partial, told, what);
-            }
-        }
-    }
-
-    /// A recipient was said to be offline.
-    fn offline(&mut self, name: String, message: &Message, told: Ms) {
-        let was_in =
-            |session: &&Session| session.user == message.to && self.is_in(session, message.sent, told);
-        let Some(session) = self.history.sessions.iter().find(was_in) else { return };
-        let node = session.node;
-        if self.is_lost(message.sent, told) {
-            let why = "said to be offline when Redis had lost its data";
-            self.excuse(why, message.sent.saturating_sub(LOSS_TIME), told);
-        } else if self.is_taken_for_dead(node, message.sent, told) {
-            let why = "said to be offline while the node was taken for dead";
-            self.excuse(why, message.sent.saturating_sub(RETURN_TIME), told);
-        } else {
-            self.wrong(Rule::FalseOffline, told, format!("{name}, but was on node {node}"));
-        }
-    }
-
-    fn timeouts(&mut self) {
-        let count = self.history.messages.len();
-        let told = self.history.messages.iter().flat_map(|message| &message.told);
-        let timeouts = told.filter(|(_, fate)| *fate == Fate::Error("timeout".to_owned())).count();
-        if timeouts > TIMEOUTS_MIN && timeouts * 100 > count * TIMEOUTS_PERCENT_MAX {
-            self.wrong(Rule::TooManyTimeouts, 0, format!("{timeouts} of {count} messages"));
-        }
-    }
-
-    fn question(&mut self, question: &Question) {
-        let Question { asks, node, user, asked, answered } = question;
-        let name = format!("{asks:?} user{user} on node {node} at {asked}");
-        let Some((answered, answer)) = answered else {
-            let is_killed = match asks {
-                Asks::Login => self.kills(*node).any(|kill| kill >= *asked),
-                Asks::Who(session) => self.fell(&self.history.sessions[*session]).is_some(),
-            };
-            if !is_killed {
-                self.wrong(Rule::Unanswered, *asked, name);
-            }
-            return;
-        };
-        self.in_time(&name, *node, *asked, *answered);
-        let cause = self.cause(*asked, *answered);
-        match answer {
-            Answer::In => {}
-            Answer::Error(word) if word == "unavailable" => {
-                if cause.is_none() {
-                    self.wrong(Rule::CauselessUnavailable, *answered, name);
-                }
-            }
-            Answer::Error(word) => self.wrong(Rule::Odd, *answered, format!("{name}: {word}")),
-            Answer::Online(count) => {
-                let of_user = || self.history.sessions.iter().filter(|session| session.user == *user);
-                let least = of_user().filter(|session| self.is_in(session, *asked, *answered)).count();
-                let most = of_user().filter(|session| may_be_in(session, *asked, *answered)).count();
-                if (least..=most).contains(count) {
-                } else if cause.is_some() {
-                    self.excuse("WHO was wrong", asked.saturating_sub(RETURN_TIME), *answered);
-                } else {
-                    let what = format!("{name}: {count}, not {least} to {most}");
-                    self.wrong(Rule::WrongPresence, *answered, what);
-                }
-            }
-        }
-    }
-
-    fn in_time(&mut self, name: &str, node: usize, asked: Ms, answered: Ms) {
-        let freezes = self.history.troubles.iter().filter(|t| t.fault == Fault::NodeFrozen(node));
-        let frozen: Ms = freezes.map(|trouble| trouble.overlap(asked, answered)).sum();
-        let took = answered.saturating_sub(asked + frozen);
-        if took > REPLY_TIME_MAX {
-            self.wrong(Rule::Late, answered, format!("{name} took {took} ms"));
-        } else if took > SOON_TIME && self.cause(asked, answered).is_none() {
-            self.wrong(Rule::Slow, answered, format!("{name} took {took} ms"));
-        }
-    }
-
-    /// Whether a session was surely there all the time between these two.
-    fn is_in(&self, session: &Session, from: Ms, to: Ms) -> bool {
-        let left = session.left.map(|(at, _)| at);
-        let gone =
-            left.into_iter().chain(self.killed(session)).chain(session.ended.as_ref().map(|end| end.0));
-        session.since <= from && gone.min().is_none_or(|gone| gone > to)
-    }
-
-    /// When a connection fell without a goodbye, and when its node had noticed that.
-    fn fell(&self, session: &Session) -> Option<(Ms, Ms)> {
-        if let Some((at, Leaving::HangsUp)) = session.left {
-            let freezes = self.troubles(at, at + NOTE_TIME_MAX);
-            let freezes = freezes.filter(|trouble| trouble.fault == Fault::NodeFrozen(session.node));
-            let noticed = freezes.map(|trouble| trouble.to.unwrap_or(Ms::MAX)).max().unwrap_or(at).max(at);
-            return Some((at, noticed));
-        }
-        self.killed(session).map(|at| (at, at))
-    }
-
-    /// When a session's node was killed under it.
-    fn killed(&self, session: &Session) -> Option<Ms> {
-        let ended = session.ended.as_ref().map_or(Ms::MAX, |(at, _)| *at);
-        self.kills(session.node).find(|kill| (session.asked..=ended).contains(kill))
-    }
-
-    fn kills(&self, node: usize) -> impl Iterator<Item = Ms> + use<'a> {
-        let kills = self.history.troubles.iter().filter(move |t| t.fault == Fault::NodeKilled(node));
-        kills.map(|trouble| trouble.from)
-    }
-
-    /// Whether Redis had lost its data, or might have.
-    fn is_lost(&self, from: Ms, to: Ms) -> bool {
-        let mut losses = self.troubles(from.saturating_sub(LOSS_TIME), to);
-        losses.any(|trouble| trouble.fault.loses_presence())
-    }
-
-    /// Whether others might take a node for dead that lives.
-    fn is_taken_for_dead(&self, node: usize, from: Ms, to: Ms) -> bool {
-        let mut troubles = self.troubles(from.saturating_sub(RETURN_TIME), to);
-        let is_long =
-            |trouble: &Trouble| trouble.to.is_none_or(|end| end >= trouble.from + LEASE_TIME - 1_000);
-        troubles.any(|t| t.fault.node() == Some(node) && t.fault.stops_lease() && is_long(t))
-    }
-
-    /// A fault that may be why something between these two went wrong.
-    fn cause(&self, from: Ms, to: Ms) -> Option<&'a Trouble> {
-        self.trouble(from.saturating_sub(AFTERMATH_TIME), to)
-    }
-
-    fn trouble(&self, from: Ms, to: Ms) -> Option<&'a Trouble> {
-        self.troubles(from, to).next()
-    }
-
-    fn troubles(&self, from: Ms, to: Ms) -> impl Iterator<Item = &'a Trouble> + use<'a> {
-        self.history.troubles.iter().filter(move |trouble| trouble.is_within(from, to))
-    }
-}
-
-/// Whether a session may have been there at some time between these two.
-fn may_be_in(session: &Session, from: Ms, to: Ms) -> bool {
-    let ended = session.ended.as_ref().map_or(Ms::MAX, |(at, _)| at + 2 * NOTE_TIME_MAX);
-    session.asked <= to && ended >= from
 }
 
 impl fmt::Display for Wrong {
@@ -438,6 +157,7 @@ impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fate::Delivered => f.write_str("OK delivered"),
+            Fate::Stored => f.write_str("OK stored"),
             Fate::Error(word) => write!(f, "ERR {word}"),
         }
     }

@@ -1,16 +1,14 @@
 //! The checker is checked: it finds each kind of wrong in a history that is fine but for that.
 
-use crate::check::{AFTERMATH_TIME, REPLY_TIME_MAX, Rule, check};
-use crate::history::{
-    Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Seen, Session, Trouble,
-};
-use crate::plan::{Fault, Links};
+mod arrivals;
+mod fine;
 
-/// Sessions of a fine history: user0 on node 0 sends to user1, who is on node 1 up to
-/// 50,000 and then on node 2.
-const ALICE: usize = 0;
-const BOB: usize = 1;
-const BOB_LATER: usize = 2;
+use crate::check::{DEATH_TIME, DOUBT_TIME, REPLY_TIME_MAX, RETURN_TIME, Rule, check};
+use crate::check_tests::fine::{
+    ALICE, BOB, BOB_LATER, CAROL, COUNT, attempt, bobs, carols, error, fine, sent,
+};
+use crate::history::{Answer, Attempt, Client, End, Fate, History, Leaving, Ms, Seen, Session};
+use crate::plan::Fault;
 
 #[test]
 fn a_fine_history_has_nothing_wrong() {
@@ -18,37 +16,185 @@ fn a_fine_history_has_nothing_wrong() {
 }
 
 #[test]
-fn what_was_delivered_was_seen() {
+fn a_loss_is_found() {
+    finds(&[Rule::Lost], |history| history.unsee(BOB, 1));
+    finds(&[Rule::Lost], |history| history.unsee(CAROL, 1));
     finds(&[Rule::Lost], |history| {
-        history.sessions[BOB].seen.remove(1);
+        history.unsee(BOB, 1);
+        history.tell(bobs(1), Fate::Stored);
     });
-    // To excuse it, a connection of the recipient has to break, and just then.
-    let loses_last = |history: &mut History, way: Leaving, at: Ms| {
-        history.sessions[BOB].seen.pop();
-        history.sessions[BOB].left = Some((at, way));
-        history.sessions[BOB].ended = Some((at + 10, End::Closed));
-    };
-    let last = fine().messages[9].sent;
-    finds(&[], |history| loses_last(history, Leaving::HangsUp, last + 5));
-    finds(&[Rule::Lost], |history| loses_last(history, Leaving::HangsUp, last + 3_000));
-    finds(&[Rule::Lost], |history| loses_last(history, Leaving::HangsUp, last - 3_000));
-    finds(&[Rule::Lost], |history| loses_last(history, Leaving::HalfCloses, last + 5));
+    // What excuses carol's loss, see below, excuses nothing of what was acknowledged.
+    let last = bobs(COUNT - 1);
+    finds(&[Rule::Lost], |history| {
+        history.unsee(BOB, COUNT - 1);
+        history.hang_up(BOB, sent(last) + 5);
+    });
+    finds(&[Rule::Lost], |history| {
+        history.unsee(BOB, COUNT - 1);
+        history.fall(BOB, sent(last) + 5);
+    });
+    // The second attempt is told, the first is lost: it is the same message.
+    finds(&[Rule::Lost], |history| {
+        history.unsee(BOB, 1);
+        history.retry(bobs(1));
+    });
+}
+
+#[test]
+fn a_duplicate_is_found() {
+    finds(&[Rule::ShownTwice, Rule::Copied], |history| history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, true));
+    finds(&[Rule::ShownTwice], |history| history.copy(CAROL, CAROL, 9, sent(carols(9)) + 10, true));
+    // The client dropped it, but should not have been sent it, on whichever connection.
+    finds(&[Rule::Copied], |history| history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, false));
+    finds(&[Rule::Copied], |history| history.copy(BOB, BOB_LATER, 9, 51_000, false));
+    finds(&[Rule::Copied], |history| {
+        history.sessions[BOB_LATER].asked = sent(bobs(9)) - 5;
+        history.sessions[BOB_LATER].since = sent(bobs(9));
+        history.copy(BOB, BOB_LATER, 9, sent(bobs(9)) + 1, false);
+        history.copy(BOB, BOB, 9, sent(bobs(9)) + 10, false);
+    });
+    finds(&[Rule::Odd], |history| history.clients[BOB].seen[3].is_shown = false);
+}
+
+#[test]
+fn a_reorder_is_found() {
+    finds(&[Rule::OutOfOrder], |history| history.swap(BOB));
+    finds(&[Rule::OutOfOrder], |history| history.swap(CAROL));
+    // On one connection, though the client had it from the other one already: none is excused by the other.
+    finds(&[Rule::OutOfOrder], |history| {
+        history.sessions[BOB_LATER].asked = 90;
+        history.sessions[BOB_LATER].since = 95;
+        for message in 0..COUNT {
+            history.copy(BOB, BOB_LATER, message, sent(bobs(message)) + 1, false);
+        }
+        history.clients[BOB].seen.swap(COUNT + 3, COUNT + 4);
+        history.questions.clear();
+    });
+    // What comes from a mailbox comes in order too.
+    finds(&[Rule::OutOfOrder], |history| {
+        for message in 0..COUNT {
+            let seen = &mut history.clients[BOB].seen[message];
+            (seen.session, seen.at, seen.acked) = (BOB_LATER, 50_100 + seen.at / 100, Some(51_000));
+            history.tell(bobs(message), Fate::Stored);
+        }
+        history.sessions[BOB].ended = Some((5_000, End::Bye("quit".to_owned())));
+        history.sessions[BOB].left = Some((4_995, Leaving::Quits));
+        history.swap(BOB);
+        history.questions.clear();
+    });
+}
+
+#[test]
+fn a_misdelivery_is_found() {
+    finds(&[Rule::Misdirected], |history| history.clients[BOB].seen[2].from = 7);
+    finds(&[Rule::Lost, Rule::Misdirected], |history| history.clients[BOB].seen[2].message = 99);
+    finds(&[Rule::Misdirected], |history| {
+        let seen = history.clients[BOB].seen[2];
+        history.clients[CAROL].seen.insert(2, Seen { session: CAROL, ..seen });
+    });
+    // Who it is for does not get it.
+    finds(&[Rule::Lost, Rule::Misdirected], |history| {
+        let seen = history.clients[BOB].seen.remove(2);
+        history.clients[ALICE].seen.push(Seen { session: ALICE, ..seen });
+    });
+}
+
+#[test]
+fn what_is_delivered_was_acknowledged_before() {
+    finds(&[Rule::Unacknowledged], |history| history.clients[BOB].seen[3].acked = None);
+    finds(&[Rule::Unacknowledged], |history| history.clients[BOB].seen[3].acked = Some(sent(bobs(3)) + 3));
+    finds(&[], |history| history.clients[BOB].seen[3].acked = Some(sent(bobs(3)) + 2));
+    // A copy is acknowledged as well.
     finds(&[], |history| {
-        loses_last(history, Leaving::HangsUp, last - 3_000);
+        history.clients[BOB].seen[9].acked = None;
+        history.hang_up(BOB, sent(bobs(9)) + 5);
+        history.sessions[BOB_LATER].asked = sent(bobs(9)) + 2_000;
+        history.sessions[BOB_LATER].since = sent(bobs(9)) + 2_100;
+        history.copy(BOB, BOB_LATER, 9, sent(bobs(9)) + 2_200, false);
+        history.messages[bobs(9)].attempts[0].told = Some((sent(bobs(9)) + 2_300, Fate::Delivered));
+    });
+    // Another client of the user may do it, or show it without.
+    finds(&[], |history| {
+        history.clients[BOB].seen[3].acked = None;
+        let seen = history.clients[BOB].seen[3];
+        history.sessions[CAROL].user = 1;
+        history.clients[CAROL] = Client { user: 1, acks: false, seen: vec![Seen { session: CAROL, ..seen }] };
+        history.forget(2);
+        history.questions.clear();
+        history.sessions[CAROL].ended = Some((sent(bobs(3)) + 20, End::Bye("quit".to_owned())));
+        history.sessions[CAROL].left = Some((sent(bobs(3)) + 10, Leaving::Quits));
+        history.sessions[CAROL].since = sent(bobs(2)) + 100;
+    });
+}
+
+#[test]
+fn what_is_stored_is_shown_later() {
+    let stores = |history: &mut History, message: usize| {
+        let seen = &mut history.clients[BOB].seen[message];
+        (seen.session, seen.at, seen.acked) = (BOB_LATER, 50_200, None);
+        history.tell(bobs(message), Fate::Stored);
+    };
+    // With a session that is there it would be strange.
+    finds(&[Rule::StoredThough], |history| stores(history, 9));
+    let away = |history: &mut History| history.quit(BOB, sent(bobs(9)) - 10);
+    finds(&[], |history| {
+        stores(history, 9);
+        away(history);
+    });
+    finds(&[Rule::Lost], |history| {
+        history.unsee(BOB, 9);
+        history.tell(bobs(9), Fate::Stored);
+        away(history);
+    });
+    finds(&[], |history| {
+        stores(history, 9);
+        history.suffer(Fault::PresenceLost, 10_000, 10_000);
+    });
+    finds(&[], |history| {
+        stores(history, 9);
+        history.sessions[BOB].naps.push((sent(bobs(9)) - 5_000, sent(bobs(9))));
+    });
+}
+
+#[test]
+fn without_ack_the_kernel_may_lose() {
+    // To excuse it, a connection of the recipient has to break, and just then.
+    let last = sent(carols(9));
+    let loses = |rules: &[Rule], spoil: &dyn Fn(&mut History)| {
+        finds(rules, |history| {
+            history.unsee(CAROL, 9);
+            spoil(history);
+        });
+    };
+    loses(&[], &|history| history.hang_up(CAROL, last + 5));
+    loses(&[Rule::Lost], &|history| history.hang_up(CAROL, last + 3_000));
+    loses(&[Rule::Lost], &|history| history.hang_up(CAROL, last - 3_000));
+    loses(&[Rule::Lost], &|history| {
+        history.sessions[CAROL].left = Some((last + 5, Leaving::HalfCloses));
+        history.sessions[CAROL].ended = Some((last + 10, End::Closed));
+    });
+    loses(&[], &|history| {
+        history.hang_up(CAROL, last - 3_000);
         history.suffer(Fault::NodeFrozen(1), last - 3_500, last + 1_000);
     });
-    finds(&[], |history| {
-        history.sessions[BOB].seen.pop();
-        history.sessions[BOB].left = None;
-        history.sessions[BOB].ended = Some((last + 10, End::Broken));
-        history.suffer(Fault::NodeKilled(1), last + 5, last + 3_000);
+    loses(&[], &|history| {
+        history.fall(CAROL, last + 5);
+        history.quit(BOB, last);
     });
-    finds(&[Rule::Lost], |history| {
-        history.sessions[BOB].seen.pop();
-        history.suffer(Fault::NodeKilled(0), last + 5, last + 3_000);
-        history.sessions[ALICE].ended = Some((last + 10, End::Broken));
-        history.sessions[ALICE].left = None;
-    });
+    loses(&[Rule::Lost], &|history| history.fall(ALICE, last + 5));
+    // The same for what was stored: when it was drained.
+    let stored = |rules: &[Rule], came: Ms, fell: Ms| {
+        loses(rules, &|history| {
+            history.tell(carols(9), Fate::Stored);
+            history.quit(CAROL, last - 10);
+            let session = Session { asked: came - 5, since: came, ..history.sessions[CAROL].clone() };
+            history.sessions.push(session);
+            history.hang_up(4, fell);
+        });
+    };
+    stored(&[], last + 5_000, last + 5_100);
+    stored(&[Rule::Lost], last + 5_000, last + 9_000);
+    stored(&[Rule::Lost], last - 5_000, last - 4_900);
 }
 
 #[test]
@@ -57,27 +203,70 @@ fn what_was_delivered_was_seen_by_all() {
         history.sessions[BOB_LATER].asked = at;
         history.sessions[BOB_LATER].since = at + 5;
     };
-    let last = fine().messages[9].sent;
+    let last = sent(bobs(9));
     finds(&[Rule::Partial], |history| joined(history, last - 10));
     finds(&[], |history| joined(history, last));
     finds(&[], |history| {
         joined(history, last - 10);
-        history.suffer(Fault::RedisFlushed, last - 20, last - 20);
+        history.suffer(Fault::PresenceLost, last - 20, last - 20);
+    });
+    // It was with the broker, or not yet, when that was killed.
+    for (killed, rules) in [(last + 1_002, &[][..]), (last + 1_003, &[Rule::Partial])] {
+        finds(rules, |history| {
+            joined(history, last - 10);
+            history.suffer(Fault::BrokerKilled, killed, killed + 1_000);
+        });
+    }
+    finds(&[], |history| {
+        joined(history, last - 10);
+        history.sessions[BOB_LATER].naps.push((last - 5, last + 500));
     });
 }
 
 #[test]
 fn what_was_not_delivered_was_not_seen() {
-    finds(&[Rule::SeenAfterAll, Rule::FalseOffline], |history| history.tell(3, "offline"));
-    finds(&[Rule::SeenAfterAll, Rule::CauselessUnavailable], |history| history.tell(3, "unavailable"));
-    finds(&[Rule::CauselessTimeout], |history| history.tell(3, "timeout"));
-    finds(&[], |history| {
-        history.tell(3, "timeout");
-        history.suffer(Fault::BrokerFrozen, 1_000, 4_000);
+    finds(&[Rule::SeenAfterAll, Rule::Offline], |history| history.fail(3, "offline"));
+    finds(&[Rule::SeenAfterAll, Rule::CauselessUnavailable], |history| history.fail(3, "unavailable"));
+    finds(&[Rule::CauselessTimeout], |history| history.fail(3, "timeout"));
+    // A fault was at work while it waited for its fate.
+    let at = sent(bobs(3));
+    let failed = |rules: &[Rule], word: &str, fault: Fault, from: Ms, to: Ms| {
+        finds(rules, |history| {
+            history.fail(bobs(3), word);
+            history.suffer(fault, from, to);
+            if word == "unavailable" {
+                history.unsee(BOB, 3);
+            }
+        });
+    };
+    for (word, rule) in [("timeout", Rule::CauselessTimeout), ("unavailable", Rule::CauselessUnavailable)] {
+        let doubt = if word == "unavailable" { DOUBT_TIME } else { 0 };
+        let at_least = at - doubt - RETURN_TIME;
+        failed(&[], word, Fault::PresenceLost, 1_000, at_least);
+        failed(&[rule], word, Fault::PresenceLost, 1_000, at_least - 1);
+        failed(&[], word, Fault::BrokerFrozen, at + 2, at + 100);
+        failed(&[rule], word, Fault::BrokerFrozen, at + 3, at + 100);
+        let at_least = at - doubt - DEATH_TIME;
+        failed(&[], word, Fault::NodeKilled(2), at_least, at_least + 100);
+        failed(&[rule], word, Fault::NodeKilled(2), at_least - 1, at_least + 100);
+    }
+    // Nobody is offline, whether he is there or not: there is a mailbox.
+    finds(&[Rule::Offline], |history| {
+        history.fail(bobs(9), "offline");
+        history.unsee(BOB, 9);
+        history.quit(BOB, sent(bobs(9)) - 10);
+        history.suffer(Fault::PresenceLost, 1_000, 1_000);
     });
     finds(&[Rule::Odd], |history| {
-        history.tell(3, "limited");
-        history.sessions[BOB].seen.remove(3);
+        history.fail(bobs(3), "mailbox-full");
+        history.unsee(BOB, 3);
+    });
+    // A second attempt that fails says nothing of the first.
+    finds(&[], |history| {
+        history.fail(bobs(3), "timeout");
+        let again = Attempt { told: Some((sent(bobs(3)) + 20, error("unavailable"))), ..attempt(bobs(3)) };
+        history.messages[bobs(3)].attempts.push(again);
+        history.suffer(Fault::BrokerFrozen, at, at);
     });
 }
 
@@ -85,7 +274,7 @@ fn what_was_not_delivered_was_not_seen() {
 fn timeouts_are_rare() {
     let late = |count: usize, rules: &[Rule]| {
         finds(rules, |history| {
-            (0..count).for_each(|message| history.tell(message, "timeout"));
+            (0..count).for_each(|message| history.fail(message, "timeout"));
             history.suffer(Fault::BrokerFrozen, 1_000, 30_000);
         });
     };
@@ -95,102 +284,44 @@ fn timeouts_are_rare() {
 
 #[test]
 fn a_request_has_one_reply_in_time() {
-    finds(&[Rule::Unanswered], |history| history.messages[3].told.clear());
+    let last = bobs(9);
+    finds(&[Rule::Unanswered], |history| history.messages[3].attempts[0].told = None);
     finds(&[], |history| {
-        history.messages[9].told.clear();
-        history.sessions[ALICE].left = Some((history.messages[9].sent + 1, Leaving::HangsUp));
+        history.messages[carols(9)].attempts[0].told = None;
+        history.hang_up(ALICE, sent(carols(9)) + 1);
     });
-    finds(&[Rule::AnsweredTwice], |history| {
-        let told = history.messages[3].told[0].clone();
-        history.messages[3].told.push(told);
-    });
-    let late = |history: &mut History| history.messages[9].told[0].0 += REPLY_TIME_MAX;
-    finds(&[Rule::Late], late);
-    finds(&[Rule::Slow], |history| history.messages[9].told[0].0 += 4_000);
+    finds(&[Rule::AnsweredTwice], |history| history.again.push((sent(3) + 5, 3)));
+    let late = |history: &mut History, time: Ms| {
+        let told = history.messages[last].attempts[0].told.as_mut().expect("it is");
+        told.0 += time;
+    };
+    finds(&[Rule::Late], |history| late(history, REPLY_TIME_MAX));
+    finds(&[Rule::Slow], |history| late(history, 4_000));
     finds(&[], |history| {
-        history.messages[9].told[0].0 += 4_000;
-        history.suffer(Fault::BrokerFrozen, 20_000, 23_000);
+        late(history, 4_000);
+        history.suffer(Fault::BrokerFrozen, sent(last), sent(last) + 3_000);
     });
     finds(&[], |history| {
-        late(history);
-        let sent = history.messages[9].sent;
-        history.suffer(Fault::NodeFrozen(0), sent, sent + 5_000);
+        late(history, 4_000);
+        history.sessions[BOB].naps.push((sent(last), sent(last) + 2_000));
     });
-    finds(&[Rule::Late], |history| {
-        late(history);
-        let sent = history.messages[9].sent;
-        history.suffer(Fault::NodeFrozen(1), sent, sent + 5_000);
-    });
+    for (node, rules) in [(0, &[][..]), (1, &[Rule::Late])] {
+        finds(rules, |history| {
+            late(history, REPLY_TIME_MAX);
+            history.suffer(Fault::NodeFrozen(node), sent(last), sent(last) + 5_000);
+        });
+    }
+    // The reply took two milliseconds more than it may.
+    for (stall, rules) in [(2, &[][..]), (1, &[Rule::Late])] {
+        finds(rules, |history| {
+            late(history, REPLY_TIME_MAX);
+            history.suffer(Fault::BrokerFrozen, sent(last), sent(last) + 9_000);
+            history.suffer(Fault::Stalled, sent(last) - 500, sent(last) + stall);
+        });
+    }
     finds(&[Rule::Unanswered], |history| history.questions[0].answered = None);
     finds(&[Rule::Unanswered], |history| history.questions[1].answered = None);
     finds(&[Rule::Late], |history| history.questions[0].asked = 0);
-}
-
-#[test]
-fn nothing_is_shown_twice() {
-    finds(&[Rule::ShownTwice], |history| {
-        let seen = history.sessions[BOB].seen[9];
-        history.sessions[BOB].seen.push(Seen { at: seen.at + 1, ..seen });
-    });
-    // By another session it may be.
-    finds(&[], |history| {
-        let seen = history.sessions[BOB].seen[9];
-        history.sessions[BOB_LATER].seen.push(Seen { at: 60_000, ..seen });
-    });
-}
-
-#[test]
-fn messages_come_in_order() {
-    finds(&[Rule::OutOfOrder], |history| history.sessions[BOB].seen.swap(3, 4));
-    finds(&[Rule::OutOfOrder], |history| {
-        history.sessions[BOB].seen.swap(3, 4);
-        history.suffer(Fault::RedisFlushed, 60_000, 60_000);
-    });
-    finds(&[], |history| {
-        history.sessions[BOB].seen.swap(3, 4);
-        history.suffer(Fault::BrokerKilled, 1_000, 20_000);
-    });
-}
-
-#[test]
-fn messages_go_where_they_should() {
-    finds(&[Rule::Misdirected], |history| history.sessions[BOB].seen[2].from = 7);
-    finds(&[Rule::Lost, Rule::Misdirected], |history| history.sessions[BOB].seen[2].message = 99);
-    finds(&[Rule::Misdirected], |history| {
-        let seen = history.sessions[BOB].seen[2];
-        history.sessions[ALICE].seen.push(seen);
-    });
-}
-
-#[test]
-fn who_is_there_is_not_offline() {
-    let offline = |history: &mut History| {
-        history.tell(3, "offline");
-        history.sessions[BOB].seen.remove(3);
-    };
-    let sent = fine().messages[3].sent;
-    finds(&[Rule::FalseOffline], offline);
-    let with = |fault, from, to, rules: &[Rule]| {
-        finds(rules, |history| {
-            offline(history);
-            history.suffer(fault, from, to);
-        });
-    };
-    with(Fault::RedisFlushed, sent - 1_000, sent - 1_000, &[]);
-    with(Fault::RedisFlushed, sent - 2_000, sent - 2_000, &[Rule::FalseOffline]);
-    with(Fault::RedisFrozen, sent - 1_000, sent - 500, &[Rule::FalseOffline]);
-    with(Fault::NodeFrozen(1), sent - 8_000, sent + 1_000, &[]);
-    with(Fault::NodeFrozen(1), sent - 2_000, sent + 1_000, &[Rule::FalseOffline]);
-    with(Fault::NodeFrozen(0), sent - 8_000, sent + 1_000, &[Rule::FalseOffline]);
-    with(Fault::Cut(1, Links::Both), sent - 8_000, sent + 1_000, &[]);
-    with(Fault::Cut(1, Links::Broker), sent - 8_000, sent + 1_000, &[Rule::FalseOffline]);
-    // Who is nowhere for a moment is.
-    finds(&[], |history| {
-        history.tell(9, "offline");
-        history.sessions[BOB].seen.pop();
-        history.sessions[BOB].left = Some((history.messages[9].sent, Leaving::Quits));
-        history.sessions[BOB].ended = Some((history.messages[9].sent + 1, End::Bye("quit".to_owned())));
-    });
 }
 
 #[test]
@@ -205,7 +336,7 @@ fn who_tells_the_truth() {
     says(2, &[Rule::WrongPresence]);
     finds(&[], |history| {
         history.questions[1].answered.as_mut().expect("it is").1 = Answer::Online(0);
-        history.suffer(Fault::RedisFlushed, 1_000, 1_000);
+        history.suffer(Fault::PresenceLost, 1_000, 1_000);
     });
     let error = Answer::Error("unavailable".to_owned());
     finds(&[Rule::CauselessUnavailable], |history| {
@@ -225,11 +356,7 @@ fn connections_stand() {
     ends(End::Closed, &[Rule::Dropped]);
     ends(End::Bye("slow".to_owned()), &[Rule::Dropped]);
     finds(&[Rule::Dropped], |history| history.sessions[BOB].ended = Some((50_000, End::Closed)));
-    finds(&[], |history| {
-        history.sessions[BOB_LATER].left = None;
-        history.sessions[BOB_LATER].ended = Some((70_000, End::Broken));
-        history.suffer(Fault::NodeKilled(2), 69_990, 75_000);
-    });
+    finds(&[], |history| history.fall(BOB_LATER, 69_990));
     finds(&[Rule::Odd], |history| history.sessions[BOB_LATER].ended = None);
     finds(&[Rule::Odd], |history| history.oddities.push((1, "a panic".to_owned())));
 }
@@ -244,46 +371,4 @@ fn finds(rules: &[Rule], spoil: impl FnOnce(&mut History)) {
     found.sort_unstable();
     found.dedup();
     assert_eq!(found, rules, "{:#?}", verdict.wrongs);
-}
-
-fn fine() -> History {
-    let quit = |at| (Some((at, Leaving::Quits)), Some((at + 5, End::Bye("quit".to_owned()))));
-    let session = |user, node, since, (left, ended)| Session {
-        user,
-        node,
-        asked: since - 5,
-        since,
-        left,
-        ended,
-        seen: vec![],
-    };
-    let mut history = History {
-        sessions: vec![
-            session(0, 0, 100, quit(80_000)),
-            session(1, 1, 100, quit(50_000)),
-            session(1, 2, 50_100, quit(80_000)),
-        ],
-        ..History::default()
-    };
-    for number in 0..10 {
-        let sent = AFTERMATH_TIME + 1_000 * number as Ms;
-        let told = vec![(sent + 2, Fate::Delivered)];
-        history.messages.push(Message { session: ALICE, to: 1, sent, told });
-        history.sessions[BOB].seen.push(Seen { at: sent + 1, from: 0, message: number });
-    }
-    let question =
-        |asks, asked, answer| Question { asks, node: 0, user: 1, asked, answered: Some((asked + 3, answer)) };
-    history.questions.push(question(Asks::Login, REPLY_TIME_MAX, Answer::In));
-    history.questions.push(question(Asks::Who(ALICE), 10_000, Answer::Online(1)));
-    history
-}
-
-impl History {
-    fn tell(&mut self, message: usize, error: &str) {
-        self.messages[message].told[0].1 = Fate::Error(error.to_owned());
-    }
-
-    fn suffer(&mut self, fault: Fault, from: Ms, to: Ms) {
-        self.troubles.push(Trouble { fault, from, to: Some(to) });
-    }
 }

@@ -1,36 +1,41 @@
-//! The users: they hop from node to node, and some of them send all the time.
+//! The users: they hop from node to node, send all the time, and send again what they must.
 //!
-//! Each lives on a thread of its own, and each of its connections has a second one that
-//! hears. Everybody writes down what they do before they do it, and what they hear as it
-//! comes. Left out: what it means.
+//! Each device lives on a thread of its own, and each of its connections has a second one
+//! that hears (`line`). Most log in with `ack`, some like a person at netcat; some are killed
+//! now and then, some are away for seconds, some nap. Left out: what it means.
 
-use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::history::{
-    Answer, Asks, End, Fate, History, Leaving, Message, Ms, Question, Recorder, Seen, Session,
-};
+use crate::history::{Answer, Asks, Client, Leaving, Ms, Question, Session};
+use crate::line::{Device, Line};
 use crate::plan::NODES;
-use crate::rig::peer::{Heard, Peer, Wire, message};
+use crate::rig::peer::{Heard, Peer, Wire};
 use crate::rig::random::Random;
 use crate::world::World;
 
-/// Users 0 and 1 stay where they are. 2 to 7 hop, and always say goodbye; the others also
-/// just hang up.
-pub const USERS: usize = 14;
+/// Users 0 and 1 stay where they are. 2 to 11 hop, and always say goodbye; the others are
+/// also killed.
+pub const USERS: usize = 40;
 
 /// Whose the devices are, one or two a user.
-pub const DEVICES: [usize; USERS + 3] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 1, 3, 9];
+pub const DEVICES: [usize; USERS + 8] = devices();
 
 const STEADY: usize = 2;
-const POLITE: usize = 8;
+const POLITE: usize = 12;
 
-/// Every so many-th device sends.
-const EVERY: usize = 2;
+/// These nap.
+const SLEEPY: [usize; 4] = [20, 21, 22, 23];
+
+/// These devices log in without `ack`; the user of the last has another one with it.
+const RAW: [usize; 3] = [36, 37, 47];
+
+/// How many messages of a client may be under way at a time.
+const WAITING_MAX: usize = 1_024;
+
+/// For how long a client sends less than it should before that is forgotten.
+const BACKLOG_TIME: f64 = 4.0;
 
 /// How long a node may take to greet: one that is frozen is left for another.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(2);
@@ -38,90 +43,142 @@ const HELLO_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a login is waited for: its deadline, and the longest that its node is frozen.
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(45);
 
-/// Longer than any run.
-const HEAR_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
-
 /// How long anybody may need to be in when there are no faults any more.
 const IN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A user, or one device of a user who has two.
 pub struct Person<'a> {
     pub world: &'a World,
-    pub device: usize,
-    pub user: usize,
+    pub device: Arc<Device>,
     pub random: Random,
+    /// How many messages it sends a second.
+    pub rate: f64,
+    /// How many it has to send now, and when that was reckoned.
+    pub backlog: f64,
+    pub reckoned: Instant,
 }
 
-/// A session, and the way to its node.
-pub struct Line {
-    /// Its place in the history.
-    pub session: usize,
-    recorder: Arc<Recorder>,
-    socket: TcpStream,
-    is_open: Arc<AtomicBool>,
-    reader: JoinHandle<()>,
+const fn devices() -> [usize; USERS + 8] {
+    let second = [1, 3, 9, 15, 20, 27, 30, 38];
+    let mut devices = [0; USERS + 8];
+    let mut device = 0;
+    while device < devices.len() {
+        devices[device] = if device < USERS { device } else { second[device - USERS] };
+        device += 1;
+    }
+    devices
 }
 
-impl Person<'_> {
+impl<'a> Person<'a> {
+    pub fn new(world: &'a World, client: usize, random: Random, rate: f64) -> Self {
+        let user = DEVICES[client];
+        let device = Arc::new(Device::new(client, user, !RAW.contains(&client)));
+        Person { world, device, random, rate, backlog: 0.0, reckoned: Instant::now() }
+    }
+
+    /// What the history knows of it.
+    pub fn client(&self) -> Client {
+        Client { user: self.device.user, acks: self.device.acks, seen: vec![] }
+    }
+
     /// Lives until the run is over, and is in then.
-    pub fn live(mut self) -> Line {
+    pub fn live(mut self) -> (Self, Line) {
         let mut line = self.come();
         while !self.world.is_over() {
-            let stay = if self.user < STEADY { 3_600_000 } else { 300 + self.random.below(6_000) };
-            let until = Instant::now() + Duration::from_millis(stay as u64);
-            while Instant::now() < until && line.is_open() && !self.world.is_over() {
-                if self.device.is_multiple_of(EVERY) {
-                    self.talk(&line);
-                }
-                self.rest(20, 140);
-            }
+            self.stay(&line);
             if line.is_open() && self.world.is_over() {
-                return line;
+                break;
             }
             // Sometimes there are two for a moment.
-            let overlaps = self.random.below(3) == 0;
-            let way = self.random.below(8);
-            if !overlaps {
-                line.leave(self.user, way);
-                if way.is_multiple_of(2) {
-                    self.rest(1, 600);
-                }
+            if self.random.below(3) > 0 {
+                self.leave(line);
+                self.be_away();
                 line = self.come();
             } else {
                 let before = std::mem::replace(&mut line, self.come());
-                before.leave(self.user, way);
+                self.leave(before);
             }
         }
-        if line.is_open() { line } else { self.come() }
+        line.wake();
+        let line = if line.is_open() { line } else { self.come() };
+        (self, line)
+    }
+
+    /// Is on a line for some time, and talks.
+    fn stay(&mut self, line: &Line) {
+        let is_steady = self.device.user < STEADY;
+        let stay = if is_steady { 3_600_000 } else { 300 + self.random.below(6_000) };
+        let until = Instant::now() + Duration::from_millis(stay as u64);
+        let mut wakes = None;
+        while Instant::now() < until && line.is_open() && !self.world.is_over() {
+            self.talk(line);
+            if wakes.is_some_and(|wakes| wakes <= Instant::now()) {
+                line.wake();
+                wakes = None;
+            } else if wakes.is_none() && SLEEPY.contains(&self.device.user) && self.random.below(25) == 0 {
+                line.nap();
+                wakes = Some(Instant::now() + Duration::from_millis(100 + self.random.below(3_000) as u64));
+            }
+            self.rest(20, 140);
+        }
+    }
+
+    /// Leaves in a way that this user may have; who naps may be killed in its sleep.
+    fn leave(&mut self, line: Line) {
+        let leaving = match self.random.below(8) {
+            0..3 if self.device.user >= POLITE => Leaving::HangsUp,
+            0..4 => Leaving::HalfCloses,
+            _ => Leaving::Quits,
+        };
+        if leaving != Leaving::HangsUp && self.random.below(2) == 0 {
+            line.wake();
+        }
+        let reader = line.leave(leaving);
+        // What was not answered is sent again before anything new.
+        if leaving == Leaving::HangsUp {
+            reader.join().expect("who hears does not panic");
+        }
+    }
+
+    /// Is nowhere: not at all, for a moment, or longer.
+    fn be_away(&mut self) {
+        match self.random.below(16) {
+            0..8 => {}
+            8..15 => self.rest(1, 600),
+            _ => self.rest(1_000, 8_000),
+        }
     }
 
     /// Is somewhere at last.
-    fn come(&mut self) -> Line {
+    pub fn come(&mut self) -> Line {
         let mut by = Instant::now() + IN_TIME_MAX;
         loop {
             if let Some(line) = self.connect() {
+                line.send_again();
                 return line;
             }
             if !self.world.is_over() {
                 by = Instant::now() + IN_TIME_MAX;
             }
-            assert!(Instant::now() < by, "user{} gets in nowhere", self.user);
+            assert!(Instant::now() < by, "user{} gets in nowhere", self.device.user);
             self.rest(50, 400);
         }
     }
 
     fn connect(&mut self) -> Option<Line> {
-        let is_home = self.user < STEADY && self.random.below(3) > 0;
-        let node = if is_home { self.device % NODES } else { self.random.below(NODES) };
+        let Device { user, client, acks, .. } = *self.device;
+        let is_home = user < STEADY && self.random.below(3) > 0;
+        let node = if is_home { client % NODES } else { self.random.below(NODES) };
         let mut peer = Peer::try_open(self.world.addr(node)?, Wire::Tcp).ok()?;
         peer.patient(HELLO_TIME_MAX);
         let Ok(Heard::Line(_)) = peer.try_hear() else { return None };
         peer.patient(LOGIN_TIME_MAX);
         let recorder = &self.world.recorder;
-        let (user, asked) = (self.user, recorder.now());
+        let asked = recorder.now();
         let asks = Asks::Login;
         let question = recorder.ask(Question { asks, node, user, asked, answered: None });
-        peer.try_say(format!("LOGIN user{user}").as_bytes()).ok()?;
+        let ack = if acks { " ack" } else { "" };
+        peer.try_say(format!("LOGIN user{user}{ack}").as_bytes()).ok()?;
         let line = match peer.try_hear() {
             Ok(Heard::Line(line)) => line,
             // The history tells whether that may be.
@@ -140,19 +197,30 @@ impl Person<'_> {
             return None;
         }
         let session = history.sessions.len();
-        history.sessions.push(Session { user, node, asked, since, left: None, ended: None, seen: vec![] });
+        let (left, ended, naps) = (None, None, vec![]);
+        history.sessions.push(Session { client, user, node, asked, since, left, ended, naps });
         drop(history);
-        Some(Line::new(peer, session, recorder))
+        Some(Line::new(peer, &self.device, session, recorder))
     }
 
-    /// Sends a few messages to somebody, or asks for somebody.
+    /// Sends what is due, or asks for somebody.
     fn talk(&mut self, line: &Line) {
-        let to = self.random.below(USERS);
+        line.send_again();
+        let passed = std::mem::replace(&mut self.reckoned, Instant::now()).elapsed().as_secs_f64();
+        self.backlog = (self.backlog + self.rate * passed).min(self.rate * BACKLOG_TIME);
         if self.random.below(20) == 0 {
-            line.ask(to);
-        } else {
-            line.send(to, 1 + self.random.below(4));
+            line.ask(self.random.below(USERS));
         }
+        let room = WAITING_MAX.saturating_sub(self.device.memory().waiting());
+        let mut count = (self.backlog as usize).min(room);
+        let mut groups = vec![];
+        while count > 0 {
+            let group = (1 + self.random.below(4)).min(count);
+            groups.push((self.random.below(USERS), group));
+            count -= group;
+            self.backlog -= group as f64;
+        }
+        line.send(&groups);
     }
 
     fn rest(&mut self, from_ms: usize, to_ms: usize) {
@@ -161,138 +229,17 @@ impl Person<'_> {
     }
 }
 
-impl Line {
-    fn new(mut peer: Peer, session: usize, recorder: &Arc<Recorder>) -> Self {
-        let is_open = Arc::new(AtomicBool::new(true));
-        let socket = peer.writer();
-        let reader = {
-            let (recorder, is_open) = (recorder.clone(), is_open.clone());
-            thread::spawn(move || {
-                peer.patient(HEAR_TIME_MAX);
-                let end = hear_all(&mut peer, session, &recorder);
-                let now = recorder.now();
-                recorder.write().sessions[session].ended = Some((now, end));
-                is_open.store(false, SeqCst);
-            })
-        };
-        Line { session, recorder: recorder.clone(), socket, is_open, reader }
-    }
-
-    /// Whether it was not seen to end.
-    pub fn is_open(&self) -> bool {
-        self.is_open.load(SeqCst)
-    }
-
-    /// Sends numbered messages.
-    pub fn send(&self, to: usize, count: usize) {
-        let sent = self.recorder.now();
-        let mut lines = String::new();
-        let mut history = self.recorder.write();
-        for _ in 0..count {
-            let number = history.messages.len();
-            history.messages.push(Message { session: self.session, to, sent, told: vec![] });
-            lines += &format!("@{number} SEND user{to} hi {number}\n");
-        }
-        drop(history);
-        self.say(&lines);
-    }
-
-    /// Asks where a user is.
-    pub fn ask(&self, user: usize) {
-        let asked = self.recorder.now();
-        let asks = Asks::Who(self.session);
-        let node = self.recorder.write().sessions[self.session].node;
-        let question = self.recorder.ask(Question { asks, node, user, asked, answered: None });
-        self.say(&format!("@w{question} WHO user{user}\n"));
-    }
-
-    fn say(&self, lines: &str) {
-        // Its node may be dead.
-        let _ = (&self.socket).write_all(lines.as_bytes());
-    }
-
-    /// Leaves, in a way that this user may have.
-    fn leave(self, user: usize, way: usize) {
-        self.leave_so(match way {
-            0 | 1 if user >= POLITE => Leaving::HangsUp,
-            2 => Leaving::HalfCloses,
-            _ => Leaving::Quits,
-        });
-    }
-
-    /// Leaves so. Returns the thread that hears the rest.
-    pub fn leave_so(self, leaving: Leaving) -> JoinHandle<()> {
-        let now = self.recorder.now();
-        let mut history = self.recorder.write();
-        let session = &mut history.sessions[self.session];
-        if session.ended.is_none() {
-            session.left = Some((now, leaving));
-        }
-        drop(history);
-        // Any of these fails only where the node is gone already.
-        match leaving {
-            Leaving::Quits => self.say("QUIT\n"),
-            Leaving::HalfCloses => drop(self.socket.shutdown(Shutdown::Write)),
-            Leaving::HangsUp => drop(self.socket.shutdown(Shutdown::Both)),
-        }
-        self.reader
-    }
+/// The users whose clients never nap.
+pub fn is_wakeful(user: usize) -> bool {
+    !SLEEPY.contains(&user)
 }
 
-/// Hears all up to the end of a connection.
-fn hear_all(peer: &mut Peer, session: usize, recorder: &Recorder) -> End {
-    let mut end = End::Closed;
-    loop {
-        let heard = peer.try_hear();
-        let now = recorder.now();
-        match heard {
-            Ok(Heard::Line(line)) => {
-                if let Some(word) = line.strip_prefix("BYE ") {
-                    end = End::Bye(word.split(' ').next().unwrap_or_default().to_owned());
-                } else if !note(&line, session, now, &mut recorder.write()) {
-                    recorder.oddity(format!("session {session} heard {line:?}"));
-                }
-            }
-            Ok(Heard::End(_)) => return end,
-            Err(error) => {
-                let is_cut = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
-                if !is_cut {
-                    recorder.oddity(format!("session {session} heard {error}"));
-                }
-                return if end == End::Closed { End::Broken } else { end };
-            }
-        }
-    }
+/// How many of the users' devices there are, for one user.
+pub fn devices_of(user: usize) -> i64 {
+    DEVICES.iter().filter(|of| **of == user).count() as i64
 }
 
-/// Notes what a session heard; `false` when that makes no sense.
-fn note(line: &str, session: usize, now: Ms, history: &mut History) -> bool {
-    if let Some((from, id, text)) = message(line) {
-        let from = from.strip_prefix("user").and_then(|user| user.parse().ok());
-        let (Some(from), Ok(message)) = (from, id.parse()) else { return false };
-        history.sessions[session].seen.push(Seen { at: now, from, message });
-        return text == format!("hi {id}");
-    }
-    let words: Vec<&str> = line.split(' ').collect();
-    let [tag, what, word, rest @ ..] = &words[..] else { return false };
-    let Some(tag) = tag.strip_prefix('@') else { return false };
-    if let Some(question) = tag.strip_prefix('w').and_then(|number| number.parse::<usize>().ok()) {
-        let answer = match (*what, rest) {
-            ("OK", ["offline"]) => Answer::Online(0),
-            ("OK", ["online", count]) => Answer::Online(count.parse().unwrap_or(usize::MAX)),
-            ("ERR", _) => Answer::Error((*word).to_owned()),
-            _ => return false,
-        };
-        let Some(question) = history.questions.get_mut(question) else { return false };
-        return question.answered.replace((now, answer)).is_none() && question.asks == Asks::Who(session);
-    }
-    let fate = match (*what, rest) {
-        ("OK", ["delivered"]) if *word == tag => Fate::Delivered,
-        ("ERR", _) => Fate::Error((*word).to_owned()),
-        _ => return false,
-    };
-    let message = tag.parse::<usize>().ok().and_then(|number| history.messages.get_mut(number));
-    let Some(message) = message.filter(|message| message.session == session) else { return false };
-    message.told.push((now, fate));
-    true
+/// How many messages a second each device sends, when all together send so many.
+pub fn rate_of_each(rate: Ms) -> f64 {
+    rate as f64 / DEVICES.len() as f64
 }

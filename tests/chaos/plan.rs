@@ -32,11 +32,13 @@ pub enum Fault {
     QueuesDeleted,
     /// By an operator.
     ConnectionsClosed,
-    /// Killed, and started again empty.
+    /// Killed, and started again with what it had on disk.
     RedisKilled,
     RedisFrozen,
-    /// `FLUSHALL`.
-    RedisFlushed,
+    /// Redis forgets who is where, and which nodes there are; mailboxes stay.
+    PresenceLost,
+    /// The machine has so much else to do that nobody runs. Nobody plans that.
+    Stalled,
 }
 
 /// Links of one node.
@@ -68,11 +70,16 @@ const REDIS: Parts = 2;
 const NODE: u32 = 2;
 const LINK: u32 = NODE + NODES as u32;
 
-/// How long a killed broker takes to be back.
-const BROKER_START_TIME: Ms = 12_000;
+/// On average there is a fault in so much time.
+const FAULT_EVERY: Ms = 2_700;
+
+/// How long a killed broker takes to be back, mostly and at most; and a killed node.
+const BROKER_START_TIME: Ms = 4_000;
+const BROKER_START_TIME_MAX: Ms = 12_000;
+const NODE_START_TIME: Ms = 500;
 
 /// Long enough to see how long a fault is felt.
-const QUIET_TIME: Ms = 6_000;
+const QUIET_TIME: Ms = 5_500;
 
 /// Longer than any fault may be felt.
 const CALM_TIME: Ms = 18_000;
@@ -96,7 +103,8 @@ impl Fault {
             Fault::ConnectionsClosed => "connections closed",
             Fault::RedisKilled => "Redis killed",
             Fault::RedisFrozen => "Redis frozen",
-            Fault::RedisFlushed => "Redis flushed",
+            Fault::PresenceLost => "presence lost",
+            Fault::Stalled => "machine stalled",
         }
     }
 
@@ -109,18 +117,31 @@ impl Fault {
         }
     }
 
-    /// Presence is lost by it.
-    pub fn loses_presence(self) -> bool {
-        matches!(self, Fault::RedisKilled | Fault::RedisFlushed)
+    /// What was on its way may be routed again: a node dies or is taken for dead, or its queue
+    /// at the broker is gone, or Redis does not say where a user is. A broker that is only out
+    /// of memory has everything wait.
+    pub fn reroutes(self) -> bool {
+        self != Fault::BrokerAlarm
     }
 
-    /// Keeps its node from renewing its lease.
-    pub fn stops_lease(self) -> bool {
-        let links = match self {
-            Fault::Cut(_, links) | Fault::Hung(_, links) => links,
-            _ => return matches!(self, Fault::NodeFrozen(_)),
-        };
-        links != Links::Broker
+    /// These two nodes can't tell each other what they have shown, or not by way of Redis. What
+    /// one node has to tell itself nothing keeps back but its death.
+    pub fn divides(self, one: usize, other: usize) -> bool {
+        match self.node() {
+            _ if one == other => self == Fault::NodeKilled(one),
+            Some(node) => [one, other].contains(&node),
+            None => true,
+        }
+    }
+
+    /// As long as it lasts, a node can't tell Redis anything, or Redis forgets.
+    pub fn silences(self) -> bool {
+        match self {
+            Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
+            Fault::NodeFrozen(_) | Fault::RedisKilled | Fault::RedisFrozen => true,
+            Fault::PresenceLost | Fault::Stalled => true,
+            _ => false,
+        }
     }
 
     /// What it needs for itself.
@@ -135,18 +156,28 @@ impl Fault {
                 };
                 links << (LINK + 2 * node as u32)
             }
-            Fault::RedisKilled | Fault::RedisFrozen | Fault::RedisFlushed => REDIS,
+            Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => REDIS,
             _ => BROKER,
         }
     }
 
     /// From when on the next may come, counted from its end.
     fn rest(self) -> Ms {
-        if self == Fault::BrokerKilled { BROKER_START_TIME } else { 2_000 }
+        if self == Fault::BrokerKilled { BROKER_START_TIME_MAX } else { 2_000 }
     }
 }
 
 impl Planned {
+    /// When it is healed, mostly.
+    fn end(&self) -> Ms {
+        let start = match self.fault {
+            Fault::BrokerKilled => BROKER_START_TIME,
+            Fault::NodeKilled(_) => NODE_START_TIME,
+            _ => 0,
+        };
+        self.at + self.time + start
+    }
+
     /// When its parts may have another.
     fn is_over(&self) -> Ms {
         self.at + self.time + self.fault.rest()
@@ -166,7 +197,7 @@ pub fn short(random: &mut Random) -> Vec<Planned> {
     let (killed, cut, frozen) = (node(), node(), node());
     let set = [
         (1_500, Fault::NodeKilled(killed), 1_500),
-        (4_500, Fault::RedisFlushed, 0),
+        (4_500, Fault::PresenceLost, 0),
         (6_000, Fault::Hung(cut, Links::Both), 3_000),
         (8_500, Fault::BrokerKilled, 500),
         (11_000, Fault::RedisKilled, 700),
@@ -177,24 +208,40 @@ pub fn short(random: &mut Random) -> Vec<Planned> {
     set.map(|(at, fault, time)| Planned { fault, at: at + random.below(800) as Ms, time }).into()
 }
 
-/// Faults of all kinds, as long as it says: some alone, some several at a time.
+/// A minute in which the broker, Redis and a node are killed, one after the other.
+pub fn minute(random: &mut Random) -> Vec<Planned> {
+    let killed = random.below(NODES);
+    let set = [
+        (8_000, Fault::BrokerKilled, 1_000),
+        (24_000, Fault::RedisKilled, 1_500),
+        (38_000, Fault::NodeKilled(killed), 2_000),
+    ];
+    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(4_000) as Ms, time }).into()
+}
+
+/// Faults of all kinds, as long as it says: some alone, with quiet before and behind, the
+/// others so close that several are there at a time.
 pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
     let mut plan: Vec<Planned> = vec![];
+    let mut is_alone = false;
     let mut at = 3_000;
     while at + 4_000 < length {
         let (fault, time) = any(random);
         let is_free = |other: &Planned| other.fault.parts() & fault.parts() == 0 || other.is_over() < at;
         if !plan.iter().all(is_free) {
-            at += 200;
+            at += 100;
             continue;
         }
         plan.push(Planned { fault, at, time });
-        let over = plan.iter().map(Planned::is_over).max().unwrap_or(at);
-        at = match random.below(12) {
-            0 => over + CALM_TIME,
-            1..5 => over + QUIET_TIME,
-            _ => at + 300 + random.below(4_000) as Ms,
+        let ends = plan.iter().map(Planned::end).max().unwrap_or(at);
+        // There is only as much quiet as leaves time for all the others.
+        let is_early = plan.len() as Ms * FAULT_EVERY > at;
+        at = match random.below(10) {
+            0 if is_early => ends + CALM_TIME,
+            _ if is_early || is_alone => ends + QUIET_TIME,
+            _ => at + 200 + random.below(800) as Ms,
         };
+        is_alone = is_early && !is_alone;
     }
     plan
 }
@@ -216,6 +263,18 @@ fn any(random: &mut Random) -> (Fault, Ms) {
         23..25 => (Fault::ConnectionsClosed, 0),
         25..27 => (Fault::RedisKilled, time(0, 4_000)),
         27..30 => (Fault::RedisFrozen, time(500, 9_000)),
-        _ => (Fault::RedisFlushed, 0),
+        _ => (Fault::PresenceLost, 0),
+    }
+}
+
+#[test]
+fn ten_minutes_have_more_than_200_faults_of_all_kinds() {
+    for seed in 0..100 {
+        let plan = long(&mut Random(seed), 600_000);
+        assert!((205..260).contains(&plan.len()), "{} faults", plan.len());
+        let mut kinds: Vec<_> = plan.iter().map(|planned| planned.fault.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), 16, "{kinds:?}");
     }
 }

@@ -18,6 +18,9 @@ use crate::rig::until_in;
 /// How long a node may take to start: it waits for the services, 3 s at most.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// What every node is told, besides where everything is.
+const SETTINGS: &[&str] = &["--http", "off", "--log", "debug", "--mailbox", "100000", "--mailbox-ttl", "1h"];
+
 /// How long a node may take to drain.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -31,8 +34,8 @@ pub struct Process {
 impl Process {
     /// Starts a node, and waits until it is ready. `log` is given each line that it logs.
     pub fn start(name: &str, redis: &str, amqp: &str, log: impl FnMut(String) + Send + 'static) -> Self {
-        let mut serve = command(&["serve", "--listen", "127.0.0.1:0", "--http", "off"]);
-        serve.args(["--node", name, "--redis", redis, "--amqp", amqp, "--log", "debug"]);
+        let mut serve = command(&["serve", "--listen", "127.0.0.1:0"]);
+        serve.args(["--node", name, "--redis", redis, "--amqp", amqp]).args(SETTINGS);
         serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = serve.spawn().expect("the binary runs");
         let err = child.stderr.take().expect("it is piped");

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::history::{Fate, Leaving};
-use crate::people::{DEVICES, Line, USERS};
+use crate::line::Line;
+use crate::people::{DEVICES, Person, USERS, devices_of};
 use crate::plan::NODES;
 use crate::rig::peer::{Heard, Peer, Wire};
 use crate::rig::services::Services;
@@ -13,16 +14,40 @@ use crate::world::World;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Checks that everything is as it should be, then lets everybody leave.
-pub fn check(world: &World, lines: Vec<Line>) {
-    settles(world, "every message that is due a reply has one", || {
-        let history = world.recorder.write();
-        let is_due = |session: usize| history.sessions[session].ended.is_none();
-        history.messages.iter().all(|message| !message.told.is_empty() || !is_due(message.session))
-    });
+pub fn check<'a>(world: &'a World, mut people: Vec<(Person<'a>, Line)>) {
+    // Twice, because what has just been sent again may time out.
+    let is_known = || people.iter().map(|(person, _)| person.device.memory().waiting()).sum::<usize>() == 0;
+    for what in ["every message has a fate, or is given up", "every message has a fate at last"] {
+        let is_so = settles(world, what, || {
+            people.iter().for_each(|(_, line)| line.send_again());
+            is_known()
+        });
+        if is_so {
+            break;
+        }
+    }
     settles(world, "everybody who left is gone", || {
         let history = world.recorder.write();
         history.sessions.iter().filter(|session| session.ended.is_none()).count() == DEVICES.len()
     });
+    let auditors = everyone_is_known(world);
+    everyone_reaches_everyone(world, &people);
+    settles(world, "nobody who is in has mail", || mail(world).is_empty());
+    for (person, line) in &mut people {
+        let before = std::mem::replace(line, person.come());
+        before.leave(Leaving::Quits).join().expect("who hears does not panic");
+    }
+    if !settles(world, "nobody has mail", || mail(world).is_empty()) {
+        world.recorder.oddity(format!("there is mail: {:?}", mail(world)));
+    }
+    drop(auditors);
+    let readers: Vec<_> = people.into_iter().map(|(_, line)| line.leave(Leaving::Quits)).collect();
+    settles(world, "everybody is let go", || readers.iter().all(|reader| reader.is_finished()));
+    settles(world, "Redis has nobody", || users(world).is_empty());
+}
+
+/// Every node knows where everybody is, and so do Redis and the broker. Returns who has asked.
+fn everyone_is_known(world: &World) -> Vec<Option<Peer>> {
     let Services { redis, broker } = &world.services;
     let mut auditors: Vec<Option<Peer>> = (0..NODES).map(|node| auditor(world, node)).collect();
     for (node, auditor) in auditors.iter_mut().enumerate() {
@@ -30,7 +55,7 @@ pub fn check(world: &World, lines: Vec<Line>) {
             let mut heard = String::new();
             let is_so = settles(world, &format!("node {node} knows where user{user} is"), || {
                 heard = auditor.as_mut().and_then(|auditor| who(auditor, user)).unwrap_or_default();
-                heard == format!("@who OK user{user} online {}", devices(&format!("p:user{user}")))
+                heard == format!("@who OK user{user} online {}", devices_of(user))
             });
             if !is_so {
                 world.recorder.oddity(format!("node {node} says {heard:?} of user{user}"));
@@ -48,17 +73,12 @@ pub fn check(world: &World, lines: Vec<Line>) {
     }
     settles(world, "Redis has the nodes", || redis.command(&["ZCARD", "{nodes}"]).number() == NODES as i64);
     settles(world, "the broker has a queue for each node", || broker.queues().len() == NODES);
-    everyone_reaches_everyone(world, &lines);
-    drop(auditors);
-    let readers: Vec<_> = lines.into_iter().map(|line| line.leave_so(Leaving::Quits)).collect();
-    settles(world, "everybody is let go", || readers.iter().all(|reader| reader.is_finished()));
-    settles(world, "Redis has nobody", || users(world).is_empty());
+    auditors
 }
 
 /// How many devices the user has whose key this is; an auditor has one.
 fn devices(key: &str) -> i64 {
-    let count = |user: usize| DEVICES.iter().filter(|of| **of == user).count() as i64;
-    key.strip_prefix("p:user").map_or(1, |user| count(user.parse().expect("a number")))
+    key.strip_prefix("p:user").map_or(1, |user| devices_of(user.parse().expect("a number")))
 }
 
 /// The keys of all users in Redis.
@@ -66,21 +86,23 @@ fn users(world: &World) -> Vec<String> {
     world.services.redis.command(&["KEYS", "p:*"]).list()
 }
 
-fn everyone_reaches_everyone(world: &World, lines: &[Line]) {
+/// The keys of all mailboxes in Redis.
+fn mail(world: &World) -> Vec<String> {
+    world.services.redis.command(&["KEYS", "m:*"]).list()
+}
+
+fn everyone_reaches_everyone(world: &World, people: &[(Person<'_>, Line)]) {
     let first = world.recorder.write().messages.len();
-    for line in lines {
-        (0..USERS).for_each(|user| line.send(user, 1));
-    }
+    let everyone: Vec<_> = (0..USERS).map(|user| (user, 1)).collect();
+    people.iter().for_each(|(_, line)| line.send(&everyone));
     settles(world, "everyone reaches everyone", || {
         let history = world.recorder.write();
-        history.messages[first..].iter().all(|message| !message.told.is_empty())
+        history.messages[first..].iter().all(|message| message.attempts[0].told.is_some())
     });
     let history = world.recorder.write();
-    let failed = history.messages[first..].iter();
-    let failed: Vec<String> = failed
-        .filter(|message| !matches!(message.told[..], [(_, Fate::Delivered)]))
-        .map(|message| format!("{message:?}"))
-        .collect();
+    let is_delivered = |fate: Option<(u64, &Fate)>| matches!(fate, Some((_, Fate::Delivered)));
+    let failed = history.messages[first..].iter().filter(|message| !is_delivered(message.fate()));
+    let failed: Vec<String> = failed.map(|message| format!("{message:?}")).collect();
     drop(history);
     failed.into_iter().for_each(|message| world.recorder.oddity(format!("in the end: {message}")));
 }

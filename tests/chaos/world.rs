@@ -12,12 +12,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::history::{Recorder, Trouble};
+use crate::history::{Ms, Recorder, Trouble};
 use crate::plan::{Fault, Links, NODES, PARTS, Planned};
 use crate::process::Process;
 use crate::rig::proxy::Proxy;
-use crate::rig::resp::Reply;
 use crate::rig::services::Services;
+
+/// Deletes who is where and which nodes there are, in one go, and leaves the mailboxes.
+const LOSE_PRESENCE: &str = "for _, pattern in ipairs({'p:*', '{nodes}*'}) do \
+    for _, key in ipairs(redis.call('KEYS', pattern)) do redis.call('DEL', key) end end";
+
+/// How often the clock is looked at, and how late that may be: the nodes' shortest deadlines
+/// are a second.
+const LOOK_TIME: Duration = Duration::from_millis(20);
+const STALL_TIME: Ms = 500;
 
 /// The nodes, the services, and what is between them.
 pub struct World {
@@ -38,11 +46,11 @@ pub struct World {
 }
 
 impl World {
-    /// Starts everything.
-    pub fn start(seed: u64) -> Self {
-        let log_path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}.log"));
+    /// Starts everything. The log is called so.
+    pub fn start(name: &str) -> Self {
+        let log_path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let log = Arc::new(Mutex::new(File::create(&log_path).expect("there is room for a log")));
-        let services = Services::own();
+        let services = Services::durable();
         let redis = [(); NODES].map(|()| Mutex::new(Proxy::to(services.redis.addr())));
         let broker = [(); NODES].map(|()| Mutex::new(Proxy::to(services.broker.addr())));
         let recorder = Arc::new(Recorder::new());
@@ -73,6 +81,22 @@ impl World {
     pub fn end(&self) {
         self.is_over.store(true, SeqCst);
         self.note("all is healed");
+    }
+
+    /// Looks at the clock up to the end. Whoever does nothing else and comes too late was not let
+    /// run, and neither were the nodes: calls of theirs may have met their deadlines.
+    pub fn watch_the_clock(&self) {
+        let mut last = self.recorder.now();
+        while !self.is_over() {
+            thread::park_timeout(LOOK_TIME);
+            let now = self.recorder.now();
+            if now - last > STALL_TIME {
+                let stall = Trouble { fault: Fault::Stalled, from: last, to: Some(now) };
+                self.recorder.write().troubles.push(stall);
+                self.note(&format!("nobody ran since {last}"));
+            }
+            last = now;
+        }
     }
 
     /// Does one fault, from its beginning to its end, when it is time.
@@ -114,7 +138,8 @@ impl World {
             Fault::ConnectionsClosed => broker.close_connections(),
             Fault::RedisKilled => redis.kill(),
             Fault::RedisFrozen => redis.freeze(),
-            Fault::RedisFlushed => assert_eq!(redis.command(&["FLUSHALL"]), Reply::Text("OK".to_owned())),
+            Fault::PresenceLost => drop(redis.command(&["EVAL", LOSE_PRESENCE, "0"])),
+            Fault::Stalled => unreachable!("nobody plans that"),
         }
     }
 
@@ -129,7 +154,7 @@ impl World {
             Fault::BrokerAlarm => broker.alarm(false),
             Fault::RedisKilled => redis.start(),
             Fault::RedisFrozen => redis.thaw(),
-            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::RedisFlushed => {}
+            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::PresenceLost | Fault::Stalled => {}
         }
     }
 

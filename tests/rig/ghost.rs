@@ -30,8 +30,12 @@ impl Ghost {
         let mut event = None;
         until("an envelope comes", || {
             event = incoming.try_recv().ok();
-            // Where the user logs in too, it is asked what the user was shown.
-            !matches!(event, None | Some(Incoming::Event(Event::Also { .. } | Event::Shown { .. })))
+            // Where the user logs in too, it is asked what the user was shown; and what it refuses is
+            // said to have come back.
+            let is_beside = |event: &Event| {
+                matches!(event, Event::Also { .. } | Event::Shown { .. } | Event::Resumes { .. })
+            };
+            event.as_ref().is_some_and(|event| !matches!(event, Incoming::Event(event) if is_beside(event)))
         });
         match event {
             Some(Incoming::Event(Event::Envelope { origin, envelope })) => (origin, envelope),

@@ -109,6 +109,14 @@ impl Peer {
         }
     }
 
+    /// Whether a line has come already, so that nobody has to wait for it.
+    pub fn has_line(&self) -> bool {
+        match &self.link {
+            Link::Tcp(socket) => memchr::memchr(b'\n', socket.unread()).is_some(),
+            Link::WebSocket { lines, .. } => !lines.is_empty(),
+        }
+    }
+
     /// Connects over TCP, and hears nothing yet.
     #[track_caller]
     pub fn silent(addr: SocketAddr) -> Self {
@@ -146,6 +154,16 @@ impl Peer {
         self.say(&format!("LOGIN {user}"));
         self.hears_start(&format!("OK {user} "));
         self
+    }
+
+    /// Connects over TCP, and logs in as one that will acknowledge.
+    #[track_caller]
+    pub fn login_acking(addr: SocketAddr, user: &str) -> Self {
+        let mut peer = Self::connect(addr);
+        user.clone_into(&mut peer.who);
+        peer.say(&format!("LOGIN {user} ack"));
+        peer.hears_start(&format!("OK {user} "));
+        peer
     }
 
     /// From now on waits so long.
@@ -217,6 +235,26 @@ impl Peer {
     pub fn sends(&mut self, to: &str, tag: &str, text: &str) {
         self.say(&format!("@{tag} SEND {to} {text}"));
         self.hears(&format!("@{tag} OK {tag} delivered"));
+    }
+
+    /// Sends one message under a tag, and waits until it is stored.
+    #[track_caller]
+    pub fn stores(&mut self, to: &str, tag: &str, text: &str) {
+        self.say(&format!("@{tag} SEND {to} {text}"));
+        self.hears(&format!("@{tag} OK {tag} stored"));
+    }
+
+    /// Hears what [`pour`] has sent under these numbers, in order.
+    #[track_caller]
+    pub fn hears_poured(&mut self, from: &str, numbers: std::ops::Range<usize>) {
+        numbers.for_each(|n| drop(self.hears_start(&format!("MSG {from} {n} {n} "))));
+    }
+
+    /// Acknowledges what [`pour`] has sent under these numbers.
+    #[track_caller]
+    pub fn acks(&mut self, from: &str, numbers: std::ops::Range<usize>) {
+        let lines: String = numbers.map(|n| format!("ACK {n} {from}\n")).collect();
+        self.raw(lines.as_bytes());
     }
 
     /// `WHO` is answered so.

@@ -174,10 +174,15 @@ impl Growth<'_> {
         self.most = self.most.max(self.program.memory());
     }
 
+    /// How much more there was than before, at most.
+    pub fn bytes(&self) -> usize {
+        self.most - self.before
+    }
+
     /// It was less than this at every look.
     #[track_caller]
     pub fn is_below(&self, bytes: usize) {
-        let grown = self.most - self.before;
+        let grown = self.bytes();
         assert!(grown < bytes, "memory grew by {} KiB", grown / 1024);
     }
 }

@@ -20,6 +20,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::resp::{Reply, Resp};
 use super::until;
 
+/// For a Redis with its append-only file on.
+const DURABLE: &[&str] = &["--durable"];
+
 /// A Redis and a broker. Who breaks one of them puts it together: `Services { redis: Redis::own(),
 /// broker: Broker::shared() }`.
 pub struct Services {
@@ -36,8 +39,15 @@ impl Services {
     /// A Redis and a broker of one's own; the broker takes three seconds to start.
     pub fn own() -> Self {
         let folder = Arc::new(Folder::new());
-        let [redis, broker] = folder.start_both();
-        Services { redis: Redis::of(redis, &folder), broker: Broker::of(broker, &folder) }
+        let [redis, broker] = folder.start_both(&[]);
+        Services { redis: Redis::of(redis, &folder, &[]), broker: Broker::of(broker, &folder) }
+    }
+
+    /// The same with a Redis that answers when what it was told is on disk.
+    pub fn durable() -> Self {
+        let folder = Arc::new(Folder::new());
+        let [redis, broker] = folder.start_both(DURABLE);
+        Services { redis: Redis::of(redis, &folder, DURABLE), broker: Broker::of(broker, &folder) }
     }
 
     /// `redis://127.0.0.1:PORT/DATABASE`
@@ -62,12 +72,14 @@ pub struct Redis {
     addr: SocketAddr,
     database: u32,
     process: Option<Process>,
+    /// How it is started.
+    args: &'static [&'static str],
 }
 
 impl Redis {
     /// An empty database in the shared Redis.
     pub fn shared() -> Self {
-        let mut redis = Redis { addr: shared_addrs()[0], database: 0, process: None };
+        let mut redis = Redis { addr: shared_addrs()[0], database: 0, process: None, args: &[] };
         // 0 counts those given away. The thousandth test after this one may have this one's
         // database; there are 1,024.
         let count = redis.command(&["INCR", "databases"]).number();
@@ -79,11 +91,18 @@ impl Redis {
     /// A Redis of one's own, which starts at once.
     pub fn own() -> Self {
         let folder = Arc::new(Folder::new());
-        Redis::of(addr_of(&folder.start("redis", &[])), &folder)
+        Redis::of(addr_of(&folder.start("redis", &[])), &folder, &[])
     }
 
-    fn of(addr: SocketAddr, folder: &Arc<Folder>) -> Self {
-        Redis { addr, database: 0, process: Some(Process { name: "redis", folder: folder.clone() }) }
+    /// One that answers when what it was told is on disk.
+    pub fn durable() -> Self {
+        let folder = Arc::new(Folder::new());
+        Redis::of(addr_of(&folder.start("redis", DURABLE)), &folder, DURABLE)
+    }
+
+    fn of(addr: SocketAddr, folder: &Arc<Folder>, args: &'static [&'static str]) -> Self {
+        let process = Some(Process { name: "redis", folder: folder.clone() });
+        Redis { addr, database: 0, process, args }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -119,9 +138,9 @@ impl Redis {
         self.process().kill(self.addr);
     }
 
-    /// Starts it again on its port, empty.
+    /// Starts it again on its port: empty, or with all that it has answered to if it is durable.
     pub fn start(&self) {
-        self.process().start(self.addr, &[]);
+        self.process().start(self.addr, self.args);
     }
 
     /// Stops it where it stands: its connections stay open, and nobody answers.
@@ -288,8 +307,8 @@ impl Folder {
         self.run(verb, &[args, &["--for", &process::id().to_string()]].concat())
     }
 
-    fn start_both(&self) -> [SocketAddr; 2] {
-        let urls = self.start("both", &[]);
+    fn start_both(&self, args: &[&str]) -> [SocketAddr; 2] {
+        let urls = self.start("both", args);
         let (redis, broker) = urls.trim().split_once('\n').expect("two lines");
         [addr_of(redis), addr_of(broker)]
     }
@@ -322,7 +341,7 @@ fn shared_addrs() -> [SocketAddr; 2] {
         (Ok(redis), Ok(broker)) => [addr_of(&redis), addr_of(&broker)],
         _ => {
             let folder = Folder::new();
-            let addrs = folder.start_both();
+            let addrs = folder.start_both(&[]);
             // They end with the process.
             std::mem::forget(folder);
             addrs

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redis::{FromRedisValue, Pipeline, Value};
 
 use crate::cluster::lease;
+use crate::cluster::presence::Removal;
 use crate::cluster::presence::mail::{Batch, Reading, shown, shown_key};
 use crate::cluster::presence::{ASKS_MAX, Ask, DOUBT_TIME_MAX, Presence};
 use crate::cluster::sessions::{Entry, tag};
@@ -64,26 +65,30 @@ impl Presence {
         let mut pipe = redis::pipe();
         // What a session that has ended was shown is there before the session is not.
         let chores = self.add_chores(&mut pipe);
-        let removals: Vec<_> = self.removals.drain(..self.removals.len().min(ASKS_MAX)).collect();
-        for (user, tag) in &removals {
-            pipe.hdel(key(user), tag);
+        let is_due = |removal: &&Removal| self.mail.has_come_to(removal.behind);
+        let due = self.removals.iter().take(ASKS_MAX).take_while(is_due).count();
+        let removals: Vec<_> = self.removals.drain(..due).collect();
+        for removal in &removals {
+            pipe.hdel(key(&removal.user), &removal.tag);
         }
         let round = self.ask(&mut pipe, asks);
         let replies = match self.store.run(&pipe) {
             Ok(replies) => replies,
             Err(why) => {
                 self.end_chores(chores, &mut std::iter::empty());
-                removals.into_iter().for_each(|(user, tag)| self.remove(user, tag));
+                self.removals.extend(removals);
                 self.refuse_all(round);
                 return Err(why);
             }
         };
         let mut replies = replies.into_iter();
         let mut is_writable = self.end_chores(chores, &mut replies);
-        for (user, tag) in removals {
-            if !is_fine(replies.next()) {
-                self.remove(user, tag);
+        for removal in removals {
+            if !self.is_settled(replies.next()) {
+                self.removals.push_back(removal);
                 is_writable = false;
+            } else if let Some(number) = removal.number {
+                self.shared.tell(Event::Unregistered { number });
             }
         }
         self.take_replies(round, replies)?;
@@ -111,7 +116,11 @@ impl Presence {
                     round.know(&envelope.to);
                     Self::batch(&mut round.batches, envelope, number);
                 }
-                Ask::Read { user, session, after } => round.readings.push(Reading { user, session, after }),
+                Ask::Read { user, session, after } => {
+                    // Whoever drains it may be dead.
+                    round.know(&user);
+                    round.readings.push(Reading { user, session, after });
+                }
                 _ => self.refuse(ask),
             }
         }
@@ -314,12 +323,21 @@ impl Presence {
         Ok(())
     }
 
-    /// Adds the command that writes a session, and returns the key of its user.
-    pub(super) fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
+    /// Adds the command that writes a session, and returns the key of its user. One that is to
+    /// drain no more keeps its mark until that is its turn: behind the removal of what it took.
+    fn write(&self, pipe: &mut Pipeline, session: SessionId) -> String {
+        let drains = self.sessions.find(session).is_some_and(|own| own.drains);
+        self.write_as(pipe, session, drains)
+    }
+
+    /// The same for one that drains, or does not.
+    pub(super) fn write_as(&self, pipe: &mut Pipeline, session: SessionId, drains: bool) -> String {
         let own = self.sessions.find(session).expect("it is added before it is written");
         let key = key(&own.user);
         let tag = tag(&self.shared.node(), session);
-        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(own.since_us).arg(KEY_TIME_MS);
+        let mark = if drains { "d" } else { "" };
+        let value = format!("{}{mark}", own.since_us);
+        pipe.cmd("EVAL").arg(WRITE).arg(1).arg(&key).arg(tag).arg(value).arg(KEY_TIME_MS);
         key
     }
 

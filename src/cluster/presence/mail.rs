@@ -4,14 +4,15 @@
 //! stored: every login looks into the mailbox after it was written, so one of the
 //! two always sees the other. One session at a time drains a mailbox: it is
 //! marked in the user's hash, so the mark ends with the session, or with its
-//! node. What is to be removed waits while Redis is away, and may be removed twice.
+//! node. What is to be removed waits while Redis is away (`chores.rs`), and may be
+//! removed twice.
 
-use std::collections::VecDeque;
-
-use redis::{Cmd, FromRedisValue, Pipeline, Value};
+use log::{debug, warn};
+use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value};
 
 use crate::cluster::presence::Presence;
-use crate::cluster::presence::answers::{is_fine, key};
+use crate::cluster::presence::answers::key;
+use crate::cluster::presence::chores::Chore;
 use crate::cluster::sessions::{Entry, tag};
 use crate::cluster::{Event, Mail, Place, Stored};
 use crate::mailbox::redis as mailbox;
@@ -32,22 +33,15 @@ redis.call('HSET', KEYS[1], ARGV[1], own .. 'd')
 return 1
 ";
 
-/// Messages that were taken from mailboxes, and other things that wait for Redis; with more, some
-/// stay in their mailboxes, and will come once more.
-pub const CHORES_MAX: usize = 65_536;
-
-/// Chores in one pipeline.
-const CHORES_AT_ONCE_MAX: usize = 128;
-
-/// What is to be done in Redis for mailboxes without anybody waiting for it.
-#[derive(Default)]
-pub struct Chores(VecDeque<Chore>);
-
-enum Chore {
-    Take { user: UserName, up_to: u64, also: Vec<u64> },
-    Release { session: SessionId },
-    Remember { user: UserName, shown: Vec<u8> },
-}
+/// Adds the hashes ARGV[1] before those that are there, up to ARGV[2] bytes, for ARGV[3] milliseconds: a
+/// session that ends late must not erase what a later one has left.
+pub const REMEMBER: &str = r"
+local before = redis.pcall('GET', KEYS[1])
+if type(before) ~= 'string' then before = '' end
+local all = string.sub(ARGV[1] .. before, 1, tonumber(ARGV[2]))
+redis.call('SET', KEYS[1], all, 'PX', ARGV[3])
+return 1
+";
 
 /// Messages to one user that are to be stored, and what the answers are for.
 pub struct Batch {
@@ -62,57 +56,24 @@ pub struct Reading {
     pub after: u64,
 }
 
-impl Chores {
-    /// Tells whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Messages were taken.
-    pub fn take(&mut self, user: UserName, up_to: u64, also: Vec<u64>) {
-        self.add(Chore::Take { user, up_to, also });
-    }
-
-    /// A session drains no more.
-    pub fn release(&mut self, session: SessionId) {
-        self.add(Chore::Release { session });
-    }
-
-    /// A session has ended, which was shown these.
-    pub fn remember(&mut self, user: &UserName, seen: Vec<u64>) {
-        if !seen.is_empty() {
-            let latest = seen.iter().rev().take(SHOWN_MAX);
-            let shown = latest.flat_map(|hash| hash.to_le_bytes()).collect();
-            self.add(Chore::Remember { user: user.clone(), shown });
-        }
-    }
-
-    fn add(&mut self, chore: Chore) {
-        if self.0.len() >= CHORES_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back(chore);
-    }
-}
-
-/// The chores that are in a pipeline.
-pub struct AtWork(Vec<Chore>);
+/// The chores that are in a pipeline, with their numbers.
+pub struct AtWork(Vec<(u64, Chore)>);
 
 impl Presence {
     /// Adds the chores that are due.
     pub(super) fn add_chores(&mut self, pipe: &mut Pipeline) -> AtWork {
-        let count = self.mail.0.len().min(CHORES_AT_ONCE_MAX);
-        let mut chores: Vec<Chore> = self.mail.0.drain(..count).collect();
-        chores.retain(|chore| self.is_due(chore));
-        for chore in &chores {
+        let mut chores = self.mail.next();
+        chores.retain(|(_, chore)| self.is_due(chore));
+        for (_, chore) in &chores {
             match chore {
                 Chore::Take { user, up_to, also } => {
                     pipe.add_command(mailbox::take(user.borrowed(), *up_to, also));
                 }
-                Chore::Release { session } => drop(self.write(pipe, *session)),
+                Chore::Release { session } => drop(self.write_as(pipe, *session, false)),
                 Chore::Remember { user, shown } => {
                     let time_ms = SEEN_TIME.as_millis() as u64;
-                    pipe.cmd("SET").arg(shown_key(user)).arg(&shown[..]).arg("PX").arg(time_ms);
+                    let remember = pipe.cmd("EVAL").arg(REMEMBER).arg(1).arg(shown_key(user));
+                    remember.arg(&shown[..]).arg(8 * SHOWN_MAX).arg(time_ms);
                 }
             }
         }
@@ -126,10 +87,34 @@ impl Presence {
 
     /// What came of the chores: what was not done waits again.
     pub(super) fn end_chores(&mut self, work: AtWork, replies: &mut impl Iterator<Item = Value>) -> bool {
-        let undone: Vec<Chore> = work.0.into_iter().filter(|_| !is_fine(replies.next())).collect();
+        let mut undone = vec![];
+        for (number, chore) in work.0 {
+            if !self.is_settled(replies.next()) {
+                undone.push((number, chore));
+            } else if let Chore::Release { session } = chore {
+                self.sessions.set_drains(session, false);
+            }
+        }
         let are_done = undone.is_empty();
-        undone.into_iter().rev().for_each(|chore| self.mail.0.push_front(chore));
+        self.mail.put_back(undone);
         are_done
+    }
+
+    /// Tells whether a command needs no other attempt: it was done, or it is refused for good.
+    /// One such key must not keep this node from Redis, and whoever wrote it wants it so.
+    pub(super) fn is_settled(&mut self, reply: Option<Value>) -> bool {
+        let Some(Value::ServerError(error)) = reply else { return reply.is_some() };
+        if !is_final(&error) {
+            return false;
+        }
+        if std::mem::replace(&mut self.was_refused, true) {
+            debug!("Redis refuses what is not tried again: {error}");
+        } else {
+            warn!(
+                "Redis refuses what is not tried again: {error}; others wrote to our keys, or it is too old"
+            );
+        }
+        true
     }
 
     /// Adds a message to those that are stored in this round.
@@ -175,7 +160,11 @@ impl Presence {
     pub(super) fn tell_read(&mut self, reading: Reading, claim: Option<Value>, messages: Option<Value>) {
         let Reading { user, session, after } = reading;
         let mail = match claim {
-            Some(Value::Int(_)) => messages.and_then(mailbox::messages).map(Mail::Messages),
+            Some(Value::Int(_)) => {
+                self.sessions.set_drains(session, true);
+                self.mail.cancel_release(session);
+                messages.and_then(mailbox::messages).map(Mail::Messages)
+            }
             Some(Value::BulkString(other)) => {
                 let other = String::from_utf8_lossy(&other).into_owned();
                 if self.is_void(&other) {
@@ -198,6 +187,17 @@ impl Presence {
             return self.sessions.find(entry.session).is_none();
         }
         self.shared.nodes().is_dead(&entry.node)
+    }
+}
+
+/// Tells whether the same command would be refused for ever: the key holds something else, or the
+/// command makes no sense to this Redis. Any other code tells of the state that Redis is in, and so
+/// does a cause behind a dash, where an old Redis puts what went wrong in a script.
+fn is_final(error: &ServerError) -> bool {
+    match error.code() {
+        "WRONGTYPE" => true,
+        "ERR" => !error.details().is_some_and(|details| details.contains(": -")),
+        _ => false,
     }
 }
 

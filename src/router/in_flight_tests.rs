@@ -1,0 +1,60 @@
+//! What holds for the in-flight table: tickets are used once, and the oldest is due first.
+
+use std::time::Duration;
+
+use super::*;
+
+fn received(number: u64) -> Question {
+    let origin = NodeId::new("a", "1").expect("valid");
+    let to = UserName::parse("bob").expect("valid");
+    Question::Received(Received { origin, number, is_shared: false, to, parties: 1, lost: Fate::NotHere })
+}
+
+fn number(question: Option<Question>) -> Option<u64> {
+    match question {
+        Some(Question::Received(received)) => Some(received.number),
+        _ => None,
+    }
+}
+
+#[test]
+fn late_tickets_find_nothing() {
+    let mut table = InFlight::default();
+    let first = table.insert(received(1), None);
+    assert_eq!(number(table.remove(first)), Some(1));
+    let second = table.insert(received(2), None);
+    assert_ne!(first, second);
+    assert_eq!(number(table.remove(first)), None);
+    assert_eq!(number(table.remove(second)), Some(2));
+    let crowd: Vec<Ticket> = (0..10_000).map(|n| table.insert(received(n), None)).collect();
+    for (n, ticket) in crowd.iter().enumerate() {
+        assert_eq!(number(table.remove(*ticket)), Some(n as u64));
+    }
+    assert_eq!(table.slots.capacity(), 0, "the memory of a flood is given back");
+    for n in 0..10_000 {
+        table.insert(received(n), None);
+    }
+    assert!(crowd.iter().chain([&first, &second]).all(|ticket| table.remove(*ticket).is_none()));
+    assert_eq!(table.count(), 10_000);
+}
+
+#[test]
+fn the_oldest_is_due_first() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut table = InFlight::default();
+    let tickets: Vec<Ticket> = (0..5).map(|n| table.insert(received(n), Some(at(n)))).collect();
+    table.insert(received(9), None);
+    for gone in [0, 2, 4] {
+        table.remove(tickets[gone]);
+    }
+    let late = table.insert(received(5), Some(at(5)));
+    assert_eq!(table.due(at(0)), None);
+    let mut due = vec![];
+    while let Some(ticket) = table.due(at(5)) {
+        due.extend(number(table.remove(ticket)));
+    }
+    assert_eq!(due, [1, 3, 5]);
+    assert!(table.remove(late).is_none());
+    assert_eq!(table.count(), 1, "what has no deadline stays");
+}

@@ -1,0 +1,122 @@
+//! Order while the sessions of a user come and go.
+//!
+//! Messages of one sender come to each session in the order in which they were
+//! sent. A message that comes back from a session or node that did not deliver it
+//! would come late to those that have a later one already. So where a user has
+//! left a node, later messages wait for what is on its way there (the barrier in
+//! `asked.rs`). And the first message to a further node or session of a user takes
+//! with it what others of the user have and have not taken: if they never do, it
+//! is there.
+//!
+//! Left out: a message that nobody acknowledged in time, or that was with a node
+//! that died, is routed again behind later ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::Place;
+use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
+use crate::proto::{Envelope, UserName, UserRef};
+use crate::router::again::{Lost, envelope_of};
+use crate::router::in_flight::{Further, Question, Sent};
+use crate::router::{Router, Turn};
+use crate::table::Seat;
+
+impl Router {
+    /// Tells whether messages to a user have to wait for others that are on their way to nodes
+    /// where the user, who is at these places now, is not any more.
+    pub(super) fn has_left_behind(&self, user: UserRef<'_>, places: &[Place]) -> bool {
+        let mut in_flight = self.in_flight();
+        let tickets = in_flight.left_behind(user, |node| places.iter().any(|place| place.node == *node));
+        if tickets.is_empty() {
+            return false;
+        }
+        in_flight.await_fates(&tickets);
+        drop(in_flight);
+        self.wait_behind(user.into(), tickets);
+        true
+    }
+
+    /// A user has come to further nodes, or has further sessions here: they are given what is under
+    /// way to it, before anything later.
+    pub(super) fn catch_up_elsewhere(&self, user: &UserName, further: &Further, turn: &mut Turn) {
+        let mut seats = vec![];
+        self.table.find(user.borrowed(), &mut seats);
+        for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
+            let mut in_flight = self.in_flight();
+            // What other nodes sent here, these send to the further ones by themselves.
+            if let Some(Question::Sent(Sent { remote: None, .. })) = in_flight.question(ticket)
+                && let Some(envelope) = envelope_of(user, &line)
+            {
+                in_flight.keep(ticket, envelope);
+            }
+        }
+        let under_way = self.in_flight().to_user(user);
+        for ticket in under_way {
+            let Some(envelope) = self.envelope(ticket) else { continue };
+            for seat in &further.seats {
+                self.push_also(ticket, &envelope, &seat.outbox, turn);
+            }
+            for node in &further.nodes {
+                self.forward_also(ticket, ticket, node, &envelope, turn);
+            }
+        }
+    }
+
+    /// Sessions that entered where their user, whose sessions are `turn.seats`, has others: they are
+    /// given what the others have and have not taken, before anything later.
+    pub(super) fn catch_up_here(&self, user: UserRef<'_>, turn: &mut Turn) {
+        if !turn.seats.iter().any(|seat| seat.outbox.is_behind()) {
+            return;
+        }
+        let seats = std::mem::take(&mut turn.seats);
+        let user = UserName::from(user);
+        for seat in seats.iter().filter(|seat| seat.outbox.is_behind()) {
+            seat.outbox.set_behind(false);
+            let others = seats.iter().filter(|other| other.session != seat.session);
+            self.give(&user, &seat.outbox, others, turn);
+        }
+        turn.seats = seats;
+    }
+
+    /// A session has taken the place of others here: it is given what they have not taken.
+    pub fn take_over(&self, user: &UserName, outbox: &Arc<Outbox>, replaced: &[Seat], turn: &mut Turn) {
+        self.give(user, outbox, replaced.iter(), turn);
+    }
+
+    /// Gives a session what others of its user have and have not taken.
+    fn give<'a>(
+        &self,
+        user: &UserName,
+        outbox: &Arc<Outbox>,
+        others: impl Iterator<Item = &'a Seat>,
+        turn: &mut Turn,
+    ) {
+        let mut under_way = BTreeMap::new();
+        for (ticket, line) in others.flat_map(|seat| seat.outbox.outstanding()) {
+            under_way.insert(self.in_flight().order(ticket), (ticket, line));
+        }
+        for (ticket, line) in under_way.into_values() {
+            if let Some(envelope) = envelope_of(user, &line) {
+                self.push_also(ticket, &envelope, outbox, turn);
+            }
+        }
+    }
+
+    /// Hands a message to one session more, as one of its parties, if it has no fate yet.
+    fn push_also(&self, ticket: Ticket, envelope: &Envelope, outbox: &Arc<Outbox>, turn: &mut Turn) {
+        match self.in_flight().question(ticket) {
+            Some(Question::Sent(sent)) => sent.parties += 1,
+            Some(Question::Received(received)) => received.parties += 1,
+            _ => return,
+        }
+        let Envelope { from, id, text, .. } = envelope;
+        let hash = Some(self.hash(from, id, text, turn));
+        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
+        match outbox.push_message(message, turn.now, &mut turn.dirty) {
+            Push::Taken => {}
+            Push::Copy => self.metrics.duplicates.add(),
+            Push::Refused | Push::Unacked => self.lost(ticket, Lost::GONE, None, turn),
+        }
+    }
+}

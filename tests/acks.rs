@@ -1,0 +1,427 @@
+//! Sessions that acknowledge: what waits for them, for how long, and where it goes then.
+//!
+//! That a message counts as delivered only when it was acknowledged is told by the
+//! transcripts `ack.txt` and `mailbox.txt`; here are the bounds. A message that nobody
+//! acknowledges has its fate after 10 seconds, so those cases run at the same time.
+
+mod rig;
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pinpost::cluster::Mesh;
+use pinpost::proto::CloseReason;
+
+use rig::bystanders::Bystanders;
+use rig::net::{Net, Real, nodes, on_every_net};
+use rig::node::Node;
+use rig::peer::{Peer, message, pour};
+use rig::program::Program;
+use rig::until_in;
+
+/// Messages that a session may leave unacknowledged.
+const UNACKED_MAX: usize = 256;
+
+/// How long a message waits for its acknowledgement.
+const ACK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How much later a busy machine may notice.
+const SLACK: Duration = Duration::from_secs(6);
+
+#[test]
+fn with_256_unacknowledged_the_rest_waits() {
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[]);
+        for (home, bobs) in [(&a, "bob-here"), (&b, "bob-there")] {
+            let mut alice = Peer::login(a.tcp, "alice");
+            let mut bob = Peer::login_acking(home.tcp, bobs);
+            pour(alice.writer(), bobs, UNACKED_MAX + 44, 1);
+            bob.hears_poured("alice", 0..UNACKED_MAX);
+            bob.heard_all();
+            alice.heard_all();
+            // Each one lets the next one out, in order, whichever it is.
+            bob.acks("alice", 7..8);
+            bob.hears_poured("alice", UNACKED_MAX..UNACKED_MAX + 1);
+            bob.heard_all();
+            alice.hears("@7 OK 7 delivered");
+            bob.acks("alice", 0..7);
+            bob.acks("alice", 8..20);
+            bob.hears_poured("alice", UNACKED_MAX + 1..UNACKED_MAX + 20);
+            bob.heard_all();
+            (0..20).filter(|n| *n != 7).for_each(|n| alice.hears(&format!("@{n} OK {n} delivered")));
+            bob.acks("alice", 20..UNACKED_MAX);
+            bob.hears_poured("alice", UNACKED_MAX + 20..UNACKED_MAX + 44);
+            bob.acks("alice", UNACKED_MAX..UNACKED_MAX + 44);
+            (20..UNACKED_MAX + 44).for_each(|n| alice.hears(&format!("@{n} OK {n} delivered")));
+            for person in [alice, bob] {
+                person.quits();
+            }
+            [&a, &b].into_iter().for_each(Node::settles);
+        }
+    });
+}
+
+#[test]
+fn no_more_bytes_are_unacknowledged_than_an_outbox_holds() {
+    const COUNT: usize = 40;
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[("outbox", "8192")]);
+        for (home, bobs) in [(&a, "bob-here"), (&b, "bob-there")] {
+            let mut alice = Peer::login(a.tcp, "alice");
+            let mut bob = Peer::login_acking(home.tcp, bobs);
+            pour(alice.writer(), bobs, COUNT, 1_000);
+            // A message takes a little more than its text, and the last one may be over the bound.
+            bob.hears_poured("alice", 0..5);
+            bob.say("@quiet PING");
+            let mut shown = 5;
+            while bob.hear() != "@quiet PONG" {
+                shown += 1;
+            }
+            assert!((5..=8).contains(&shown), "{shown} of 1,000 bytes were shown");
+            for n in 0..COUNT {
+                if n >= shown {
+                    bob.hears_poured("alice", n..n + 1);
+                }
+                bob.acks("alice", n..n + 1);
+                alice.hears(&format!("@{n} OK {n} delivered"));
+            }
+            for person in [alice, bob] {
+                person.quits();
+            }
+        }
+    });
+}
+
+/// Where the sender, the recipient and another session of the recipient are.
+#[derive(Clone, Copy)]
+struct Places {
+    alice: SocketAddr,
+    bob: SocketAddr,
+    other: SocketAddr,
+}
+
+/// What becomes of messages that are not acknowledged, case by case.
+#[test]
+fn what_is_not_acknowledged_for_10_seconds_goes_elsewhere() {
+    let one_off = Node::start(&[]);
+    let one_on = Node::start(&[("mailbox", "1000")]);
+    let (mesh_off, mesh_on, real) = (Mesh::default(), Mesh::default(), Real::new());
+    let [a, b, c] = nodes(&mesh_off, &[]);
+    let [d, e, f] = nodes(&mesh_on, &[("mailbox", "1000")]);
+    let [g, h, i] = nodes(&real as &dyn Net, &[("mailbox", "1000")]);
+    let here = |node: &Node| Places { alice: node.tcp, bob: node.tcp, other: node.tcp };
+    let there =
+        |alice: &Node, bob: &Node, other: &Node| Places { alice: alice.tcp, bob: bob.tcp, other: other.tcp };
+    thread::scope(|scope| {
+        let off = [("alone", here(&one_off)), ("mesh", there(&a, &b, &c)), ("one of a mesh", here(&c))];
+        let on = [
+            ("alone", here(&one_on)),
+            ("mesh", there(&d, &e, &f)),
+            ("mesh, first here", there(&d, &d, &e)),
+            ("real", there(&g, &h, &i)),
+        ];
+        for (n, (name, places)) in off.into_iter().enumerate() {
+            scope.spawn(move || run(name, "nowhere", || to_nowhere(places, n)));
+            scope.spawn(move || run(name, "another, no mailboxes", || to_another(places, n)));
+        }
+        for (n, (name, places)) in on.into_iter().enumerate() {
+            scope.spawn(move || run(name, "another", || to_another(places, n)));
+            scope.spawn(move || run(name, "the mailbox", || to_the_mailbox(places, n)));
+            scope.spawn(move || run(name, "the mailbox, many", || many_to_the_mailbox(places, n)));
+        }
+    });
+    for node in [&one_off, &one_on, &a, &b, &c, &d, &e, &f, &g, &h, &i] {
+        node.settles();
+    }
+}
+
+/// Names the case whose thread panics.
+fn run(name: &str, what: &str, case: impl FnOnce()) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case));
+    if let Err(panic) = result {
+        println!("the case was: {name}, to {what}");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Logs in: the sender, and the recipient that will acknowledge nothing.
+fn people(places: Places, case: &str, n: usize) -> (Peer, Peer, String) {
+    let bob = format!("bob-{case}-{n}");
+    let mut alice = Peer::login(places.alice, &format!("alice-{case}-{n}"));
+    alice.patient(ACK_TIME_MAX + SLACK);
+    let mut mute = Peer::login_acking(places.bob, &bob);
+    mute.patient(ACK_TIME_MAX + SLACK);
+    (alice, mute, bob)
+}
+
+#[track_caller]
+fn took_10_seconds(since: Instant) {
+    let took = since.elapsed();
+    // The clock of the node began a moment before.
+    let least = ACK_TIME_MAX - Duration::from_millis(500);
+    assert!(took >= least && took < ACK_TIME_MAX + SLACK, "it took {took:?}");
+}
+
+fn to_nowhere(places: Places, n: usize) {
+    let (mut alice, mut mute, bob) = people(places, "nowhere", n);
+    let from = format!("alice-nowhere-{n}");
+    let since = Instant::now();
+    alice.say(&format!("@t SEND {bob} hello"));
+    mute.hears(&format!("MSG {from} t hello"));
+    alice.hears_start("@t ERR offline ");
+    took_10_seconds(since);
+    // It was told that it never would be seen, so it is not shown again.
+    mute.heard_all();
+    alice.finds(&bob, "online 1");
+    // Now the acknowledgement comes: a copy counts as delivered at once.
+    mute.say(&format!("ACK t {from}"));
+    mute.heard_all();
+    alice.say(&format!("@t SEND {bob} hello"));
+    alice.hears("@t OK t delivered");
+    mute.heard_all();
+}
+
+fn to_another(places: Places, n: usize) {
+    let (mut alice, mut mute, bob) = people(places, "another", n);
+    let from = format!("alice-another-{n}");
+    let since = Instant::now();
+    alice.say(&format!("@t SEND {bob} hello"));
+    mute.hears(&format!("MSG {from} t hello"));
+    let mut other = Peer::login(places.other, &bob);
+    other.patient(ACK_TIME_MAX + SLACK);
+    other.heard_all();
+    other.hears(&format!("MSG {from} t hello"));
+    alice.hears("@t OK t delivered");
+    took_10_seconds(since);
+    mute.heard_all();
+    alice.heard_all();
+    other.heard_all();
+}
+
+fn to_the_mailbox(places: Places, n: usize) {
+    let (mut alice, mut mute, bob) = people(places, "mailbox", n);
+    let from = format!("alice-mailbox-{n}");
+    let since = Instant::now();
+    alice.say(&format!("@t SEND {bob} hello"));
+    mute.hears(&format!("MSG {from} t hello"));
+    alice.say(&format!("@u SEND {bob} acknowledged later"));
+    mute.hears(&format!("MSG {from} u acknowledged later"));
+    alice.hears("@t OK t stored");
+    alice.hears("@u OK u stored");
+    took_10_seconds(since);
+    mute.heard_all();
+    // Late, but before anybody else was shown it.
+    mute.say(&format!("ACK u {from}"));
+    mute.heard_all();
+    alice.say(&format!("@u SEND {bob} acknowledged later"));
+    alice.hears("@u OK u delivered");
+    // Everything else is as before.
+    alice.say(&format!("@v SEND {bob} more"));
+    mute.hears(&format!("MSG {from} v more"));
+    mute.say(&format!("ACK v {from}"));
+    alice.hears("@v OK v delivered");
+    mute.quits();
+    let mut next = Peer::login(places.other, &bob);
+    next.hears(&format!("MSG {from} t hello"));
+    next.heard_all();
+    next.quits();
+    let mut last = Peer::login(places.bob, &bob);
+    last.heard_all();
+}
+
+fn many_to_the_mailbox(places: Places, n: usize) {
+    const COUNT: usize = UNACKED_MAX + 44;
+    let (mut alice, mut mute, bob) = people(places, "many", n);
+    let from = format!("alice-many-{n}");
+    let since = Instant::now();
+    pour(alice.writer(), &bob, COUNT, 1);
+    mute.hears_poured(&from, 0..UNACKED_MAX);
+    // Shown or not, each has the same fate, in order.
+    (0..COUNT).for_each(|n| alice.hears(&format!("@{n} OK {n} stored")));
+    took_10_seconds(since);
+    let mut next = Peer::login(places.other, &bob);
+    next.hears_poured(&from, 0..COUNT);
+    next.heard_all();
+}
+
+#[test]
+fn two_that_flood_each_other_do_not_wait_for_each_other() {
+    let node = Node::start(&[]);
+    flood_each_other([&node, &node]);
+}
+
+#[test]
+fn two_on_two_nodes_that_flood_each_other_do_not_wait_for_each_other() {
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[]);
+        flood_each_other([&a, &b]);
+    });
+}
+
+fn flood_each_other(homes: [&Node; 2]) {
+    const COUNT: usize = 5_000;
+    let peers = [("alice", "bob"), ("bob", "alice")];
+    let peers: Vec<(Peer, &str)> =
+        peers.iter().zip(homes).map(|((me, to), home)| (Peer::login_acking(home.tcp, me), *to)).collect();
+    thread::scope(|scope| {
+        for (peer, to) in peers {
+            scope.spawn(move || flood_and_acknowledge(peer, to, COUNT));
+        }
+    });
+    homes.into_iter().for_each(Node::settles);
+}
+
+/// Sends so many messages with 1,024 unanswered, as many as a node takes, and acknowledges as
+/// many that come.
+fn flood_and_acknowledge(mut peer: Peer, other: &str, count: usize) {
+    let text = "hi";
+    const WINDOW: usize = 1_024;
+    let (mut sent, mut answered, mut heard) = (0, 0, 0);
+    while answered < count || heard < count {
+        let mut lines = String::new();
+        while sent < count && sent < answered + WINDOW {
+            lines += &format!("@{sent} SEND {other} {text}\n");
+            sent += 1;
+        }
+        peer.raw(lines.as_bytes());
+        let line = peer.hear();
+        if line.starts_with('@') {
+            assert_eq!(line, format!("@{answered} OK {answered} delivered"));
+            answered += 1;
+        } else {
+            assert_eq!(line, format!("MSG {other} {heard} {text}"));
+            peer.say(&format!("ACK {heard} {other}"));
+            heard += 1;
+        }
+    }
+    peer.heard_all();
+    peer.quits();
+}
+
+#[test]
+fn one_that_acknowledges_too_slowly_is_a_slow_consumer() {
+    const COUNT: usize = 200;
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[("outbox", "16384"), ("mailbox", "1000")]);
+        thread::scope(|scope| {
+            for (home, bob) in [(&a, "bob-here"), (&b, "bob-there")] {
+                let (a, b) = (&a, &b);
+                scope.spawn(move || {
+                    let bystanders = Bystanders::start(home.tcp);
+                    let from = format!("alice-{bob}");
+                    let mut alice = Peer::login(a.tcp, &from);
+                    let mut mute = Peer::login_acking(home.tcp, bob);
+                    alice.patient(ACK_TIME_MAX + SLACK);
+                    mute.patient(ACK_TIME_MAX + SLACK);
+                    let since = Instant::now();
+                    pour(alice.writer(), bob, COUNT, 1_000);
+                    let heard = mute.rest();
+                    let took = since.elapsed();
+                    let (last, shown) = heard.split_last().expect("it is told why");
+                    assert!(last.starts_with("BYE slow "), "{last}");
+                    assert!(took > Duration::from_millis(4_500) && took < ACK_TIME_MAX, "it took {took:?}");
+                    for (n, line) in shown.iter().enumerate() {
+                        assert!(line.starts_with(&format!("MSG {from} {n} {n} ")), "{line}");
+                    }
+                    assert!((10..=17).contains(&shown.len()), "{} of 1,000 bytes were shown", shown.len());
+                    // Nothing is lost.
+                    (0..COUNT).for_each(|n| alice.hears(&format!("@{n} OK {n} stored")));
+                    let mut next = Peer::login(b.tcp, bob);
+                    next.hears_poured(&from, 0..COUNT);
+                    next.heard_all();
+                    bystanders.noticed_nothing();
+                });
+            }
+        });
+        let slow = a.metrics().closes(CloseReason::Slow) + b.metrics().closes(CloseReason::Slow);
+        assert_eq!(slow, 2);
+    });
+}
+
+#[test]
+fn memory_is_bounded_when_nobody_acknowledges() {
+    const RECIPIENTS: usize = 50;
+    const SENDERS: usize = 200;
+    const OUTBOX: usize = 16 * 1024;
+    let server = Program::serve(&["--outbox", &OUTBOX.to_string(), "--mailbox", "0"]);
+    let bystanders = Bystanders::start(server.tcp());
+    let mut mutes: Vec<Peer> =
+        (0..RECIPIENTS).map(|n| Peer::login_acking(server.tcp(), &format!("mute-{n}"))).collect();
+    let senders: Vec<Peer> =
+        (0..SENDERS).map(|n| Peer::login(server.tcp(), &format!("sender-{n}"))).collect();
+    for peer in &senders {
+        peer.stream().set_nonblocking(true).expect("a socket can be that");
+    }
+    let mut growth = server.growth();
+    // What was not taken of a line is said first the next time.
+    let mut unsent: HashMap<usize, Vec<u8>> = HashMap::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let text = "x".repeat(200);
+    let (mut said, mut rounds) = (0, 0);
+    let since = Instant::now();
+    // Most of that is before the recipients are cut off, as slow consumers, and some of it after.
+    while since.elapsed() < Duration::from_secs(7) {
+        for (n, sender) in senders.iter().enumerate() {
+            let lines = unsent.entry(n).or_default();
+            if lines.is_empty() {
+                let line = |k: usize| format!("SEND mute-{} {text}\n", (n + k) % RECIPIENTS);
+                lines.extend((0..20).flat_map(|k| line(rounds * 20 + k).into_bytes()));
+            }
+            let count = write_some(sender.stream(), lines);
+            said += count;
+            lines.drain(..count);
+            read_some(sender.stream(), &mut buffer);
+        }
+        rounds += 1;
+        if rounds % 20 == 0 {
+            growth.look();
+        }
+    }
+    growth.look();
+    // Shown and waiting, each an outbox and a message; what is read and can't be sent yet; and
+    // for each message on its way a place in the table of those and in its sender's replies.
+    let in_outboxes = RECIPIENTS * 2 * (OUTBOX + 1_024);
+    let unread = SENDERS * 16 * 1024;
+    let bound = in_outboxes + unread + in_outboxes + (2 << 20);
+    println!(
+        "{} MiB were said; memory grew by {} KiB, bound {}",
+        said >> 20,
+        growth.bytes() >> 10,
+        bound >> 10
+    );
+    growth.is_below(bound);
+    for mute in &mut mutes {
+        mute.patient(ACK_TIME_MAX + SLACK);
+        let heard = mute.rest();
+        let (last, shown) = heard.split_last().expect("it is told why");
+        assert!(last.starts_with("BYE slow "), "{last}");
+        assert!(shown.len() <= UNACKED_MAX && shown.iter().all(|line| message(line).is_some()));
+    }
+    drop(senders);
+    bystanders.noticed_nothing();
+    let mut alice = Peer::login(server.tcp(), "alice");
+    until_in(ACK_TIME_MAX + SLACK, "they are gone", || {
+        alice.say("@who WHO mute-0");
+        alice.hear() == "@who OK mute-0 offline"
+    });
+}
+
+fn write_some(mut socket: &TcpStream, bytes: &[u8]) -> usize {
+    match socket.write(bytes) {
+        Ok(count) => count,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+        Err(error) => panic!("the node reads on: {error}"),
+    }
+}
+
+fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) {
+    match socket.read(buffer) {
+        Ok(0) => panic!("a sender was cut off"),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+        Err(error) => panic!("the node goes on: {error}"),
+    }
+}
