@@ -336,10 +336,10 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Unavailable`] when the node can't be reached; the message was not sent.
-    pub fn forward(&self, node: &NodeId, envelope: Envelope) -> Result<(), Unavailable> {
+    pub fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
         match self {
             Cluster::Local(local) => local.forward(node, envelope),
-            Cluster::Remote(remote) => remote.forward(node, &envelope),
+            Cluster::Remote(remote) => remote.forward(node, envelope),
         }
     }
 

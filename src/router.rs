@@ -170,9 +170,9 @@ impl Router {
         let reply = from.outbox.expect(tag.map(Tag::as_str));
         let envelope = from.envelope(to, id.clone(), text);
         let mut sent = Sent::new(from.outbox, reply, id, 0);
-        sent.remote = Some(Box::new(Remote { envelope, nodes: vec![] }));
+        sent.remote = Some(Box::new(Remote { envelope: envelope.clone(), nodes: vec![] }));
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
-        self.place_or_wait(ticket, to.into(), places, turn);
+        self.place_or_wait(ticket, envelope, places, turn);
         Taken::Yes
     }
 
@@ -226,7 +226,9 @@ impl Router {
             match question {
                 Some(Question::Sent(sent)) => {
                     self.delivered(&sent, turn);
-                    self.unbar(ticket, sent.awaited_for(), turn);
+                    if sent.is_awaited {
+                        self.unbar(ticket, sent.awaited_for(), turn);
+                    }
                 }
                 Some(Question::Received(received)) => {
                     self.cluster.receipt(&received.origin, received.number, Fate::Delivered);
@@ -295,7 +297,9 @@ impl Router {
     /// behind: one sender's messages stay in order.
     fn ask_for(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
         match self.unless_asked(user, || self.cluster.locate(user, is_here)) {
-            Answer::Now(Ok(places)) if self.has_left_behind(user, &places) => Answer::Later,
+            Answer::Now(Ok(places)) if !self.cluster.is_alone() && self.has_left_behind(user, &places) => {
+                Answer::Later
+            }
             answer => answer,
         }
     }

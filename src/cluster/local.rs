@@ -127,14 +127,15 @@ impl Local {
         Answer::Later
     }
 
-    pub(super) fn forward(&self, node: &NodeId, envelope: Envelope) -> Result<(), Unavailable> {
+    pub(super) fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
         let Some(mesh) = &self.mesh else { return Err(Unavailable) };
         let mut state = mesh.lock();
         let there = state.nodes.get(node).ok_or(Unavailable)?;
         if envelope.number.is_none() && there.tx.len() >= EVENTS_BEFORE_CASTS_MAX {
             return Err(Unavailable);
         }
-        state.say(&self.node, node, Event::Envelope { origin: self.node.clone(), envelope });
+        let (origin, envelope) = (self.node.clone(), envelope.clone());
+        state.say(&self.node, node, Event::Envelope { origin, envelope });
         Ok(())
     }
 

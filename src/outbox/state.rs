@@ -111,14 +111,12 @@ impl State {
 
     /// What everybody asks before every message, as bits.
     pub fn signs(&self, bytes_max: usize) -> u8 {
-        let sign = |holds: bool, sign: u8| if holds { sign } else { 0 };
+        let sign = |holds: bool, sign: u8| u8::from(holds) * sign;
         let takes_requests = self.replies.due() < REPLIES_DUE_MAX && self.waiting_bytes() < bytes_max;
-        let acks = self.ledger.as_ref().is_some_and(|ledger| ledger.acks);
-        let has_entries = self.ledger.as_ref().is_some_and(|ledger| !ledger.is_empty());
+        let of_ledger = |ledger: &Ledger| sign(ledger.acks, ACKS) | sign(!ledger.is_empty(), LEDGER);
         sign(!self.closed, OPEN)
             | sign(self.has_room(bytes_max), ROOM)
-            | sign(acks, ACKS)
-            | sign(has_entries, LEDGER)
+            | self.ledger.as_deref().map_or(0, of_ledger)
             | sign(self.is_behind, BEHIND)
             | sign(takes_requests, TAKES_REQUESTS)
             | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)

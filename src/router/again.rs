@@ -70,27 +70,38 @@ impl Router {
     pub(super) fn place_or_wait(
         &self,
         ticket: Ticket,
-        to: UserName,
+        envelope: Envelope,
         answer: Answer<Vec<Place>>,
         turn: &mut Turn,
     ) {
         match answer {
-            Answer::Now(places) => self.place(ticket, places, turn),
-            Answer::Later => self.wait_for_presence(to, vec![ticket]),
+            Answer::Now(places) => self.place_envelope(ticket, envelope, places, turn),
+            Answer::Later => self.wait_for_presence(envelope.to, vec![ticket]),
         }
     }
 
     /// Hands a message to every session and node that its recipient has now.
     pub(super) fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
-        let Some(envelope) = self.envelope(ticket) else { return };
+        if let Some(envelope) = self.envelope(ticket) {
+            self.place_envelope(ticket, envelope, places, turn);
+        }
+    }
+
+    fn place_envelope(
+        &self,
+        ticket: Ticket,
+        mut envelope: Envelope,
+        places: Result<Vec<Place>, Unavailable>,
+        turn: &mut Turn,
+    ) {
         let is_known = places.is_ok();
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
         turn.seats.clear();
         self.table.find(envelope.to.borrowed(), &mut turn.seats);
-        let further = self.in_flight().placed(&envelope.to, &nodes, &turn.seats);
+        let further = self.in_flight().placed(ticket, &nodes, &turn.seats);
         if let Some(further) = further {
             let seats = std::mem::take(&mut turn.seats);
-            self.catch_up_elsewhere(&envelope.to, &further, turn);
+            self.catch_up_elsewhere(ticket, &envelope.to, &further, turn);
             turn.seats = seats;
         }
         self.catch_up_here(envelope.to.borrowed(), turn);
@@ -101,17 +112,12 @@ impl Router {
                 false => self.give_up(ticket, ErrorCode::Unavailable, turn),
             };
         }
-        if let Some(Question::Sent(sent)) = self.in_flight().question(ticket) {
-            sent.parties = parties;
-            if let Some(remote) = &mut sent.remote {
-                remote.nodes.clone_from(&nodes);
-            }
-        }
         let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
         let mut is_cut_off = false;
+        envelope.number = Some(ticket.0);
+        envelope.is_shared = parties > 1;
         for node in nodes {
-            let numbered = Envelope { number: Some(ticket.0), is_shared: parties > 1, ..envelope.clone() };
-            if self.cluster.forward(&node, numbered).is_err() && self.take_node(ticket, &node, false) {
+            if self.cluster.forward(&node, &envelope).is_err() && self.take_node(ticket, &node, false) {
                 lost.add(Lost::GONE);
                 is_cut_off = true;
             }
@@ -321,7 +327,7 @@ impl Router {
 
     /// Hands a `CAST` to other nodes; tells whether one took it.
     pub(super) fn cast_to(&self, places: &[Place], envelope: &Envelope) -> bool {
-        let forward = |place: &Place| self.cluster.forward(&place.node, envelope.clone()).is_ok();
+        let forward = |place: &Place| self.cluster.forward(&place.node, envelope).is_ok();
         // Every one of them, not up to the first that takes it.
         places.iter().filter(|place| forward(place)).count() > 0
     }
@@ -367,7 +373,7 @@ impl Router {
         let Some(is_party) = self.add_party(ticket, &envelope.to, node) else { return };
         let number = if is_party { ticket } else { spent };
         let numbered = Envelope { number: Some(number.0), is_shared: true, ..envelope.clone() };
-        if self.cluster.forward(node, numbered).is_err() && self.take_node(ticket, node, false) {
+        if self.cluster.forward(node, &numbered).is_err() && self.take_node(ticket, node, false) {
             self.lost(ticket, Lost::GONE, None, turn);
         }
     }

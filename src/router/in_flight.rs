@@ -12,6 +12,7 @@
 //! Senders wait at the last two, and are woken when half is done.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -48,6 +49,7 @@ pub struct InFlight {
     waiting: Vec<Waker>,
 }
 
+#[derive(Default)]
 struct Slot {
     generation: u32,
     /// How many questions came before this one.
@@ -173,9 +175,7 @@ impl Sent {
         let (retries, maybe_seen, lost, is_awaited) = (0, false, Fate::NotHere, false);
         Sent { sender, reply, id, parties, retries, maybe_seen, lost, is_awaited, remote: None }
     }
-}
 
-impl Sent {
     /// Tells whether somebody may have seen it, or has.
     pub fn may_be_seen(&self) -> bool {
         self.maybe_seen || self.lost != Fate::NotHere
@@ -195,14 +195,7 @@ impl InFlight {
         }
         let index = self.free.pop().unwrap_or_else(|| {
             let generation = self.first_generation;
-            self.slots.push(Slot {
-                generation,
-                order: 0,
-                question: None,
-                deadline: None,
-                older: None,
-                newer: None,
-            });
+            self.slots.push(Slot { generation, ..Slot::default() });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
@@ -218,8 +211,7 @@ impl InFlight {
 
     /// The question of a ticket, if it is still open.
     pub fn question(&mut self, ticket: Ticket) -> Option<&mut Question> {
-        let slot = self.slots.get_mut(ticket.0 as u32 as usize)?;
-        (slot.generation == (ticket.0 >> 32) as u32).then_some(slot.question.as_mut()).flatten()
+        question_in(&mut self.slots, ticket)
     }
 
     /// Ends a question: whoever gets it here must answer it.
@@ -249,6 +241,7 @@ impl InFlight {
         }
     }
 
+    #[inline]
     fn link(&mut self, index: u32, deadline: Instant) {
         let slot = &mut self.slots[index as usize];
         slot.deadline = Some(deadline);
@@ -260,6 +253,7 @@ impl InFlight {
         }
     }
 
+    #[inline]
     fn unlink(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if slot.deadline.take().is_none() {
@@ -279,6 +273,9 @@ impl InFlight {
     /// Tells whether a message to `user` elsewhere may be sent now; if not,
     /// `waker` is woken when it may.
     pub fn has_window(&mut self, user: UserRef<'_>, waker: &Waker) -> bool {
+        if self.remote_bytes < USER_BYTES_MAX {
+            return true;
+        }
         let waiting = match self.windows.get_mut(user.as_str()) {
             Some(window) if window.bytes >= USER_BYTES_MAX => &mut window.waiting,
             _ if self.remote_bytes >= REMOTE_BYTES_MAX => &mut self.waiting,
@@ -298,24 +295,30 @@ impl InFlight {
         Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
     }
 
-    /// Messages to a user go to `nodes` and to `seats` now. Gives those among them that earlier ones
-    /// may not have gone to.
-    pub fn placed(&mut self, user: &UserName, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
-        let window = self.windows.get_mut(user)?;
+    /// A message goes to `nodes` and to `seats` now: they are its parties. Gives those among them that
+    /// earlier messages to the same user may not have gone to.
+    pub fn placed(&mut self, ticket: Ticket, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
+        let Some(Question::Sent(sent)) = question_in(&mut self.slots, ticket) else { return None };
+        sent.parties = (nodes.len() + seats.len()) as u32;
+        let remote = sent.remote.as_mut()?;
+        remote.nodes = nodes.to_vec();
+        let window = self.windows.get_mut(&remote.envelope.to)?;
         let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
         if window.nodes == nodes && window.lacking.is_empty() && !seats.iter().any(|seat| is_new_seat(&seat))
         {
             return None;
         }
         let is_new_node = |node: &&NodeId| !window.nodes.contains(node) || window.lacking.contains(node);
-        let further = Further {
+        // The usual case: there are no others, neither on their way to nodes nor in outboxes here.
+        let is_only = seats.is_empty() && window.bytes == remote.envelope.bytes();
+        let further = (!is_only).then(|| Further {
             nodes: nodes.iter().filter(is_new_node).cloned().collect(),
             seats: seats.iter().filter(is_new_seat).cloned().collect(),
-        };
+        });
         window.nodes = nodes.to_vec();
         window.lacking.clear();
         window.sessions = seats.iter().map(|seat| seat.session).collect();
-        Some(further)
+        further
     }
 
     /// A node has given a message back.
@@ -351,9 +354,15 @@ impl InFlight {
         })
     }
 
-    /// The messages that somebody has who is asked for a user on other nodes, in the order they came.
-    pub fn to_user(&self, user: &UserName) -> Vec<Ticket> {
-        if !self.windows.contains_key(user) {
+    /// The messages that somebody has who is asked for a user on other nodes, in the order they came,
+    /// but for the message `besides`.
+    pub fn others_to(&mut self, user: &UserName, besides: Ticket) -> Vec<Ticket> {
+        let bytes = match self.question(besides) {
+            Some(Question::Sent(Sent { remote: Some(remote), .. })) => remote.envelope.bytes(),
+            _ => 0,
+        };
+        // Looking through the whole table is for when there is something to find.
+        if self.windows.get(user).is_none_or(|window| window.bytes <= bytes) {
             return vec![];
         }
         let mut tickets = self.with_deadline(|question| match question {
@@ -362,6 +371,7 @@ impl InFlight {
             }
             _ => false,
         });
+        tickets.retain(|ticket| *ticket != besides);
         tickets.sort_by_key(|ticket| self.order(*ticket));
         tickets
     }
@@ -448,13 +458,14 @@ impl InFlight {
         if self.remote_bytes <= REMOTE_BYTES_MAX / 2 {
             self.waiting.drain(..).for_each(Waker::wake);
         }
-        let Some(window) = self.windows.get_mut(&envelope.to) else { return };
+        let Entry::Occupied(mut entry) = self.windows.entry(envelope.to.clone()) else { return };
+        let window = entry.get_mut();
         window.bytes -= bytes;
         if window.bytes <= USER_BYTES_MAX / 2 {
             window.waiting.drain(..).for_each(Waker::wake);
         }
         if window.bytes == 0 {
-            self.windows.remove(&envelope.to);
+            entry.remove();
         }
     }
 
@@ -466,6 +477,11 @@ impl InFlight {
         self.slots = Vec::new();
         self.free = Vec::new();
     }
+}
+
+fn question_in(slots: &mut [Slot], ticket: Ticket) -> Option<&mut Question> {
+    let slot = slots.get_mut(ticket.0 as u32 as usize)?;
+    (slot.generation == (ticket.0 >> 32) as u32).then_some(slot.question.as_mut()).flatten()
 }
 
 /// Slots that an empty table keeps.

@@ -38,8 +38,14 @@ impl Router {
     }
 
     /// A user has come to further nodes, or has further sessions here: they are given what is under
-    /// way to it, before anything later.
-    pub(super) fn catch_up_elsewhere(&self, user: &UserName, further: &Further, turn: &mut Turn) {
+    /// way to it, before the message `next` and anything later.
+    pub(super) fn catch_up_elsewhere(
+        &self,
+        next: Ticket,
+        user: &UserName,
+        further: &Further,
+        turn: &mut Turn,
+    ) {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
@@ -51,7 +57,7 @@ impl Router {
                 in_flight.keep(ticket, envelope);
             }
         }
-        let under_way = self.in_flight().to_user(user);
+        let under_way = self.in_flight().others_to(user, next);
         for ticket in under_way {
             let Some(envelope) = self.envelope(ticket) else { continue };
             for seat in &further.seats {
@@ -65,10 +71,14 @@ impl Router {
 
     /// Sessions that entered where their user, whose sessions are `turn.seats`, has others: they are
     /// given what the others have and have not taken, before anything later.
+    #[inline]
     pub(super) fn catch_up_here(&self, user: UserRef<'_>, turn: &mut Turn) {
-        if !turn.seats.iter().any(|seat| seat.outbox.is_behind()) {
-            return;
+        if turn.seats.iter().any(|seat| seat.outbox.is_behind()) {
+            self.catch_up_behind(user, turn);
         }
+    }
+
+    fn catch_up_behind(&self, user: UserRef<'_>, turn: &mut Turn) {
         let seats = std::mem::take(&mut turn.seats);
         let user = UserName::from(user);
         for seat in seats.iter().filter(|seat| seat.outbox.is_behind()) {
