@@ -167,7 +167,12 @@ impl Router {
         }
         sent.retries += 1;
         let is_last = sent.retries > RETRIES_MAX;
+        let is_unacked = sent.lost == Fate::Unacked;
         let kept = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
+        if is_unacked {
+            // Whoever has it next has as long as the one before.
+            in_flight.extend(ticket, turn.now + RECEIPT_MS_MAX);
+        }
         let to = kept.or_else(|| {
             let envelope = text.and_then(|(to, line)| envelope_of(to, line))?;
             let to = envelope.to.clone();
