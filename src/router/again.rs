@@ -87,7 +87,7 @@ impl Router {
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
         turn.seats.clear();
         self.table.find(envelope.to.borrowed(), &mut turn.seats);
-        let further = self.in_flight().placed(&envelope.to, &nodes, &turn.seats);
+        let further = self.in_flight().placed(&envelope, &nodes, &turn.seats);
         if let Some(further) = further {
             let seats = std::mem::take(&mut turn.seats);
             self.catch_up_elsewhere(&envelope.to, &further, turn);

@@ -77,6 +77,8 @@ pub struct Further {
     pub nodes: Vec<NodeId>,
     /// Sessions of this node.
     pub seats: Vec<Seat>,
+    /// There are earlier ones that were sent to other nodes.
+    pub has_earlier: bool,
 }
 
 /// What waits for an answer.
@@ -298,10 +300,17 @@ impl InFlight {
         Some(Ticket(u64::from(slot.generation) << 32 | u64::from(index)))
     }
 
-    /// Messages to a user go to `nodes` and to `seats` now. Gives those among them that earlier ones
-    /// may not have gone to.
-    pub fn placed(&mut self, user: &UserName, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
-        let window = self.windows.get_mut(user)?;
+    /// A message goes to `nodes` and to `seats` now. Gives those among them that earlier ones to the
+    /// same user may not have gone to.
+    pub fn placed(&mut self, envelope: &Envelope, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
+        let window = self.windows.get_mut(&envelope.to)?;
+        let has_earlier = window.bytes > envelope.bytes();
+        if !has_earlier && seats.is_empty() {
+            // The usual case: it is the only one.
+            nodes.clone_into(&mut window.nodes);
+            window.lacking.clear();
+            return None;
+        }
         let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
         if window.nodes == nodes && window.lacking.is_empty() && !seats.iter().any(|seat| is_new_seat(&seat))
         {
@@ -311,6 +320,7 @@ impl InFlight {
         let further = Further {
             nodes: nodes.iter().filter(is_new_node).cloned().collect(),
             seats: seats.iter().filter(is_new_seat).cloned().collect(),
+            has_earlier,
         };
         window.nodes = nodes.to_vec();
         window.lacking.clear();

@@ -42,6 +42,7 @@ impl Router {
     pub(super) fn catch_up_elsewhere(&self, user: &UserName, further: &Further, turn: &mut Turn) {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
+        let mut has_earlier = further.has_earlier;
         for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
             let mut in_flight = self.in_flight();
             // What other nodes sent here, these send to the further ones by themselves.
@@ -49,9 +50,11 @@ impl Router {
                 && let Some(envelope) = envelope_of(user, &line)
             {
                 in_flight.keep(ticket, envelope);
+                has_earlier = true;
             }
         }
-        let under_way = self.in_flight().to_user(user);
+        // Looking through the whole table is for when there is something to find.
+        let under_way = if has_earlier { self.in_flight().to_user(user) } else { vec![] };
         for ticket in under_way {
             let Some(envelope) = self.envelope(ticket) else { continue };
             for seat in &further.seats {
