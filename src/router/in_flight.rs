@@ -366,14 +366,12 @@ impl InFlight {
         if !self.windows.contains_key(user) {
             return vec![];
         }
-        let mut tickets = self.with_deadline(|question| match question {
+        self.in_order(|question| match question {
             Question::Sent(Sent { remote: Some(remote), parties, .. }) => {
                 *parties > 0 && remote.envelope.to == *user
             }
             _ => false,
-        });
-        tickets.sort_by_key(|ticket| self.order(*ticket));
-        tickets
+        })
     }
 
     /// Whoever waits for the fates of these is told of them.
@@ -390,9 +388,9 @@ impl InFlight {
         self.slots.get(ticket.0 as u32 as usize).map_or(0, |slot| slot.order)
     }
 
-    /// The messages that are with `node`, of one recipient if `to` names it.
+    /// The messages that are with `node`, of one recipient if `to` names it, in the order they came.
     pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
-        self.with_deadline(|question| match question {
+        self.in_order(|question| match question {
             Question::Sent(Sent { remote: Some(remote), .. }) => {
                 remote.nodes.contains(node) && to.is_none_or(|to| remote.envelope.to == *to)
             }
@@ -410,7 +408,14 @@ impl InFlight {
         })
     }
 
-    /// Questions with a deadline, the oldest first.
+    /// Questions with a deadline, in the order they came.
+    fn in_order(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
+        let mut tickets = self.with_deadline(is_wanted);
+        tickets.sort_by_key(|ticket| self.order(*ticket));
+        tickets
+    }
+
+    /// Questions with a deadline, those that are due first before others.
     fn with_deadline(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
         let mut found = vec![];
         let mut next = self.oldest;
