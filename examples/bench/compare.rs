@@ -22,13 +22,14 @@ use crate::server::Program;
 
 /// Measures all programs in turn and prints a table for each load: the first beside the others.
 pub fn run(programs: &[&Program], cores: Cores, quick: bool, window: Option<u32>) -> io::Result<()> {
-    let rounds = if quick { 3 } else { 5 };
+    let rounds = if quick { 3 } else { 6 };
     let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
     let loads: Vec<Load> = LOADS.into_iter().filter(wanted).map(|load| load.shortened(quick)).collect();
     // One series for each load and program.
     let mut series = vec![vec![vec![]; programs.len()]; loads.len()];
     for round in 0..rounds {
-        for (which, program) in programs.iter().enumerate() {
+        for which in measure::order(round, programs.len()) {
+            let program = programs[which];
             eprintln!("round {} of {rounds}: {}", round + 1, program.name());
             for (samples, sample) in
                 series.iter_mut().zip(measure(program, program.dialect(), cores, &loads)?)

@@ -66,6 +66,12 @@ pub fn open_files(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
+/// In which order so many programs have their turn: back and forth, since whoever comes first, after
+/// something else, pays for it by some percent.
+pub fn order(round: usize, programs: usize) -> impl Iterator<Item = usize> {
+    (0..programs).map(move |at| if round.is_multiple_of(2) { at } else { programs - 1 - at })
+}
+
 /// A series of figures in short.
 #[derive(Clone, Copy)]
 pub struct Spread {

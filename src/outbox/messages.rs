@@ -130,7 +130,7 @@ impl Outbox {
         let Some(ledger) = &mut state.ledger else { return Overdue::default() };
         let overdue = ledger.age(now, self.bytes_max);
         if let Some(seen) = &mut state.seen {
-            overdue.forgotten.iter().for_each(|hash| seen.remove(*hash));
+            seen.remove(&overdue.forgotten);
         }
         self.show(state, now, dirty);
         overdue

@@ -7,10 +7,12 @@
 //! messages loses neither.
 //!
 //! Two generations: the last 2,048 messages are known at least, for 60 seconds
-//! at least, whichever ends first, and no more or longer than twice that.
+//! at least, whichever ends first, and no more or longer than twice that. A
+//! generation is a list, oldest first, and a table of 16-bit places in it: with
+//! 2,048 messages it takes 24 KiB, with eight 96 bytes.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 use std::time::{Duration, Instant};
 
 /// Messages after which a generation is full: so many are remembered at least.
@@ -38,68 +40,143 @@ impl SeenKey {
 /// The last messages, as hashes.
 #[derive(Debug, Default)]
 pub struct Seen {
-    newer: Hashes,
-    older: Hashes,
-    /// When the newer generation began, as far as [`Seen::age`] knows.
+    newer: Generation,
+    older: Generation,
+    /// So many of the oldest are forgotten when [`SEEN_TIME`] has passed: they were here at `since`.
+    aging: usize,
+    /// When time was last looked at and something was forgotten, or might have been.
     since: Option<Instant>,
 }
 
-type Hashes = HashSet<u64, BuildHasherDefault<AsItIs>>;
+/// Some hashes in the order they came, each once.
+#[derive(Debug, Default)]
+struct Generation {
+    hashes: Vec<u64>,
+    /// A table of where in `hashes` each stands: at most half full, a power of two long. A slot is 0,
+    /// or the place plus one with the upper four bits of the hash above it. A hash belongs into the
+    /// slot that its lower bits number, or the next free one.
+    slots: Box<[u16]>,
+}
+
+/// The bits of a slot that are of the hash.
+const SIGN: u16 = 0xf000;
+
+/// The slots of the smallest table.
+const SLOTS_MIN: usize = 16;
+
+const _: () = assert!(SEEN_MAX <= !SIGN as usize, "a place plus one fits into a slot");
+const _: () = assert!(SEEN_MAX.is_power_of_two(), "the lists grow to that by doubling");
 
 impl Seen {
     /// Remembers a message; `false` when it was remembered already.
     pub fn insert(&mut self, hash: u64) -> bool {
-        if self.older.contains(&hash) || !self.newer.insert(hash) {
+        if self.older.contains(hash) || !self.newer.insert(hash) {
             return false;
         }
-        if self.newer.len() >= SEEN_MAX {
-            self.turn_over();
+        if self.newer.hashes.len() >= SEEN_MAX {
+            self.aging = self.aging.saturating_sub(self.older.hashes.len());
+            // So many may well come again: the memory is used again, too.
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.newer.clear();
         }
         true
     }
 
-    /// Forgets a message, which may be shown once more.
-    pub fn remove(&mut self, hash: u64) {
-        self.newer.remove(&hash);
-        self.older.remove(&hash);
+    /// Forgets messages, which may be shown once more.
+    pub fn remove(&mut self, hashes: &[u64]) {
+        if hashes.iter().any(|hash| self.newer.contains(*hash) || self.older.contains(*hash)) {
+            let gone: HashSet<u64> = hashes.iter().copied().collect();
+            self.aging = self.all().take(self.aging).filter(|hash| !gone.contains(hash)).count();
+            for generation in [&mut self.newer, &mut self.older] {
+                generation.hashes.retain(|hash| !gone.contains(hash));
+                generation.fit();
+            }
+        }
     }
 
-    /// All that is remembered.
+    /// All that is remembered, the oldest first.
     pub fn all(&self) -> impl Iterator<Item = u64> {
-        self.older.iter().chain(&self.newer).copied()
+        self.older.hashes.iter().chain(&self.newer.hashes).copied()
     }
 
     /// Time passes: what is old enough is forgotten. Tells whether anything is left.
     pub fn age(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         if now.duration_since(since) >= SEEN_TIME {
-            self.turn_over();
+            let in_newer = self.aging.checked_sub(self.older.hashes.len());
+            if in_newer.is_some() {
+                self.older = std::mem::take(&mut self.newer);
+            }
+            self.older.hashes.drain(..in_newer.unwrap_or(self.aging));
+            self.older.fit();
+            self.aging = self.older.hashes.len() + self.newer.hashes.len();
             self.since = Some(now);
         }
-        !(self.newer.is_empty() && self.older.is_empty())
-    }
-
-    fn turn_over(&mut self) {
-        self.older = std::mem::take(&mut self.newer);
+        self.all().next().is_some()
     }
 }
 
-/// Hashes of hashes are themselves.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
+impl Generation {
+    fn contains(&self, hash: u64) -> bool {
+        !self.slots.is_empty() && self.slot(hash).is_none()
     }
 
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("only hashes are hashed");
+    /// Adds a hash; `false` when it is here already.
+    fn insert(&mut self, hash: u64) -> bool {
+        if self.hashes.len() >= self.slots.len() / 2 {
+            self.resize((2 * self.slots.len()).max(SLOTS_MIN));
+        }
+        let Some(slot) = self.slot(hash) else { return false };
+        self.hashes.push(hash);
+        self.slots[slot] = sign(hash) | self.hashes.len() as u16;
+        true
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    /// The free slot that a hash belongs into; `None` when it is here.
+    fn slot(&self, hash: u64) -> Option<usize> {
+        let last = self.slots.len() - 1;
+        let mut at = hash as usize & last;
+        loop {
+            let slot = self.slots[at];
+            if slot == 0 {
+                return Some(at);
+            }
+            if slot & SIGN == sign(hash) && self.hashes[usize::from(slot & !SIGN) - 1] == hash {
+                return None;
+            }
+            at = (at + 1) & last;
+        }
     }
+
+    /// Makes the table anew, with no more memory than it takes: some hashes were removed.
+    fn fit(&mut self) {
+        let count = self.hashes.len();
+        let slots = if count == 0 { 0 } else { (2 * count).next_power_of_two().max(SLOTS_MIN) };
+        self.hashes.shrink_to(slots / 2);
+        self.resize(slots);
+    }
+
+    /// Makes the table anew, with so many slots.
+    fn resize(&mut self, slots: usize) {
+        self.slots = vec![0; slots].into();
+        self.hashes.reserve_exact(slots / 2 - self.hashes.len());
+        for place in 0..self.hashes.len() {
+            let hash = self.hashes[place];
+            if let Some(slot) = self.slot(hash) {
+                self.slots[slot] = sign(hash) | (place as u16 + 1);
+            }
+        }
+    }
+
+    /// Forgets all, but keeps the memory.
+    fn clear(&mut self) {
+        self.hashes.clear();
+        self.slots.fill(0);
+    }
+}
+
+fn sign(hash: u64) -> u16 {
+    (hash >> 48) as u16 & SIGN
 }
 
 #[cfg(test)]
@@ -117,7 +194,7 @@ mod tests {
             assert!(seen.all().count() <= 2 * SEEN_MAX);
         }
         assert!(seen.insert(hash(0)), "forgotten");
-        seen.remove(hash(0));
+        seen.remove(&[hash(0)]);
         assert!(seen.insert(hash(0)), "forgotten once more");
     }
 
@@ -134,6 +211,106 @@ mod tests {
         assert!(seen.age(start + 2 * SEEN_TIME) && seen.insert(1) && !seen.insert(3));
         seen.age(start + 3 * SEEN_TIME);
         assert!(!seen.age(start + 4 * SEEN_TIME), "nothing is left");
+    }
+
+    #[test]
+    fn memory_grows_with_use_and_is_given_back() {
+        let start = Instant::now();
+        let bytes = |seen: &Seen| {
+            let bytes = |of: &Generation| 8 * of.hashes.capacity() + 2 * of.slots.len();
+            bytes(&seen.newer) + bytes(&seen.older)
+        };
+        let mut seen = Seen::default();
+        assert_eq!(bytes(&seen), 0);
+        let mut hashes = (0..).map(|n: u64| SeenKey(7).hash(&n.to_le_bytes()));
+        seen.age(start);
+        for count in 1..=8 * SEEN_MAX {
+            seen.insert(hashes.next().expect("endless"));
+            let places = count.next_power_of_two().clamp(SLOTS_MIN / 2, SEEN_MAX);
+            assert!(bytes(&seen) <= 2 * 12 * places, "{count}");
+        }
+        assert!(seen.age(start + SEEN_TIME) && bytes(&seen) > 12 * SEEN_MAX);
+        seen.insert(hashes.next().expect("endless"));
+        assert!(seen.age(start + 2 * SEEN_TIME));
+        assert_eq!(bytes(&seen), 12 * SLOTS_MIN / 2);
+        assert!(!seen.age(start + 3 * SEEN_TIME) && bytes(&seen) == 0);
+    }
+
+    #[test]
+    fn time_does_not_forget_what_came_just_now() {
+        let start = Instant::now();
+        let mut seen = Seen::default();
+        seen.age(start);
+        let count = 2 * SEEN_MAX as u64;
+        assert!((0..count).all(|hash| seen.insert(hash)));
+        assert!(
+            seen.age(start + SEEN_TIME) && (count - SEEN_MAX as u64..count).all(|hash| !seen.insert(hash))
+        );
+    }
+
+    #[test]
+    fn all_are_told_oldest_first() {
+        let mut seen = Seen::default();
+        let count = 3 * SEEN_MAX as u64 + 100;
+        assert!((0..count).all(|hash| seen.insert(hash)));
+        assert!(seen.all().eq(2 * SEEN_MAX as u64..count));
+        let latest = count - 1;
+        seen.remove(&[latest, 7, 2 * SEEN_MAX as u64, latest]);
+        assert!(seen.all().eq(2 * SEEN_MAX as u64 + 1..latest));
+        assert!(seen.insert(latest) && !seen.insert(latest));
+    }
+
+    #[test]
+    fn it_does_what_a_plain_list_does() {
+        let key = match std::env::var("PINPOST_SEED") {
+            Ok(seed) => seed.parse().expect("a number"),
+            Err(_) => crate::pause::random(),
+        };
+        println!("PINPOST_SEED={key}");
+        let mut count = 0_u64;
+        let mut random = |below: u64| {
+            count += 1;
+            SeenKey(key).hash(&count.to_le_bytes()) % below
+        };
+        let start = Instant::now();
+        let mut seen = Seen::default();
+        seen.age(start);
+        // All that is known, with the minute in which it came; how many of them came first, and
+        // go together when so many others have come.
+        let (mut list, mut first, mut minute): (Vec<(u64, u32)>, usize, u32) = (vec![], 0, 0);
+        for step in 0..30_000 {
+            // Few different lower and upper bits: long runs of slots, and signs that are the same.
+            let hash = (random(3) << 60) + (random(4) << 20) + random(2_048) * 5 % 4_096;
+            match random(3_000) {
+                0 => {
+                    minute += 1;
+                    let old = list.iter().filter(|(_, came)| came + 1 < minute).count();
+                    list.drain(..old);
+                    first = if old >= first { list.len() } else { first - old };
+                    assert_eq!(seen.age(start + SEEN_TIME * minute), !list.is_empty());
+                }
+                1..50 => {
+                    let mut gone: Vec<u64> = list.iter().map(|(hash, _)| *hash).collect();
+                    gone.retain(|_| random(300) == 0);
+                    first -= list[..first].iter().filter(|(hash, _)| gone.contains(hash)).count();
+                    list.retain(|(hash, _)| !gone.contains(hash));
+                    gone.push(hash + (1 << 59));
+                    seen.remove(&gone);
+                }
+                _ => {
+                    let is_new = list.iter().all(|(other, _)| *other != hash);
+                    if is_new {
+                        list.push((hash, minute));
+                    }
+                    if list.len() - first >= SEEN_MAX {
+                        list.drain(..first);
+                        first = list.len();
+                    }
+                    assert_eq!(seen.insert(hash), is_new, "step {step}");
+                }
+            }
+            assert!(step % 16 != 0 || seen.all().eq(list.iter().map(|(hash, _)| *hash)), "step {step}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Router {
         turn: &mut Turn,
     ) -> Lost {
         let seats = std::mem::take(&mut turn.seats);
-        // Of a message that is only for other nodes, which is what they mostly are, nobody asks here.
+        // A message that is only for other nodes is remembered there: its hash would be for nothing here.
         let is_remembered = seats.iter().any(|seat| may_be_copy || seat.outbox.acknowledges());
         let hash = is_remembered.then(|| self.hash(from, id, text, turn));
         let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };

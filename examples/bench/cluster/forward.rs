@@ -22,7 +22,7 @@ use crate::server::Program;
 
 /// Measures all in turn and prints a table for each load.
 pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
-    let rounds = if rig.quick { 3 } else { 5 };
+    let rounds = if rig.quick { 3 } else { 6 };
     let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
     let loads: Vec<Load> = LOADS.into_iter().filter(wanted).collect();
     let programs: Vec<&Program> = [rig.pinpost].into_iter().chain(rig.before).collect();
@@ -31,8 +31,8 @@ pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
     for round in 0..rounds {
         for (load, samples) in loads.iter().zip(&mut series) {
             eprintln!("round {} of {rounds}: {}, {} under way", round + 1, load.verb.name(), load.window);
-            for (samples, program) in samples.iter_mut().zip(&programs) {
-                samples.push(pinpost(program, Dialect::Cluster, rig, load)?);
+            for which in measure::order(round, programs.len()) {
+                samples[which].push(pinpost(programs[which], Dialect::Cluster, rig, load)?);
             }
             samples[programs.len()].push(plain(rig, load)?);
         }

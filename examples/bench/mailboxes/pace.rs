@@ -36,7 +36,7 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
         rounds * 2,
         rounds * 2 * TIMES[1]
     );
-    println!("  CPU in us a message: nodes, Redis, broker; of a login beside what it takes from the mailbox");
+    println!("  CPU in us a message: nodes, Redis, broker; what is shown at login includes login and logout");
     let rows: Vec<Vec<String>> =
         places.iter().zip(&paces).flat_map(|(place, pace)| pace.rows(place.name)).collect();
     table(&["", "messages/s", "min .. max", "nodes", "Redis", "broker"], &rows);
