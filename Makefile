@@ -4,7 +4,7 @@ CARGO ?= cargo
 # How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
 LINES = 1000000
 # How long `make chaos` plays.
-SECONDS = 600
+SECONDS = 720
 
 .PHONY: help run build test check smoke bench fuzz chaos cluster cluster-stop ci needs services
 
@@ -37,7 +37,7 @@ bench: services ## compare with a bare relay, measure memory and a cluster; QUIC
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
 
-chaos: services ## break a cluster at random, 2,000 messages a second: SECONDS=600; PINPOST_SEED=N repeats it
+chaos: services ## break a cluster at random, 2,000 messages a second: SECONDS=720; PINPOST_SEED=N repeats it
 	PINPOST_CHAOS_SECONDS=$(SECONDS) $(CARGO) test --release --test chaos every_promise \
 		-- --nocapture --include-ignored --test-threads=1
 

@@ -130,7 +130,7 @@ pub enum Event {
         /// What became of them, by the numbers that the calls were given.
         fates: Vec<(u64, Stored)>,
         /// Where else the user is all the same, now that they are stored.
-        places: Vec<Place>,
+        places: Result<Vec<Place>, Unavailable>,
     },
     /// The answer to [`Cluster::read`].
     Read {

@@ -29,7 +29,7 @@ mod seen;
 mod state;
 
 pub use bytes::{Bytes, Framing, Unwritten};
-pub use ledger::{ACK_TIME_MAX, Overdue, UNACKED_MAX};
+pub use ledger::{ACK_TIME_MAX, Acked, Overdue, UNACKED_MAX};
 pub use messages::{Kind, Message, Push};
 pub use replies::ReplyTo;
 pub use seen::{SEEN_MAX, SEEN_TIME, SeenKey};

@@ -261,6 +261,50 @@ fn two_on_two_nodes_that_flood_each_other_do_not_wait_for_each_other() {
     });
 }
 
+/// A request that waits for its recipient does not hold up the acknowledgements behind it; all else
+/// behind it waits, in order, also how the connection ends.
+#[test]
+fn acknowledgements_are_heard_behind_what_has_to_wait() {
+    // More than what the recipient is shown, what waits for it, and what the sender's node sets aside
+    // together hold, is not read; this is less.
+    const COUNT: usize = 600;
+    let node = Node::start(&[]);
+    for says_quit in [true, false] {
+        let mut mute = Peer::login_acking(node.tcp, "mute");
+        let mut carol = Peer::login(node.tcp, "carol");
+        let mut alice = Peer::login_acking(node.tcp, "alice");
+        carol.say("@c SEND alice hi");
+        alice.hears("MSG carol c hi");
+        let text = "x".repeat(1_000);
+        let mut lines: String = (0..COUNT).map(|n| format!("@{n} SEND mute {n} {text}\n")).collect();
+        lines += &format!("WHO carol\n{}\nPING behind\nACK c carol\n", "y".repeat(5_000));
+        lines += if says_quit { "QUIT\n" } else { "" };
+        let mut writer = alice.writer();
+        thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(lines.as_bytes()).expect("all is read"));
+            carol.hears("@c OK c delivered");
+        });
+        if !says_quit {
+            alice.half_close();
+        }
+        for n in 0..COUNT {
+            mute.hears_poured("alice", n..n + 1);
+            mute.acks("alice", n..n + 1);
+        }
+        // Tagged replies are as late as their messages; the others are in order among themselves.
+        let (tagged, others): (Vec<String>, Vec<String>) =
+            alice.rest().into_iter().partition(|line| line.starts_with('@'));
+        let delivered: Vec<String> = (0..COUNT).map(|n| format!("@{n} OK {n} delivered")).collect();
+        assert_eq!(tagged, delivered);
+        let mut expected = vec!["OK carol online 1", "ERR too-long ", "PONG behind"];
+        expected.extend(says_quit.then_some("BYE quit"));
+        assert_eq!(others.len(), expected.len(), "{others:?}");
+        assert!(others.iter().zip(expected).all(|(line, start)| line.starts_with(start)), "{others:?}");
+        [mute, carol].into_iter().for_each(Peer::quits);
+    }
+    node.settles();
+}
+
 fn flood_each_other(homes: [&Node; 2]) {
     const COUNT: usize = 5_000;
     let peers = [("alice", "bob"), ("bob", "alice")];

@@ -35,7 +35,15 @@ const ROWS: &[Row] = &[
         "conn",
         6,
         &[],
-        &["conn.rs", "conn/http.rs", "conn/phase.rs", "conn/roll.rs", "conn/talk.rs", "conn/ws.rs"],
+        &[
+            "conn.rs",
+            "conn/held.rs",
+            "conn/http.rs",
+            "conn/phase.rs",
+            "conn/roll.rs",
+            "conn/talk.rs",
+            "conn/ws.rs",
+        ],
     ),
     row(
         "router",

@@ -5,8 +5,8 @@ mod rig;
 
 use std::thread;
 
-use pinpost::cluster::Mesh;
-use pinpost::proto::{CloseReason, Fate};
+use pinpost::cluster::{Event, Mesh};
+use pinpost::proto::{CloseReason, Envelope, Fate, MessageId, UserName};
 
 use rig::ghost::Ghost;
 use rig::net::nodes;
@@ -73,6 +73,76 @@ fn presence_that_keeps_lying_is_believed_three_times_more() {
     ghost.answers(&last, Fate::NotHere);
     alice.heard_all();
     assert_eq!(a.holdings().in_flight, 0);
+}
+
+/// A user who left may be back at the same node before the origin knows that a message was refused.
+#[test]
+fn later_messages_wait_until_all_that_was_refused_is_back() {
+    let mesh = Mesh::default();
+    let [a] = nodes(&mesh, &[]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let ghost = Ghost::join(&mesh, "g");
+    ghost.claims("bob");
+    alice.say("@1 SEND bob one");
+    alice.say("@2 SEND bob two");
+    let taken = [ghost.takes(), ghost.takes()];
+    ghost.answers(&taken[0], Fate::NotHere);
+    alice.say("@3 SEND bob three");
+    alice.heard_all();
+    assert!(!ghost.has_heard(), "the second may still be refused");
+    ghost.answers(&taken[1], Fate::NotHere);
+    match ghost.hears() {
+        Event::Resumes { node, user } => assert_eq!((node.as_str(), user.as_str()), (a.id.as_str(), "bob")),
+        other => panic!("{other:?} before the node knows that all are back"),
+    }
+    for text in ["one", "two", "three"] {
+        let taken = ghost.takes();
+        assert_eq!(&*taken.1.text, text);
+        ghost.answers(&taken, Fate::Delivered);
+    }
+    (1..=3).for_each(|n| alice.hears(&format!("@{n} OK {n} delivered")));
+    drop(alice);
+    a.settles();
+}
+
+#[test]
+fn what_comes_behind_a_refused_message_is_refused_too() {
+    let mesh = Mesh::default();
+    let [a] = nodes(&mesh, &[]);
+    let ghost = Ghost::join(&mesh, "g");
+    let name = |name: &str| UserName::parse(name).expect("valid");
+    let forward = |number: u64, to: &str, is_shared: bool| {
+        let (id, text) = (MessageId::Tag(number.to_string().into()), number.to_string().into());
+        let envelope =
+            Envelope { number: Some(number), is_shared, from: name("alice"), to: name(to), id, text };
+        ghost.cluster().forward(&a.id, &envelope).expect("it is there");
+    };
+    let receipt = || loop {
+        match ghost.hears() {
+            Event::Receipt { number, fate, .. } => return (number, fate),
+            // The login asks what the user was shown elsewhere.
+            Event::Also { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    forward(1, "bob", false);
+    forward(2, "carol", true);
+    assert_eq!([receipt(), receipt()], [(1, Fate::NotHere), (2, Fate::NotHere)]);
+    let mut bob = Peer::login(a.tcp, "bob");
+    let mut carol = Peer::login(a.tcp, "carol");
+    forward(3, "bob", false);
+    assert_eq!(receipt(), (3, Fate::NotHere), "it would overtake the first");
+    // What others have too is not routed again, and nothing has to wait for it.
+    forward(4, "carol", false);
+    assert_eq!(receipt(), (4, Fate::Delivered));
+    carol.hears("MSG alice 4 4");
+    forward(5, "bob", true);
+    assert_eq!(receipt(), (5, Fate::Delivered));
+    bob.hears("MSG alice 5 5");
+    ghost.cluster().tell_resumes(&a.id, &name("bob"));
+    forward(6, "bob", false);
+    assert_eq!(receipt(), (6, Fate::Delivered));
+    bob.hears("MSG alice 6 6");
 }
 
 #[test]

@@ -28,9 +28,26 @@ fn sessions_are_counted_across_nodes() {
         }
         others[0].finds("bob", "online 3");
         first.quits();
-        others[0].will_find("bob", "online 2");
+        others[0].finds("bob", "online 2");
         let _again = Peer::login(c.tcp, "bob");
         others[1].finds("bob", "online 3");
+    });
+}
+
+/// When a session has its last word, nobody finds it any more.
+#[test]
+fn who_has_said_goodbye_is_gone_everywhere() {
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[]);
+        let mut alice = Peer::login(a.tcp, "alice");
+        for n in 0..50 {
+            let mut bob = Peer::login(b.tcp, "bob");
+            alice.finds("bob", "online 1");
+            alice.sends("bob", &n.to_string(), "hi");
+            bob.hears(&format!("MSG alice {n} hi"));
+            bob.quits();
+            alice.finds("bob", "offline");
+        }
     });
 }
 

@@ -10,14 +10,17 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use crate::outbox::SEEN_TIME;
+use crate::outbox::{SEEN_MAX, SEEN_TIME};
 use crate::proto::UserName;
-use crate::proto::batch::SHOWN_MAX;
 
 /// Messages of all users who have left, 8 bytes each; with more, all are forgotten.
 pub const LEFT_MAX: usize = 1_048_576;
 
-/// Hashes of messages, by the users who were shown them.
+/// Messages of one user who has left; with more, the oldest are forgotten. Of each session only as
+/// many count as are surely remembered: one that ends late, and knows less, must leave room for others.
+pub const LEFT_OF_USER_MAX: usize = 4 * SEEN_MAX;
+
+/// Hashes of messages, by the users who were shown them, the oldest first.
 #[derive(Default)]
 pub struct Left {
     users: HashMap<UserName, (Instant, Vec<u64>)>,
@@ -39,14 +42,15 @@ impl Left {
         }
         let (since, all) = self.users.entry(user.clone()).or_insert_with(|| (now, vec![]));
         self.count -= all.len();
-        // Also one that ends late adds to what a later one has left; the oldest come first.
+        // Also one that ends late adds to what a later one has left.
         if now.duration_since(*since) >= SEEN_TIME {
             all.clear();
         }
+        let seen = latest(&seen);
         let known: HashSet<u64> = seen.iter().copied().collect();
         all.retain(|hash| !known.contains(hash));
         all.extend(seen);
-        all.drain(..all.len().saturating_sub(SHOWN_MAX));
+        all.drain(..all.len().saturating_sub(LEFT_OF_USER_MAX));
         *since = now;
         self.count += all.len();
     }
@@ -68,6 +72,11 @@ impl Left {
     }
 }
 
+/// The part of what a session was shown that counts when it has left.
+pub fn latest(seen: &[u64]) -> &[u64] {
+    &seen[seen.len().saturating_sub(SEEN_MAX)..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,8 +94,10 @@ mod tests {
         assert!(left.find("bob", now + SEEN_TIME).is_empty() && left.find("alice", now).is_empty());
         left.insert(&bob, vec![4], now + SEEN_TIME);
         assert_eq!((left.find("bob", now + SEEN_TIME), left.count), (vec![4], 1), "the others are too old");
-        left.insert(&bob, (0..=SHOWN_MAX as u64).collect(), now + SEEN_TIME);
-        assert_eq!(left.find("bob", now + SEEN_TIME)[..2], [1, 2]);
+        let many = |from: u64| (from..=from + SEEN_MAX as u64).collect();
+        (0..5).for_each(|n| left.insert(&bob, many(n * 10_000), now + SEEN_TIME));
+        let found = left.find("bob", now + SEEN_TIME);
+        assert_eq!((found.len(), found[0]), (LEFT_OF_USER_MAX, 10_001), "the latest of the last four");
         left.expire(now + 2 * SEEN_TIME);
         assert_eq!((left.users.len(), left.count), (0, 0));
     }
@@ -95,11 +106,11 @@ mod tests {
     fn the_memory_is_bounded() {
         let now = Instant::now();
         let mut left = Left::default();
-        for n in 0..300 {
+        for n in 0..600 {
             let user = UserName::parse(&format!("user{n}")).expect("valid");
-            left.insert(&user, vec![n; 4_096], now);
+            left.insert(&user, (0..SEEN_MAX as u64).collect(), now);
             assert!(left.count <= LEFT_MAX && !left.find(user.as_str(), now).is_empty());
         }
-        assert_eq!(left.count, (300 - LEFT_MAX / 4_096) * 4_096);
+        assert_eq!(left.count, (600 - LEFT_MAX / SEEN_MAX) * SEEN_MAX);
     }
 }

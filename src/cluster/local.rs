@@ -195,7 +195,7 @@ impl Local {
             return Answer::Now(Ok((stored, places)));
         }
         let fates = vec![(number, stored)];
-        self.say(&self.node, Event::Stored { user: envelope.to.clone(), fates, places });
+        self.say(&self.node, Event::Stored { user: envelope.to.clone(), fates, places: Ok(places) });
         Answer::Later
     }
 

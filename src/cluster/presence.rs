@@ -362,7 +362,7 @@ impl Presence {
             }
             Ask::Store { envelope, number } => {
                 let (user, fates) = (envelope.to, vec![(number, Stored::No)]);
-                self.shared.tell(Event::Stored { user, fates, places: vec![] });
+                self.shared.tell(Event::Stored { user, fates, places: Err(Unavailable) });
             }
             Ask::Read { session, .. } => {
                 self.shared.tell(Event::Read { session, mail: Err(Unavailable) });

@@ -265,8 +265,9 @@ impl Remote {
                 take(Event::Also { node: from.clone(), user: user.into(), login });
             }
             Item::Noted { user, login, shown } => {
+                // The latest come first there, and are remembered last.
                 let (hashes, _) = shown.as_chunks::<8>();
-                let seen: Vec<u64> = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
+                let seen: Vec<u64> = hashes.iter().rev().map(|hash| u64::from_le_bytes(*hash)).collect();
                 if !seen.is_empty() {
                     take(Event::Shown { user: user.into(), seen });
                 }

@@ -188,7 +188,11 @@ impl Talk {
             }
             Action::Login(user, acks) => return self.login(user, acks, tag, turn),
             Action::Ack(id, from) => {
-                self.router().acknowledge(&self.outbox, id.as_str(), from.as_str(), turn);
+                let Some((user, session)) = self.session.user() else {
+                    unreachable!("the session lets nobody acknowledge before LOGIN");
+                };
+                let message = (id.as_str(), from.as_str());
+                self.router().acknowledge(user, session, &self.outbox, message, turn);
             }
             Action::Quit => return ControlFlow::Break(Stop::End(End::Quit(tag.map(owned)))),
             Action::Who(user) => self.router().who(&self.outbox, tag, user, turn),

@@ -63,7 +63,7 @@ pub struct Entry {
     pub hash: Option<u64>,
     /// Who waits for its fate: nobody for a `CAST`, and several for copies.
     pub tickets: Vec<Ticket>,
-    /// When it came.
+    /// When it came; from the mailbox, when it was shown.
     pub since: Instant,
     /// Those who wait were told that it may take longer.
     pub is_told: bool,
@@ -73,9 +73,18 @@ pub struct Entry {
 struct Expired {
     from: UserName,
     id: MessageId,
-    hash: Option<u64>,
+    hash: u64,
     was_shown: bool,
     at: Instant,
+}
+
+/// What an acknowledgement comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// Those who wait for the message's fate.
+    pub tickets: Vec<Ticket>,
+    /// It comes late: the message went elsewhere.
+    pub is_late: bool,
 }
 
 /// What time has brought.
@@ -150,10 +159,12 @@ impl Ledger {
 
     /// Gives what may be shown now to `show`, which takes the line and whoever waits only until
     /// it is written.
-    pub fn show(&mut self, bytes_max: usize, mut show: impl FnMut(&[u8], Vec<Ticket>)) {
+    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&[u8], Vec<Ticket>)) {
         while !self.acks || (self.shown.len() < UNACKED_MAX && self.shown_bytes < bytes_max) {
             let live = if self.is_draining { None } else { Some(&mut self.live) };
-            let Some(mut entry) = self.mail.pop_front().or_else(|| live?.pop_front()) else { break };
+            // Nobody waits for the fate of one from the mailbox, which has it still.
+            let mail = self.mail.pop_front().map(|entry| Entry { since: now, ..entry });
+            let Some(mut entry) = mail.or_else(|| live?.pop_front()) else { break };
             self.held_bytes -= entry.bytes();
             if !self.acks || entry.tickets.is_empty() {
                 show(&entry.line, std::mem::take(&mut entry.tickets));
@@ -165,13 +176,14 @@ impl Ledger {
         }
     }
 
-    /// Takes out a message that the session acknowledges: those who wait for its fate.
-    pub fn acknowledge(&mut self, id: &str, from: &str, now: Instant) -> Vec<Ticket> {
+    /// Takes out a message that the session acknowledges: those who wait for its fate; none if it is
+    /// not in here. If it was shown and went elsewhere since, a copy counts as acknowledged now.
+    pub fn acknowledge(&mut self, id: &str, from: &str, now: Instant) -> Acked {
         let is_it = |of: &UserName, other: &MessageId| of.as_str() == from && other.is(id);
         let Some(at) = self.shown.iter().position(|entry| is_it(&entry.from, &entry.id)) else {
-            // Late: a copy may count as acknowledged now.
-            self.expired.retain(|expired| !is_it(&expired.from, &expired.id));
-            return vec![];
+            let before = self.expired.len();
+            self.expired.retain(|expired| !(expired.was_shown && is_it(&expired.from, &expired.id)));
+            return Acked { tickets: vec![], is_late: self.expired.len() < before };
         };
         self.acked_at = now;
         let entry = self.shown.remove(at).expect("it is there");
@@ -179,7 +191,7 @@ impl Ledger {
         if self.shown.is_empty() {
             self.shown = VecDeque::new();
         }
-        entry.tickets
+        Acked { tickets: entry.tickets, is_late: false }
     }
 
     /// What is known of a message of which a copy comes; `ticket` waits with the others if it is
@@ -190,7 +202,7 @@ impl Ledger {
             entry.tickets.extend(ticket);
             return Known::Waits;
         }
-        let Some(at) = self.expired.iter().position(|expired| expired.hash == Some(hash)) else {
+        let Some(at) = self.expired.iter().position(|expired| expired.hash == hash) else {
             return Known::No;
         };
         if kind == Kind::Live || self.expired[at].was_shown {
@@ -205,18 +217,18 @@ impl Ledger {
     pub fn age(&mut self, now: Instant, bytes_max: usize) -> Overdue {
         let mut overdue = Overdue::default();
         while self.expired.front().is_some_and(|old| now.duration_since(old.at) >= EXPIRED_TIME) {
-            overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
+            overdue.forgotten.extend(self.expired.pop_front().map(|oldest| oldest.hash));
         }
-        while let Some(entry) = pop_due(&mut self.shown, now) {
+        while let Some(entry) = take_due(&mut self.shown, now) {
             self.shown_bytes -= entry.bytes();
             self.expire(entry, true, now, &mut overdue);
         }
-        while let Some(entry) = pop_due(&mut self.mail, now).or_else(|| pop_due(&mut self.live, now)) {
+        while let Some(entry) = take_due(&mut self.live, now) {
             self.held_bytes -= entry.bytes();
             self.expire(entry, false, now, &mut overdue);
         }
         let is_slow = |entry: &&mut Entry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
-        for entry in self.shown.iter_mut().chain(&mut self.mail).chain(&mut self.live).filter(is_slow) {
+        for entry in self.shown.iter_mut().chain(&mut self.live).filter(is_slow) {
             entry.is_told = true;
             overdue.slow.extend(&entry.tickets);
         }
@@ -227,17 +239,20 @@ impl Ledger {
 
     fn expire(&mut self, entry: Entry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
         if self.expired.len() == EXPIRED_MAX {
-            overdue.forgotten.extend(self.expired.pop_front().and_then(|oldest| oldest.hash));
+            overdue.forgotten.extend(self.expired.pop_front().map(|oldest| oldest.hash));
         }
-        let (from, id, hash) = (entry.from.clone(), entry.id.clone(), entry.hash);
-        self.expired.push_back(Expired { from, id, hash, was_shown, at });
+        // Without a hash no copy of it is known as one.
+        if let Some(hash) = entry.hash {
+            let (from, id) = (entry.from.clone(), entry.id.clone());
+            self.expired.push_back(Expired { from, id, hash, was_shown, at });
+        }
         entry.give_back(was_shown, &mut overdue.given_back);
     }
 
     /// Hashes of what the session was not shown, or has not acknowledged.
     pub fn hashes(&self) -> impl Iterator<Item = u64> {
         let entries = self.shown.iter().chain(&self.mail).chain(&self.live).filter_map(|entry| entry.hash);
-        entries.chain(self.expired.iter().filter_map(|expired| expired.hash))
+        entries.chain(self.expired.iter().map(|expired| expired.hash))
     }
 
     /// The messages whose fate somebody waits for, with their lines: all that are shown, and the live
@@ -256,9 +271,10 @@ impl Ledger {
     }
 }
 
-/// The oldest message of a list, if it is there for too long.
-fn pop_due(list: &mut VecDeque<Entry>, now: Instant) -> Option<Entry> {
-    list.pop_front_if(|entry| now.duration_since(entry.since) >= ACK_TIME_MAX)
+/// The first message of a list that is there for too long. They need not be in the order of time.
+fn take_due(list: &mut VecDeque<Entry>, now: Instant) -> Option<Entry> {
+    let at = list.iter().position(|entry| now.duration_since(entry.since) >= ACK_TIME_MAX)?;
+    list.remove(at)
 }
 
 impl Entry {

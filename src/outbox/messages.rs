@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::outbox::ledger::{Entry, Known};
+use crate::outbox::ledger::{Acked, Entry, Known};
 use crate::outbox::state::{ACKS, BEHIND, LEDGER, Locked};
 use crate::outbox::{
     Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
@@ -93,7 +93,7 @@ impl Outbox {
             let (from, id, tickets) = (from.clone(), id.clone(), ticket.into_iter().collect());
             let entry = Entry { from, id, line: line.into(), hash, tickets, since: now, is_told: false };
             ledger.add(entry, kind);
-            state.show(self.bytes_max);
+            state.show(now, self.bytes_max);
         } else {
             state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
         }
@@ -101,27 +101,23 @@ impl Outbox {
         Push::Taken
     }
 
-    /// The session acknowledges a message: those who wait for its fate.
-    pub fn acknowledge(
-        self: &Arc<Self>,
-        id: &str,
-        from: &str,
-        now: Instant,
-        dirty: &mut Dirty,
-    ) -> Vec<Ticket> {
+    /// The session acknowledges a message.
+    pub fn acknowledge(self: &Arc<Self>, id: &str, from: &str, now: Instant, dirty: &mut Dirty) -> Acked {
         let mut state = self.lock();
-        let Some(ledger) = state.ledger.as_mut().filter(|ledger| ledger.acks) else { return vec![] };
-        let tickets = ledger.acknowledge(id, from, now);
-        self.show(state, dirty);
-        tickets
+        let Some(ledger) = state.ledger.as_mut().filter(|ledger| ledger.acks) else {
+            return Acked { tickets: vec![], is_late: false };
+        };
+        let acked = ledger.acknowledge(id, from, now);
+        self.show(state, now, dirty);
+        acked
     }
 
     /// The mailbox has been drained, or will not be now: live messages are shown.
-    pub fn end_draining(self: &Arc<Self>, dirty: &mut Dirty) {
+    pub fn end_draining(self: &Arc<Self>, now: Instant, dirty: &mut Dirty) {
         let mut state = self.lock();
         if let Some(ledger) = &mut state.ledger {
             ledger.is_draining = false;
-            self.show(state, dirty);
+            self.show(state, now, dirty);
         }
     }
 
@@ -136,14 +132,14 @@ impl Outbox {
         if let Some(seen) = &mut state.seen {
             seen.remove(&overdue.forgotten);
         }
-        self.show(state, dirty);
+        self.show(state, now, dirty);
         overdue
     }
 
     /// Shows what may be shown now, and wakes whoever waits for room.
-    fn show(self: &Arc<Self>, mut state: Locked<'_>, dirty: &mut Dirty) {
+    fn show(self: &Arc<Self>, mut state: Locked<'_>, now: Instant, dirty: &mut Dirty) {
         let before = state.bytes.waiting();
-        state.show(self.bytes_max);
+        state.show(now, self.bytes_max);
         let waiting = if state.filled() <= self.bytes_max / 2 { state.waiting.take() } else { None };
         if state.bytes.waiting() > before {
             self.unlock_dirty(state, dirty);

@@ -148,9 +148,9 @@ impl State {
     }
 
     /// Puts what may be shown now into the bytes.
-    pub fn show(&mut self, bytes_max: usize) {
+    pub fn show(&mut self, now: Instant, bytes_max: usize) {
         let Some(ledger) = &mut self.ledger else { return };
-        ledger.show(bytes_max, |line, tickets| {
+        ledger.show(now, bytes_max, |line, tickets| {
             let mut tickets = tickets.into_iter();
             self.bytes.push_message(tickets.next(), |out| out.extend_from_slice(line));
             tickets.for_each(|ticket| self.bytes.push_mark(ticket));

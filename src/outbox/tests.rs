@@ -65,8 +65,8 @@ impl Rig {
     }
 
     fn acknowledge(&mut self, id: &str, now: Instant) -> Vec<u64> {
-        let tickets = self.outbox.acknowledge(id, "alice", now, &mut self.dirty);
-        tickets.iter().map(|ticket| ticket.0).collect()
+        let acked = self.outbox.acknowledge(id, "alice", now, &mut self.dirty);
+        acked.tickets.iter().map(|ticket| ticket.0).collect()
     }
 
     fn reply(&mut self, tag: Option<&str>, text: &str) {
@@ -304,7 +304,10 @@ fn what_is_not_acknowledged_in_time_is_given_back() {
     assert_eq!(age(&mut rig, 7_000).slow, [Ticket(2)], "each once");
     assert_eq!(tickets(&age(&mut rig, 10_000).given_back), [1]);
     assert_eq!(rig.message(1_001, "hello"), Push::Unacked, "it was shown, and went elsewhere");
-    assert_eq!(rig.acknowledge("1", after(10_500)), [0; 0], "late");
+    let late = Acked { tickets: vec![], is_late: true };
+    let acked = |rig: &mut Rig| rig.outbox.acknowledge("1", "alice", after(10_500), &mut rig.dirty);
+    assert_eq!(acked(&mut rig), late);
+    assert_eq!(acked(&mut rig), Acked { is_late: false, ..late }, "once");
     assert_eq!(rig.message(2_001, "hello"), Push::Copy, "but the session has it after all");
     rig.flush(999);
     assert_eq!(rig.written, [Ticket(2_001)]);
@@ -345,7 +348,7 @@ fn live_messages_wait_for_the_mailbox() {
         assert_eq!(rig.push(1_003, "live", Kind::Live, now), Push::Copy);
         assert_eq!(rig.flush(999), "MSG alice 1 mail\n");
         assert_eq!(rig.push(2, "mail", Kind::Mail, now), Push::Taken);
-        rig.outbox.end_draining(&mut rig.dirty);
+        rig.outbox.end_draining(now, &mut rig.dirty);
         rig.push(4, "live", Kind::Live, now);
         assert_eq!(rig.flush(999), "MSG alice 2 mail\nMSG alice 3 live\nMSG alice 4 live\n");
         let all: Vec<u64> = match acks {
@@ -363,12 +366,64 @@ fn what_waits_behind_the_mailbox_for_too_long_goes_there_and_comes_from_there() 
     rig.push(1, "live", Kind::Live, start);
     let back = rig.outbox.age(start + ACK_TIME_MAX, &mut Dirty::default()).given_back;
     assert_eq!(tickets(&back), [1]);
-    rig.outbox.end_draining(&mut rig.dirty);
+    rig.outbox.end_draining(start, &mut rig.dirty);
     assert_eq!(rig.flush(999), "");
     assert_eq!(rig.push(1_001, "live", Kind::Live, start), Push::Unacked);
     assert_eq!(rig.push(2_001, "live", Kind::Mail, start), Push::Taken);
     assert_eq!(rig.flush(999), "MSG alice 1 live\n");
     assert_eq!(rig.written, [Ticket(2_001)]);
+}
+
+#[test]
+fn a_message_from_the_mailbox_has_its_time_from_when_it_is_shown() {
+    let (mut rig, start) = (Rig::new(), Instant::now());
+    rig.outbox.set_acks(start);
+    rig.outbox.start_draining(start);
+    for ticket in 1..=100 {
+        rig.push(ticket, "mail", Kind::Mail, start);
+    }
+    rig.push(999, "live", Kind::Live, start);
+    let shown = rig.flush(99_999).lines().count() as u64;
+    assert!((10..100).contains(&shown), "the bound lets {shown} be shown");
+    let later = start + ACK_TIME_MAX - std::time::Duration::from_secs(1);
+    assert_eq!(rig.acknowledge("1", later), [1]);
+    assert_eq!(rig.flush(999), format!("MSG alice {} mail\n", shown + 1));
+    let given_back = |rig: &mut Rig, now| tickets(&rig.outbox.age(now, &mut Dirty::default()).given_back);
+    let first: Vec<u64> = (2..=shown).chain([999]).collect();
+    assert_eq!(given_back(&mut rig, start + ACK_TIME_MAX), first);
+    assert_eq!(given_back(&mut rig, later + ACK_TIME_MAX), [shown + 1]);
+}
+
+#[test]
+fn what_a_session_has_not_taken_is_outstanding() {
+    let outstanding = |rig: &Rig| -> Vec<(u64, String)> {
+        let all = rig.outbox.outstanding().into_iter();
+        all.map(|(ticket, line)| (ticket.0, String::from_utf8_lossy(&line).into_owned())).collect()
+    };
+    let expected = |tickets: &[u64]| -> Vec<(u64, String)> {
+        tickets.iter().map(|ticket| (*ticket, format!("MSG alice {} hello", ticket % 1_000))).collect()
+    };
+    let (mut rig, now) = (Rig::new(), Instant::now());
+    for ticket in 1..=3 {
+        rig.message(ticket, "hello");
+    }
+    assert_eq!(rig.message(1_002, "hello"), Push::Copy);
+    rig.flush(20);
+    assert_eq!(outstanding(&rig), expected(&[2, 3]), "a copy has no line");
+    rig.flush(999);
+    assert_eq!(outstanding(&rig), []);
+    let mut rig = Rig::new();
+    rig.outbox.set_acks(now);
+    rig.outbox.start_draining(now);
+    rig.push(1, "hello", Kind::Live, now);
+    rig.push(2, "hello", Kind::Mail, now);
+    assert_eq!(outstanding(&rig), expected(&[2, 1]));
+    rig.outbox.end_draining(now, &mut rig.dirty);
+    rig.flush(999);
+    assert_eq!(outstanding(&rig), expected(&[2, 1]), "shown, and not acknowledged");
+    rig.acknowledge("2", now);
+    rig.acknowledge("1", now);
+    assert_eq!(outstanding(&rig), []);
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub enum Item<'a> {
         user: UserRef<'a>,
         /// The receiver's number for the login.
         login: u64,
-        /// What the user was shown by the sender: hashes of 8 bytes, little-endian.
+        /// What the user was shown by the sender, the latest first: hashes of 8 bytes, little-endian.
         shown: &'a [u8],
     },
     /// Messages of the other direction wait for an acknowledgement: their receipts take longer.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::outbox::{Outbox, Overdue, Ticket};
+use crate::outbox::{Acked, Outbox, Overdue, Ticket};
 use crate::proto::{CloseReason, NodeId, SessionId, UserName};
 use crate::router::again::{Lost, is_with};
 use crate::router::in_flight::Question;
@@ -15,10 +15,21 @@ pub(super) struct Watched {
 }
 
 impl Router {
-    /// A session acknowledges a message.
-    pub fn acknowledge(&self, outbox: &Arc<Outbox>, id: &str, from: &str, turn: &mut Turn) {
-        let mut tickets = outbox.acknowledge(id, from, turn.now, &mut turn.dirty);
+    /// A session of `user` acknowledges a message.
+    pub fn acknowledge(
+        &self,
+        user: &UserName,
+        session: SessionId,
+        outbox: &Arc<Outbox>,
+        (id, from): (&str, &str),
+        turn: &mut Turn,
+    ) {
+        let Acked { mut tickets, is_late } = outbox.acknowledge(id, from, turn.now, &mut turn.dirty);
         self.written(&mut tickets, turn);
+        if is_late && self.cluster.has_mailboxes() {
+            // It takes messages again: what went into the mailbox meanwhile comes back.
+            self.drain_again(user, session, outbox, turn);
+        }
     }
 
     /// From now on the ledger of a session is looked at.

@@ -173,7 +173,12 @@ impl Router {
         }
         sent.retries += 1;
         let is_last = sent.retries > RETRIES_MAX;
+        let is_unacked = sent.lost == Fate::Unacked;
         let kept = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
+        if is_unacked {
+            // Whoever has it next has as long as the one before.
+            in_flight.extend(ticket, turn.now + RECEIPT_MS_MAX);
+        }
         let to = kept.or_else(|| {
             let envelope = text.and_then(|(to, line)| envelope_of(to, line))?;
             let to = envelope.to.clone();
@@ -237,37 +242,19 @@ impl Router {
 
     /// A node does not have a message any more, or never had it.
     fn taken_back(&self, ticket: Ticket, node: &NodeId, lost: Lost, turn: &mut Turn) {
-        if !self.take_node(ticket, node, false) {
-            return;
-        }
-        let mut in_flight = self.in_flight();
-        let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
-        let awaited_for = sent.awaited_for().cloned();
-        let to = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
-        drop(in_flight);
-        if let (Some(to), false) = (to, lost.fate == Fate::Unacked) {
-            self.bar(ticket, node, &to);
-        }
-        self.lost(ticket, lost, None, turn);
-        self.unbar(ticket, awaited_for.as_ref(), turn);
+        self.take_back(ticket, node, false, turn, |to, turn| {
+            if lost.fate != Fate::Unacked {
+                self.bar(ticket, node, to);
+            }
+            self.lost(ticket, lost, None, turn);
+        });
     }
 
     /// A node is dead: what was in flight to it is routed again.
     pub(super) fn gone(&self, node: &NodeId, turn: &mut Turn) {
         let tickets = self.in_flight().with_node(node, None);
         for ticket in tickets {
-            if self.take_node(ticket, node, true) {
-                let awaited_for = self.awaited_for(ticket);
-                self.lost(ticket, Lost::GONE, None, turn);
-                self.unbar(ticket, awaited_for.as_ref(), turn);
-            }
-        }
-    }
-
-    fn awaited_for(&self, ticket: Ticket) -> Option<UserName> {
-        match self.in_flight().question(ticket) {
-            Some(Question::Sent(sent)) => sent.awaited_for().cloned(),
-            _ => None,
+            self.take_back(ticket, node, true, turn, |_, turn| self.lost(ticket, Lost::GONE, None, turn));
         }
     }
 
@@ -275,23 +262,45 @@ impl Router {
     /// retry, because the cluster itself takes its time between attempts.
     pub(super) fn returned(&self, node: &NodeId, numbers: &[u64], maybe_seen: bool, turn: &mut Turn) {
         for ticket in numbers.iter().map(|number| Ticket(*number)) {
-            if !self.take_node(ticket, node, maybe_seen) {
-                continue;
-            }
-            let mut in_flight = self.in_flight();
-            let Some(Question::Sent(sent)) = in_flight.question(ticket) else { continue };
-            sent.parties -= 1;
-            let is_nowhere = sent.parties == 0;
-            let awaited_for = sent.awaited_for().cloned();
-            let Some(to) = sent.remote.as_ref().map(|remote| remote.envelope.to.clone()) else { continue };
-            drop(in_flight);
-            if is_nowhere {
-                self.route_again(ticket, to, turn);
-            } else {
-                // Others have it, and may deliver it; but the sessions of this node want it too.
-                self.spread(vec![ticket], to, turn);
-            }
-            self.unbar(ticket, awaited_for.as_ref(), turn);
+            self.take_back(ticket, node, maybe_seen, turn, |to, turn| {
+                let mut in_flight = self.in_flight();
+                let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
+                sent.parties -= 1;
+                let is_nowhere = sent.parties == 0;
+                drop(in_flight);
+                if is_nowhere {
+                    self.route_again(ticket, to.clone(), turn);
+                } else {
+                    // Others have it, and may deliver it; but the sessions of this node want it too.
+                    self.spread(vec![ticket], to.clone(), turn);
+                }
+            });
+        }
+    }
+
+    /// Takes a message from a node that has it, does what follows from that, given the recipient, and
+    /// lets go on what waited until the message is not there any more.
+    fn take_back(
+        &self,
+        ticket: Ticket,
+        node: &NodeId,
+        maybe_seen: bool,
+        turn: &mut Turn,
+        follow: impl FnOnce(&UserName, &mut Turn),
+    ) {
+        if !self.take_node(ticket, node, maybe_seen) {
+            return;
+        }
+        let mut in_flight = self.in_flight();
+        let Some(Question::Sent(Sent { is_awaited, remote: Some(remote), .. })) = in_flight.question(ticket)
+        else {
+            return;
+        };
+        let (is_awaited, to) = (*is_awaited, remote.envelope.to.clone());
+        drop(in_flight);
+        follow(&to, turn);
+        if is_awaited {
+            self.unbar(ticket, Some(&to), turn);
         }
     }
 

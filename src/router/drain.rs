@@ -10,13 +10,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cluster::{Answer, Mail, Unavailable};
 use crate::mailbox::{READ_MESSAGES_MAX, Stored};
 use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
 use crate::proto::{SessionId, UserName};
 use crate::router::in_flight::Question;
-use crate::router::{Router, Turn};
+use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 
 /// One session that drains its user's mailbox, or waits until it may.
 pub(super) struct Drain {
@@ -25,8 +26,11 @@ pub(super) struct Drain {
     stage: Stage,
     /// The place of the last message that was read.
     read_up_to: u64,
-    /// What was pushed and may still be in the mailbox, in order.
+    /// When the mailbox was asked last.
+    asked_at: Instant,
+    /// What was pushed and may still be in the mailbox, in order; so many of these are not taken.
     pushed: VecDeque<(u64, State)>,
+    waiting: usize,
     /// All up to this place was taken; so many of these are still in the mailbox.
     taken_up_to: u64,
     untaken: usize,
@@ -61,11 +65,14 @@ const UNTAKEN_MAX: usize = 64;
 /// With fewer messages untaken it is time to read on.
 const READ_ON_MIN: usize = READ_MESSAGES_MAX / 2;
 
+/// With so many messages behind one that is not taken, nothing is read on.
+const PUSHED_MAX: usize = 4_096;
+
 impl Router {
     /// Drains the mailbox of a user to one of the user's sessions on this node.
     pub fn start_drain(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &mut Turn) {
         let mut drains = self.drains();
-        let drain = drains.entry(session).or_insert_with(|| Drain::new(user, outbox));
+        let drain = drains.entry(session).or_insert_with(|| Drain::new(user, outbox, turn.now));
         if matches!(drain.stage, Stage::Reading | Stage::Showing) || drain.is_broken {
             drain.has_more = true;
             return;
@@ -74,6 +81,23 @@ impl Router {
         outbox.start_draining(turn.now);
         self.watch(user, session, outbox);
         self.read_on(session, turn);
+    }
+
+    /// A session that has not taken something takes messages again.
+    pub(super) fn drain_again(
+        &self,
+        user: &UserName,
+        session: SessionId,
+        outbox: &Arc<Outbox>,
+        turn: &mut Turn,
+    ) {
+        if let Some(drain) = self.drains().get_mut(&session).filter(|drain| drain.is_broken) {
+            // It ends when all that it has is taken or not; then the next begins.
+            drain.is_broken = false;
+            drain.has_more = true;
+            return;
+        }
+        self.start_drain(user, session, outbox, turn);
     }
 
     /// Something was stored for a user who is here all the same.
@@ -91,6 +115,18 @@ impl Router {
     pub async fn wait_for_busy_mailbox(&self) {
         // The router holds the other end.
         let _ = self.busy.1.recv().await;
+    }
+
+    /// Goes on without a mailbox that does not answer.
+    pub(super) fn give_up_reading(&self, turn: &mut Turn) {
+        let drains = self.drains();
+        let is_over = |drain: &Drain| {
+            drain.stage == Stage::Reading && turn.now.duration_since(drain.asked_at) >= RECEIPT_MS_MAX
+        };
+        let over: Vec<SessionId> =
+            drains.iter().filter(|(_, drain)| is_over(drain)).map(|(session, _)| *session).collect();
+        drop(drains);
+        over.into_iter().for_each(|session| self.read(session, Err(Unavailable), turn));
     }
 
     /// Tries drains again that could not go on, all or those of one user.
@@ -126,6 +162,7 @@ impl Router {
         let mut drains = self.drains();
         let Some(drain) = drains.get_mut(&session) else { return };
         drain.stage = Stage::Reading;
+        drain.asked_at = turn.now;
         let (user, after) = (drain.user.clone(), drain.read_up_to);
         drop(drains);
         if let Answer::Now(mail) = self.cluster.read(&user, session, after) {
@@ -150,14 +187,14 @@ impl Router {
                 drain.stage = Stage::Paused;
                 drop(drains);
                 // Nobody knows for how long: live messages can't wait for that.
-                outbox.end_draining(&mut turn.dirty);
+                outbox.end_draining(turn.now, &mut turn.dirty);
             }
             Ok(Mail::Messages(messages)) if messages.is_empty() => {
                 let has_more = std::mem::take(&mut drain.has_more);
                 drain.stage = if has_more { Stage::Showing } else { Stage::Ending };
                 drop(drains);
                 if !has_more {
-                    outbox.end_draining(&mut turn.dirty);
+                    outbox.end_draining(turn.now, &mut turn.dirty);
                 }
                 self.go_on(session, turn);
             }
@@ -165,6 +202,7 @@ impl Router {
                 drain.stage = Stage::Showing;
                 drain.read_up_to = messages.last().map_or(0, |last| last.place);
                 drain.pushed.extend(messages.iter().map(|message| (message.place, State::Pushed)));
+                drain.waiting += messages.len();
                 drop(drains);
                 for message in messages {
                     self.push_mail(session, &outbox, &message, turn);
@@ -212,7 +250,8 @@ impl Router {
         let mut drains = self.drains();
         let Some(drain) = drains.get_mut(&session) else { return };
         if let Ok(at) = drain.pushed.binary_search_by_key(&place, |(place, _)| *place) {
-            drain.pushed[at].1 = state;
+            let before = std::mem::replace(&mut drain.pushed[at].1, state);
+            drain.waiting -= usize::from(before == State::Pushed);
         }
         drain.is_broken |= state == State::Left;
     }
@@ -222,8 +261,7 @@ impl Router {
         let mut drains = self.drains();
         let Some(drain) = drains.get_mut(&session) else { return };
         drain.count_taken();
-        let waiting = drain.pushed.iter().filter(|(_, state)| *state == State::Pushed).take(READ_ON_MIN);
-        let waiting = waiting.count();
+        let waiting = drain.waiting;
         let (user, outbox) = (drain.user.clone(), drain.outbox.clone());
         let mut ends_early = false;
         if drain.is_broken && matches!(drain.stage, Stage::Showing | Stage::Paused) {
@@ -231,14 +269,15 @@ impl Router {
             ends_early = true;
         }
         let is_over = drain.stage == Stage::Ending && waiting == 0;
-        let reads_on = drain.stage == Stage::Showing && waiting < READ_ON_MIN;
+        let reads_on =
+            drain.stage == Stage::Showing && waiting < READ_ON_MIN && drain.pushed.len() < PUSHED_MAX;
         let takes = drain.untaken >= UNTAKEN_MAX || (drain.untaken > 0 && waiting == 0);
         let taken = takes.then_some(drain.taken_up_to);
         drain.untaken = if takes { 0 } else { drain.untaken };
         let ended = if is_over { drains.remove(&session) } else { None };
         drop(drains);
         if ends_early {
-            outbox.end_draining(&mut turn.dirty);
+            outbox.end_draining(turn.now, &mut turn.dirty);
         }
         match ended {
             Some(drain) => self.end_drain(session, drain, taken, turn),
@@ -267,13 +306,15 @@ impl Router {
 }
 
 impl Drain {
-    fn new(user: &UserName, outbox: &Arc<Outbox>) -> Self {
+    fn new(user: &UserName, outbox: &Arc<Outbox>, now: Instant) -> Self {
         Drain {
             user: user.clone(),
             outbox: outbox.clone(),
             stage: Stage::Paused,
             read_up_to: 0,
+            asked_at: now,
             pushed: VecDeque::new(),
+            waiting: 0,
             taken_up_to: 0,
             untaken: 0,
             has_more: false,

@@ -79,6 +79,8 @@ pub struct Further {
     pub nodes: Vec<NodeId>,
     /// Sessions of this node.
     pub seats: Vec<Seat>,
+    /// There are earlier ones that were sent to other nodes.
+    pub has_earlier: bool,
 }
 
 /// What waits for an answer.
@@ -303,22 +305,28 @@ impl InFlight {
         let remote = sent.remote.as_mut()?;
         remote.nodes = nodes.to_vec();
         let window = self.windows.get_mut(&remote.envelope.to)?;
+        let has_earlier = window.bytes > remote.envelope.bytes();
+        if !has_earlier && seats.is_empty() {
+            // The usual case: it is the only one.
+            nodes.clone_into(&mut window.nodes);
+            window.lacking.clear();
+            return None;
+        }
         let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
         if window.nodes == nodes && window.lacking.is_empty() && !seats.iter().any(|seat| is_new_seat(&seat))
         {
             return None;
         }
         let is_new_node = |node: &&NodeId| !window.nodes.contains(node) || window.lacking.contains(node);
-        // The usual case: there are no others, neither on their way to nodes nor in outboxes here.
-        let is_only = seats.is_empty() && window.bytes == remote.envelope.bytes();
-        let further = (!is_only).then(|| Further {
+        let further = Further {
             nodes: nodes.iter().filter(is_new_node).cloned().collect(),
             seats: seats.iter().filter(is_new_seat).cloned().collect(),
-        });
+            has_earlier,
+        };
         window.nodes = nodes.to_vec();
         window.lacking.clear();
         window.sessions = seats.iter().map(|seat| seat.session).collect();
-        further
+        Some(further)
     }
 
     /// A node has given a message back.
@@ -356,23 +364,17 @@ impl InFlight {
 
     /// The messages that somebody has who is asked for a user on other nodes, in the order they came,
     /// but for the message `besides`.
-    pub fn others_to(&mut self, user: &UserName, besides: Ticket) -> Vec<Ticket> {
-        let bytes = match self.question(besides) {
-            Some(Question::Sent(Sent { remote: Some(remote), .. })) => remote.envelope.bytes(),
-            _ => 0,
-        };
-        // Looking through the whole table is for when there is something to find.
-        if self.windows.get(user).is_none_or(|window| window.bytes <= bytes) {
+    pub fn others_to(&self, user: &UserName, besides: Ticket) -> Vec<Ticket> {
+        if !self.windows.contains_key(user) {
             return vec![];
         }
-        let mut tickets = self.with_deadline(|question| match question {
+        let mut tickets = self.in_order(|question| match question {
             Question::Sent(Sent { remote: Some(remote), parties, .. }) => {
                 *parties > 0 && remote.envelope.to == *user
             }
             _ => false,
         });
         tickets.retain(|ticket| *ticket != besides);
-        tickets.sort_by_key(|ticket| self.order(*ticket));
         tickets
     }
 
@@ -390,9 +392,9 @@ impl InFlight {
         self.slots.get(ticket.0 as u32 as usize).map_or(0, |slot| slot.order)
     }
 
-    /// The messages that are with `node`, of one recipient if `to` names it.
+    /// The messages that are with `node`, of one recipient if `to` names it, in the order they came.
     pub fn with_node(&self, node: &NodeId, to: Option<&UserName>) -> Vec<Ticket> {
-        self.with_deadline(|question| match question {
+        self.in_order(|question| match question {
             Question::Sent(Sent { remote: Some(remote), .. }) => {
                 remote.nodes.contains(node) && to.is_none_or(|to| remote.envelope.to == *to)
             }
@@ -410,7 +412,14 @@ impl InFlight {
         })
     }
 
-    /// Questions with a deadline, the oldest first.
+    /// Questions with a deadline, in the order they came.
+    fn in_order(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
+        let mut tickets = self.with_deadline(is_wanted);
+        tickets.sort_by_key(|ticket| self.order(*ticket));
+        tickets
+    }
+
+    /// Questions with a deadline, those that are due first before others.
     fn with_deadline(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
         let mut found = vec![];
         let mut next = self.oldest;

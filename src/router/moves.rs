@@ -48,6 +48,7 @@ impl Router {
     ) {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
+        let mut has_earlier = further.has_earlier;
         for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
             let mut in_flight = self.in_flight();
             // What other nodes sent here, these send to the further ones by themselves.
@@ -55,9 +56,11 @@ impl Router {
                 && let Some(envelope) = envelope_of(user, &line)
             {
                 in_flight.keep(ticket, envelope);
+                has_earlier = true;
             }
         }
-        let under_way = self.in_flight().others_to(user, next);
+        // Looking through the whole table is for when there is something to find.
+        let under_way = if has_earlier { self.in_flight().others_to(user, next) } else { vec![] };
         for ticket in under_way {
             let Some(envelope) = self.envelope(ticket) else { continue };
             for seat in &further.seats {

@@ -6,7 +6,7 @@
 //! if the user turns out to have logged in meanwhile, the node where that is
 //! looks into the mailbox before anything else comes to it from here.
 
-use crate::cluster::{Answer, Place, Stored};
+use crate::cluster::{Answer, Place, Stored, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::reply::print_stored;
 use crate::proto::{ErrorCode, UserName};
@@ -43,14 +43,14 @@ impl Router {
         &self,
         user: &UserName,
         fates: &[(u64, Stored)],
-        places: Vec<Place>,
+        places: Result<Vec<Place>, Unavailable>,
         turn: &mut Turn,
     ) {
         for (number, stored) in fates {
             self.end_storing(Ticket(*number), *stored, turn);
         }
         if fates.iter().any(|(_, stored)| *stored == Stored::Yes) {
-            self.tell_mail(user, &places, turn);
+            self.tell_mail(user, places.as_deref().unwrap_or_default(), turn);
         }
         let is_answered = |ticket: &Ticket| fates.iter().any(|(number, _)| *number == ticket.0);
         let mut asked = self.asked();
@@ -59,7 +59,7 @@ impl Router {
         let goes_on = waiting.is_question();
         drop(asked);
         if goes_on {
-            self.located(user, Ok(places), turn);
+            self.located(user, places, turn);
         }
     }
 

@@ -24,6 +24,7 @@ impl Router {
         }
         self.expire_refused(turn.now);
         self.age_ledgers(turn);
+        self.give_up_reading(turn);
         self.resume_drains(None, turn);
     }
 

@@ -24,6 +24,30 @@ impl Ghost {
         let _ = self.cluster.register(&user, session, 0);
     }
 
+    /// A node that speaks to others like one of them.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The next event.
+    pub fn hears(&self) -> Event {
+        let incoming = self.cluster.incoming();
+        let mut event = None;
+        until("an event comes", || {
+            event = incoming.try_recv().ok();
+            event.is_some()
+        });
+        match event {
+            Some(Incoming::Event(event)) => event,
+            _ => unreachable!("a mesh tells events"),
+        }
+    }
+
+    /// Tells whether something has come.
+    pub fn has_heard(&self) -> bool {
+        !self.cluster.incoming().is_empty()
+    }
+
     /// The next envelope, and its origin.
     pub fn takes(&self) -> (NodeId, Envelope) {
         let incoming = self.cluster.incoming();

@@ -268,7 +268,7 @@ impl Presence {
         } else {
             self.shared.announced().add(number, welcome, nodes.clone(), now);
         }
-        for node in nodes.iter().filter(|_| !self.is_single) {
+        for node in &nodes {
             self.shared.say(node, &Item::Also { user: user.borrowed(), login: number });
         }
     }

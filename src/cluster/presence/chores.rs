@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use log::warn;
 
-use crate::proto::batch::SHOWN_MAX;
+use crate::cluster::left::latest;
 use crate::proto::{SessionId, UserName};
 
 /// Messages that were taken from mailboxes, and what was shown, that wait for Redis; with more,
@@ -96,7 +96,7 @@ impl Chores {
 
     /// A session has ended, which was shown these.
     pub fn remember(&mut self, user: &UserName, seen: &[u64]) {
-        let latest = &seen[seen.len().saturating_sub(SHOWN_MAX)..];
+        let latest = latest(seen);
         if latest.is_empty() {
             return;
         }
@@ -180,6 +180,7 @@ impl Chore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::SEEN_MAX;
 
     fn user(n: usize) -> UserName {
         UserName::parse(&format!("u{n:05}")).expect("valid")
@@ -223,11 +224,11 @@ mod tests {
     #[test]
     fn the_latest_of_what_was_shown_comes_first_and_is_bounded() {
         let mut chores = Chores::default();
-        let seen: Vec<u64> = (0..2 * SHOWN_MAX as u64).collect();
+        let seen: Vec<u64> = (0..2 * SEEN_MAX as u64).collect();
         chores.remember(&user(1), &seen);
         let Some((_, Chore::Remember { shown, .. })) = chores.next().pop() else { panic!("nothing") };
-        assert_eq!(shown.len(), 8 * SHOWN_MAX);
-        assert_eq!(shown[..8], (2 * SHOWN_MAX as u64 - 1).to_le_bytes());
+        assert_eq!(shown.len(), 8 * SEEN_MAX);
+        assert_eq!(shown[..8], (2 * SEEN_MAX as u64 - 1).to_le_bytes());
     }
 
     #[test]
@@ -250,15 +251,15 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_in_bytes_and_so_is_what_is_done_at_once() {
         let mut chores = Chores::default();
-        let seen = vec![7; SHOWN_MAX];
-        let bytes = 8 * SHOWN_MAX + user(1).as_str().len();
+        let seen = vec![7; SEEN_MAX];
+        let bytes = 8 * SEEN_MAX + user(1).as_str().len();
         for n in 0..2 * CHORES_BYTES_MAX / bytes {
             chores.remember(&user(n), &seen);
             assert!(chores.bytes <= CHORES_BYTES_MAX);
         }
         assert_eq!(chores.waiting.len(), CHORES_BYTES_MAX / bytes);
         // Many places weigh as much.
-        chores.take(user(1), 1, vec![7; SHOWN_MAX]);
+        chores.take(user(1), 1, vec![7; SEEN_MAX]);
         assert_eq!(chores.waiting.len(), CHORES_BYTES_MAX / bytes);
         assert_eq!(chores.next().len(), CHORES_AT_ONCE_BYTES_MAX.div_ceil(bytes));
     }

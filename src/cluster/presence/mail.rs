@@ -10,14 +10,14 @@
 use log::{debug, warn};
 use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value};
 
+use crate::cluster::left::LEFT_OF_USER_MAX;
 use crate::cluster::presence::Presence;
 use crate::cluster::presence::answers::key;
 use crate::cluster::presence::chores::Chore;
 use crate::cluster::sessions::{Entry, tag};
-use crate::cluster::{Event, Mail, Place, Stored};
+use crate::cluster::{Event, Mail, Place, Stored, Unavailable};
 use crate::mailbox::redis as mailbox;
 use crate::outbox::SEEN_TIME;
-use crate::proto::batch::SHOWN_MAX;
 use crate::proto::{Envelope, SessionId, UserName};
 
 /// Marks the session ARGV[1] as the one that drains, unless another is: returns that one's tag, or 1.
@@ -73,7 +73,7 @@ impl Presence {
                 Chore::Remember { user, shown } => {
                     let time_ms = SEEN_TIME.as_millis() as u64;
                     let remember = pipe.cmd("EVAL").arg(REMEMBER).arg(1).arg(shown_key(user));
-                    remember.arg(&shown[..]).arg(8 * SHOWN_MAX).arg(time_ms);
+                    remember.arg(&shown[..]).arg(8 * LEFT_OF_USER_MAX).arg(time_ms);
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Presence {
         };
         let numbers = batch.messages.into_iter().map(|(number, _)| number);
         let fates = numbers.enumerate().map(|(at, number)| (number, fate(at))).collect();
-        self.shared.tell(Event::Stored { user: batch.user, fates, places: places.unwrap_or_default() });
+        self.shared.tell(Event::Stored { user: batch.user, fates, places: places.ok_or(Unavailable) });
     }
 
     /// Adds the commands that read on for a session.
@@ -206,9 +206,9 @@ pub fn shown_key(user: &UserName) -> String {
     format!("d:{}", user.as_str())
 }
 
-/// Reads it.
+/// Reads it: the oldest first.
 pub fn shown(reply: Option<Value>) -> Vec<u64> {
     let bytes = reply.and_then(|reply| Vec::<u8>::from_redis_value(reply).ok()).unwrap_or_default();
     let (hashes, _) = bytes.as_chunks::<8>();
-    hashes.iter().take(SHOWN_MAX).map(|hash| u64::from_le_bytes(*hash)).collect()
+    hashes.iter().take(LEFT_OF_USER_MAX).rev().map(|hash| u64::from_le_bytes(*hash)).collect()
 }
