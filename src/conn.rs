@@ -215,10 +215,11 @@ impl Connection {
         if let ControlFlow::Break(stop) = self.talk.go_on(context.waker(), &mut scratch.turn) {
             return self.stop(stop, vec![], &mut scratch.turn);
         }
+        let waits = !self.outbox.takes_requests() && self.outbox.await_for(Await::Room);
         if self.talk.hears_no_more() {
             return Poll::Pending;
         }
-        if !self.outbox.takes_requests() && self.outbox.await_for(Await::Room) {
+        if waits {
             // Those who wait for each other's acknowledgements would wait for ever.
             let has_to_wait = self.paused.as_ref().is_some_and(|paused| paused.line.is_some());
             if has_to_wait || !self.outbox.takes_acks() {
@@ -306,7 +307,10 @@ impl Connection {
         match stop {
             Stop::Wait(waiting) => {
                 line = Some(waiting);
-                step = Poll::Pending;
+                // It may wait for this connection's own replies.
+                if self.outbox.takes_requests() || self.outbox.await_for(Await::Room) {
+                    step = Poll::Pending;
+                }
             }
             Stop::Full => {}
             Stop::Entered => self.phase = Phase::Open { login_by: None },

@@ -20,7 +20,7 @@ use rig::net::{Net, Real, nodes, on_every_net};
 use rig::node::Node;
 use rig::peer::{Peer, message, pour};
 use rig::program::Program;
-use rig::until_in;
+use rig::{until, until_in};
 
 /// Messages that a session may leave unacknowledged.
 const UNACKED_MAX: usize = 256;
@@ -301,6 +301,45 @@ fn acknowledgements_are_heard_behind_what_has_to_wait() {
         assert_eq!(others.len(), expected.len(), "{others:?}");
         assert!(others.iter().zip(expected).all(|(line, start)| line.starts_with(start)), "{others:?}");
         [mute, carol].into_iter().for_each(Peer::quits);
+    }
+    node.settles();
+}
+
+/// More requests than replies may be due wait with the end behind them, or come in one go: all are
+/// answered.
+#[test]
+fn whatever_waits_is_answered_in_the_end() {
+    let node = Node::start(&[]);
+    for ends in [true, false] {
+        let mut mute = Peer::login_acking(node.tcp, "b");
+        let mut alice = Peer::login_acking(node.tcp, "alice");
+        let first = if ends { 2_000 } else { 1_000 };
+        pour(alice.writer(), "b", first, 1);
+        if ends {
+            alice.half_close();
+        }
+        until("the replies are due", || node.holdings().in_flight >= first.min(1_024));
+        let more = if ends { 0 } else { 1_300 };
+        // Short enough that all of it is one read; copies of one message.
+        alice.raw("@1 SEND b x\n".repeat(more).as_bytes());
+        for n in 0..first {
+            mute.hears_poured("alice", n..n + 1);
+            mute.acks("alice", n..n + 1);
+        }
+        if more > 0 {
+            mute.hears("MSG alice 1 x");
+            mute.say("ACK 1 alice");
+        }
+        for n in 0..first {
+            alice.hears(&format!("@{n} OK {n} delivered"));
+        }
+        (0..more).for_each(|_| alice.hears("@1 OK 1 delivered"));
+        if ends {
+            assert_eq!(alice.next(), None);
+        } else {
+            alice.quits();
+        }
+        mute.quits();
     }
     node.settles();
 }

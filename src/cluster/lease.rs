@@ -39,7 +39,9 @@ pub const RENEW_TIME: Duration = Duration::from_secs(1);
 const DEAD_MAX: usize = 4_096;
 
 /// Renews, joins or leaves; see the table above. ARGV: id, lease in us, the version that the
-/// caller knows, what to do, whether the caller is busy, and its own key for messages.
+/// caller knows, what to do, whether the caller is busy, its own key for messages, and since when that
+/// is the key of the nodes, or 0. The oldest key counts: when Redis has lost it, those who knew it bring
+/// it back, whoever came before them.
 const SCRIPT: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -60,6 +62,12 @@ else
   end
   redis.call('ZADD', nodes, text(now + lease), me)
   if now >= hold and redis.call('ZREMRANGEBYSCORE', nodes, '-inf', '(' .. text(now)) > 0 then changed = true end
+  local key_since, since = tonumber(redis.call('HGET', meta, 'ks')), tonumber(ARGV[7])
+  if since == 0 then since = now end
+  if not key_since or since < key_since then
+    redis.call('HSET', meta, 'k', ARGV[6], 'ks', text(since))
+    changed = true
+  end
   if busy == '1' then redis.call('ZADD', doubt, text(now + lease), me) else redis.call('ZREM', doubt, me) end
 end
 local v = redis.call('HGET', meta, 'v') or '0'
@@ -70,8 +78,8 @@ end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
 if v == known then return {now, v, in_doubt} end
-redis.call('HSETNX', meta, 'k', ARGV[6])
-return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), redis.call('HGET', meta, 'k')}
+local key, since = redis.call('HGET', meta, 'k'), redis.call('HGET', meta, 'ks')
+return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), key, since}
 ";
 
 /// What this node knows of the nodes.
@@ -86,6 +94,8 @@ pub struct Nodes {
     pub in_doubt: bool,
     /// What all nodes remember messages by.
     pub seen_key: SeenKey,
+    /// Since when, by Redis's clock in us; 0 for a key of this node's own.
+    key_since_us: i64,
 }
 
 /// What to ask the script for.
@@ -125,6 +135,7 @@ impl Default for Nodes {
             last_us: 0,
             in_doubt: false,
             seen_key: SeenKey(random()),
+            key_since_us: 0,
         }
     }
 }
@@ -140,7 +151,7 @@ impl Nodes {
         };
         command.arg(SCRIPT).arg(3).arg("{nodes}").arg("{nodes}:m").arg("{nodes}:d");
         command.arg(me.as_str()).arg(LEASE_TIME.as_micros() as u64).arg(&self.version[..]);
-        command.arg(act).arg(u8::from(is_busy)).arg(self.seen_key.0);
+        command.arg(act).arg(u8::from(is_busy)).arg(self.seen_key.0).arg(self.key_since_us);
         command
     }
 
@@ -166,8 +177,10 @@ impl Nodes {
             // under a new id do both begin anew.
             return Some(Renewed::Lost);
         }
-        if let Some(key) = answer.next().and_then(|key| u64::from_redis_value(key).ok()) {
-            self.seen_key = SeenKey(key);
+        let key = answer.next().and_then(|key| u64::from_redis_value(key).ok());
+        let since_us = answer.next().and_then(|since_us| i64::from_redis_value(since_us).ok());
+        if let (Some(key), Some(since_us)) = (key, since_us) {
+            (self.seen_key, self.key_since_us) = (SeenKey(key), since_us);
         }
         self.version = version;
         let dead: Vec<NodeId> = self.living.difference(&living).cloned().collect();

@@ -100,7 +100,9 @@ impl Connection {
             End::Quit(_) => metrics.closed(CloseReason::Quit),
             _ => {}
         }
-        if end == End::Closed(CloseReason::Slow) {
+        let is_blocked = self.outbox.blocked().is_some();
+        if end == End::Closed(CloseReason::Slow) || (end == End::Closed(CloseReason::Replaced) && is_blocked)
+        {
             // What it did not read goes elsewhere now; it is told why, if it ever looks.
             let unwritten = self.outbox.cut_short(|bytes| self.last_words(&end, bytes));
             self.talk.give_back(unwritten, turn);

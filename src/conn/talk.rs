@@ -103,7 +103,12 @@ impl Talk {
                     self.held.get_or_insert_default().put_back(line);
                     break;
                 }
-                flow => flow?,
+                ControlFlow::Break(stop) => {
+                    // Nothing behind `QUIT` counts.
+                    self.held = None;
+                    return ControlFlow::Break(stop);
+                }
+                ControlFlow::Continue(()) => {}
             }
         }
         ControlFlow::Continue(())
@@ -239,7 +244,7 @@ impl Talk {
         let Session::Entering { user, id, acks } = std::mem::take(&mut self.session) else {
             unreachable!("a login that is answered was asked for");
         };
-        match self.router().enter(&user, id, &self.outbox, welcome) {
+        match self.router().enter(&user, id, &self.outbox, welcome, turn) {
             Ok(Entered { has_mail, replaced }) => {
                 // Before any message: a node has one thread, and this is still the same turn.
                 self.outbox.reply(tag, &mut turn.dirty, |out| print_logged_in(user.borrowed(), id, out));

@@ -153,7 +153,7 @@ impl Ledger {
         self.held_bytes += entry.bytes();
         match kind {
             Kind::Mail => self.mail.push_back(entry),
-            Kind::Live => self.live.push_back(entry),
+            Kind::Live | Kind::Shared => self.live.push_back(entry),
         }
     }
 
@@ -205,7 +205,7 @@ impl Ledger {
         let Some(at) = self.expired.iter().position(|expired| expired.hash == hash) else {
             return Known::No;
         };
-        if kind == Kind::Live || self.expired[at].was_shown {
+        if kind != Kind::Mail || self.expired[at].was_shown {
             return Known::Expired;
         }
         // It waited for too long behind the mailbox, went there, and comes from there now.

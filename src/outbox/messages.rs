@@ -36,6 +36,8 @@ pub struct Message<'a> {
 pub enum Kind {
     /// From a sender, now.
     Live,
+    /// The same, and others have it: refused where there is no room.
+    Shared,
     /// From the mailbox: before all that are live.
     Mail,
 }
@@ -63,6 +65,9 @@ impl Outbox {
             return Push::Refused;
         }
         if state.filled() >= self.bytes_max + self.bytes_max.max(RESERVE_BYTES_MIN) {
+            if message.kind == Kind::Shared {
+                return Push::Refused;
+            }
             // Only other nodes get here: local senders wait at `bytes_max`.
             let owner = state.close(CloseReason::Slow);
             drop(state);
@@ -86,7 +91,7 @@ impl Outbox {
             }
         }
         if let Some(ledger) = &mut state.ledger
-            && (ledger.acks || kind == Kind::Live)
+            && (ledger.acks || kind != Kind::Mail)
         {
             let mut line = vec![];
             print_msg(from.as_str(), id, text, &mut line);
@@ -177,12 +182,14 @@ impl<S: ?Sized + Sink> Outbox<S> {
         seen.all().filter(|hash| unshown.binary_search(hash).is_err()).collect()
     }
 
-    /// The messages that the session has and has not taken, with their lines: written, or acknowledged.
-    pub fn outstanding(&self) -> Vec<(Ticket, Box<[u8]>)> {
+    /// Messages that the session has and has not taken, written or acknowledged, with their lines:
+    /// those with the tickets that are wanted.
+    pub fn outstanding(&self, is_wanted: impl Fn(Ticket) -> bool) -> Vec<(Ticket, Box<[u8]>)> {
         let state = self.lock();
         let ledger = state.ledger.iter().flat_map(|ledger| ledger.outstanding());
         let all = state.bytes.outstanding().chain(ledger);
-        all.filter(|(_, line)| !line.is_empty()).map(|(ticket, line)| (ticket, line.into())).collect()
+        let wanted = all.filter(|(ticket, line)| !line.is_empty() && is_wanted(*ticket));
+        wanted.map(|(ticket, line)| (ticket, line.into())).collect()
     }
 
     /// Other sessions of the user have, or have no more, messages that this one is given first.

@@ -30,7 +30,7 @@ use crate::proto::name::{MessageId, NodeId, SessionId, Tag, UserName, UserRef};
 use crate::proto::request::clean_text;
 
 /// The version of the form, the first byte of every batch.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The most bytes of a batch's head.
 pub const HEAD_BYTES_MAX: usize = 2 + NodeId::BYTES_MAX + 4 * NUMBER_BYTES_MAX + 1;

@@ -36,6 +36,8 @@ pub(super) struct Drain {
     untaken: usize,
     /// Something was stored since it began: the end may have been read too early.
     has_more: bool,
+    /// The session takes messages again that it did not take: they are read once more.
+    begins_anew: bool,
     /// The session did not take something.
     is_broken: bool,
 }
@@ -92,9 +94,7 @@ impl Router {
         turn: &mut Turn,
     ) {
         if let Some(drain) = self.drains().get_mut(&session).filter(|drain| drain.is_broken) {
-            // It ends when all that it has is taken or not; then the next begins.
-            drain.is_broken = false;
-            drain.has_more = true;
+            drain.begins_anew = true;
             return;
         }
         self.start_drain(user, session, outbox, turn);
@@ -153,7 +153,7 @@ impl Router {
     pub(super) fn leave_drain(&self, session: SessionId, turn: &mut Turn) {
         if let Some(drain) = self.drains().get_mut(&session) {
             drain.stage = Stage::Ending;
-            drain.has_more = false;
+            (drain.has_more, drain.begins_anew) = (false, false);
         }
         self.go_on(session, turn);
     }
@@ -291,14 +291,14 @@ impl Router {
     }
 
     fn end_drain(&self, session: SessionId, drain: Drain, taken: Option<u64>, turn: &mut Turn) {
-        let Drain { user, pushed, outbox, has_more, is_broken, .. } = drain;
+        let Drain { user, pushed, outbox, has_more, begins_anew, is_broken, .. } = drain;
         let behind = pushed.iter().filter(|(_, state)| *state == State::Taken);
         let also: Vec<u64> = behind.map(|(place, _)| *place).collect();
         if taken.is_some() || !also.is_empty() {
             self.cluster.take(&user, taken.unwrap_or(0), also);
         }
         self.cluster.release(&user, session);
-        if has_more && !is_broken {
+        if begins_anew || (has_more && !is_broken) {
             self.start_drain(&user, session, &outbox, turn);
         }
         self.resume_drains(Some(&user), turn);
@@ -318,6 +318,7 @@ impl Drain {
             taken_up_to: 0,
             untaken: 0,
             has_more: false,
+            begins_anew: false,
             is_broken: false,
         }
     }

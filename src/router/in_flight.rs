@@ -348,18 +348,23 @@ impl InFlight {
     }
 
     /// The messages on their way to nodes where the user is not any more, given where it is.
-    pub fn left_behind(&self, user: UserRef<'_>, is_there: impl Fn(&NodeId) -> bool) -> Vec<Ticket> {
+    pub fn left_behind(&mut self, user: UserRef<'_>, is_there: impl Fn(&NodeId) -> bool) -> Vec<Ticket> {
         // Most users don't move.
         let window = if self.windows.is_empty() { None } else { self.windows.get(user.as_str()) };
         if window.is_none_or(|window| window.nodes.iter().all(&is_there)) {
             return vec![];
         }
-        self.with_deadline(|question| match question {
+        let tickets = self.with_deadline(|question| match question {
             Question::Sent(Sent { remote: Some(remote), .. }) => {
                 remote.envelope.to.borrowed() == user && !remote.nodes.iter().all(&is_there)
             }
             _ => false,
-        })
+        });
+        if let (true, Some(window)) = (tickets.is_empty(), self.windows.get_mut(user.as_str())) {
+            // Nothing to look for the next time.
+            window.nodes.retain(is_there);
+        }
+        tickets
     }
 
     /// The messages that somebody has who is asked for a user on other nodes, in the order they came,

@@ -6,6 +6,7 @@
 //! between the two steps is told "not here" and asks again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, bounded};
 
@@ -36,13 +37,19 @@ pub struct Entered {
     pub replaced: Vec<Seat>,
 }
 
-/// A session that waits for the cluster's answer.
+/// A session that waits for the cluster's answer, or did so until a moment ago.
 pub(super) struct Entering {
     user: UserName,
     outbox: Arc<Outbox>,
     /// Something was stored for the user since.
     has_mail: bool,
+    /// When the answer came.
+    since: Option<Instant>,
 }
+
+/// What its user was shown on other nodes may come so long after a session has entered. Later it
+/// would be taken for what the session was shown itself.
+const INHERIT_TIME: Duration = Duration::from_secs(2);
 
 impl Router {
     /// Tells the cluster of a session. Whoever calls this calls
@@ -55,7 +62,7 @@ impl Router {
                 Answer::Later => unreachable!("there is nobody to wait for"),
             };
         }
-        let entering = Entering { user: user.clone(), outbox: outbox.clone(), has_mail: false };
+        let entering = Entering { user: user.clone(), outbox: outbox.clone(), has_mail: false, since: None };
         self.entering().insert(session, entering);
         let (tx, rx) = bounded(1);
         let ticket = self.in_flight().insert(Question::Login(tx), Some(turn.now + RECEIPT_MS_MAX));
@@ -78,8 +85,9 @@ impl Router {
         session: SessionId,
         outbox: &Arc<Outbox>,
         welcome: Welcomed,
+        turn: &Turn,
     ) -> Result<Entered, ErrorCode> {
-        let has_new_mail = self.entered(session);
+        let has_new_mail = self.answered_at(session, turn.now);
         if outbox.closing() == Some(CloseReason::Replaced) {
             // A later login has ended this one before the cluster answered it.
             return Ok(Entered { has_mail: false, replaced: vec![] });
@@ -117,7 +125,7 @@ impl Router {
 
     /// Takes a session back, whether or not it entered. Until others know of it, one more reply is due.
     pub fn leave(&self, user: &UserName, session: SessionId, outbox: &Arc<Outbox>, turn: &mut Turn) {
-        self.entered(session);
+        self.entering().remove(&session);
         self.table.remove(user, session);
         self.watched().remove(&session);
         self.leave_drain(session, turn);
@@ -152,13 +160,9 @@ impl Router {
 
     /// A user was shown these on another node.
     pub(super) fn inherit(&self, user: &UserName, seen: &[u64]) {
-        let mut seats = vec![];
-        self.table.find(user.borrowed(), &mut seats);
         let entering = self.entering();
         let entering = entering.values().filter(|entering| entering.user == *user);
-        let entering = entering.map(|entering| entering.outbox.clone());
-        let outboxes: Vec<Arc<Outbox>> = entering.chain(seats.into_iter().map(|seat| seat.outbox)).collect();
-        outboxes.iter().for_each(|outbox| outbox.inherit(seen));
+        entering.for_each(|entering| entering.outbox.inherit(seen));
     }
 
     /// Hashes of what a user was shown on this node: by one that has left lately, and by one of
@@ -183,10 +187,19 @@ impl Router {
         }
     }
 
-    /// The session is in the user table, or will never be. Tells whether something was stored for
-    /// its user since it was registered.
-    fn entered(&self, session: SessionId) -> bool {
-        !self.cluster.is_alone() && self.entering().remove(&session).is_some_and(|entering| entering.has_mail)
+    /// The cluster has answered a login. Tells whether something was stored for its user since it was
+    /// registered.
+    fn answered_at(&self, session: SessionId, now: Instant) -> bool {
+        let mut entering = self.entering();
+        let Some(entering) = entering.get_mut(&session) else { return false };
+        entering.since = Some(now);
+        entering.has_mail
+    }
+
+    /// Forgets logins that were answered long enough ago.
+    pub(super) fn expire_entered(&self, now: Instant) {
+        let is_new = |since: Instant| now.duration_since(since) < INHERIT_TIME;
+        self.entering().retain(|_, entering| entering.since.is_none_or(is_new));
     }
 
     /// Something was stored for a user: sessions that enter look into the mailbox when they are in.

@@ -11,7 +11,7 @@
 //! Left out: a message that nobody acknowledged in time, or that was with a node
 //! that died, is routed again behind later ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::cluster::Place;
@@ -49,27 +49,38 @@ impl Router {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         let mut has_earlier = further.has_earlier;
-        for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding()) {
+        // What other nodes sent here, these send to the further ones by themselves.
+        let is_only_here = |ticket| {
             let mut in_flight = self.in_flight();
-            // What other nodes sent here, these send to the further ones by themselves.
-            if let Some(Question::Sent(Sent { remote: None, .. })) = in_flight.question(ticket)
-                && let Some(envelope) = envelope_of(user, &line)
-            {
-                in_flight.keep(ticket, envelope);
+            matches!(in_flight.question(ticket), Some(Question::Sent(Sent { remote: None, .. })))
+        };
+        for (ticket, line) in seats.iter().flat_map(|seat| seat.outbox.outstanding(is_only_here)) {
+            if let Some(envelope) = envelope_of(user, &line) {
+                self.in_flight().keep(ticket, envelope);
                 has_earlier = true;
             }
         }
         // Looking through the whole table is for when there is something to find.
         let under_way = if has_earlier { self.in_flight().others_to(user, next) } else { vec![] };
-        for ticket in under_way {
+        let is_further = |seat: &&Seat| further.seats.iter().any(|further| further.session == seat.session);
+        let further_seats: Vec<(&Seat, HashSet<Ticket>)> =
+            seats.iter().filter(is_further).map(|seat| (seat, self.had_by(seat, &under_way))).collect();
+        for &ticket in &under_way {
             let Some(envelope) = self.envelope(ticket) else { continue };
-            for seat in &further.seats {
+            for (seat, _) in further_seats.iter().filter(|(_, had)| !had.contains(&ticket)) {
                 self.push_also(ticket, &envelope, &seat.outbox, turn);
             }
             for node in &further.nodes {
                 self.forward_also(ticket, ticket, node, &envelope, turn);
             }
         }
+    }
+
+    /// Which of these messages a session has, and has not taken.
+    fn had_by(&self, seat: &Seat, tickets: &[Ticket]) -> HashSet<Ticket> {
+        let tickets: HashSet<Ticket> = tickets.iter().copied().collect();
+        let had = seat.outbox.outstanding(|ticket| tickets.contains(&ticket));
+        had.into_iter().map(|(ticket, _)| ticket).collect()
     }
 
     /// Sessions that entered where their user, whose sessions are `turn.seats`, has others: they are
@@ -106,7 +117,8 @@ impl Router {
         turn: &mut Turn,
     ) {
         let mut under_way = BTreeMap::new();
-        for (ticket, line) in others.flat_map(|seat| seat.outbox.outstanding()) {
+        let is_open = |ticket| self.in_flight().question(ticket).is_some();
+        for (ticket, line) in others.flat_map(|seat| seat.outbox.outstanding(is_open)) {
             under_way.insert(self.in_flight().order(ticket), (ticket, line));
         }
         for (ticket, line) in under_way.into_values() {
@@ -125,7 +137,7 @@ impl Router {
         }
         let Envelope { from, id, text, .. } = envelope;
         let hash = Some(self.hash(from, id, text, turn));
-        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
+        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Shared };
         match outbox.push_message(message, turn.now, &mut turn.dirty) {
             Push::Taken => {}
             Push::Copy => self.metrics.duplicates.add(),
