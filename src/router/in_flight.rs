@@ -370,9 +370,6 @@ impl InFlight {
     /// The messages that somebody has who is asked for a user on other nodes, in the order they came,
     /// but for the message `besides`.
     pub fn others_to(&self, user: &UserName, besides: Ticket) -> Vec<Ticket> {
-        if !self.windows.contains_key(user) {
-            return vec![];
-        }
         let mut tickets = self.in_order(|question| match question {
             Question::Sent(Sent { remote: Some(remote), parties, .. }) => {
                 *parties > 0 && remote.envelope.to == *user
