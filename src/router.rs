@@ -24,6 +24,7 @@ mod flush;
 mod in_flight;
 mod login;
 mod moves;
+mod question;
 mod refused;
 mod store;
 mod sweep;
@@ -43,10 +44,12 @@ use crate::proto::reply::{print_delivered, print_msg, print_presence};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, ServerLine, SessionId, Tag, UserName, UserRef};
 use crate::router::acks::Watched;
 use crate::router::asked::Asked;
+use crate::router::deliver::Way;
 use crate::router::drain::Drain;
 use crate::router::flush::Unflushed;
-use crate::router::in_flight::{InFlight, Question, Remote, Sent};
+use crate::router::in_flight::InFlight;
 use crate::router::login::Entering;
+use crate::router::question::{Question, Remote, Sent};
 use crate::router::refused::Refused;
 use crate::table::{Seat, Table};
 
@@ -331,7 +334,7 @@ impl Router {
         let parties = turn.seats.len() as u32;
         let sent = Sent::new(from.outbox, reply, id.clone(), parties);
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
-        let lost = self.push(ticket, from.user, &id, text, tag.is_some(), turn);
+        let lost = self.push(ticket, from.user, &id, text, Way::Here, turn);
         if !lost.is_none() {
             let mut line = vec![];
             print_msg(from.user.as_str(), &id, text, &mut line);
@@ -400,6 +403,7 @@ impl Sender<'_> {
         Envelope {
             number: None,
             is_shared: false,
+            is_again: false,
             from: self.user.clone(),
             to: to.into(),
             id,

@@ -61,6 +61,7 @@ const ROWS: &[Row] = &[
             "router/in_flight_tests.rs",
             "router/login.rs",
             "router/moves.rs",
+            "router/question.rs",
             "router/refused.rs",
             "router/store.rs",
             "router/sweep.rs",

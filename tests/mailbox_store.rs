@@ -106,6 +106,7 @@ fn envelope(to: &str, text: &str) -> Envelope {
     Envelope {
         number: None,
         is_shared: false,
+        is_again: false,
         from: name("alice").into(),
         to: name(to).into(),
         id,

@@ -426,3 +426,23 @@ fn pour_in_parts(mut stream: TcpStream, to: &str, count: usize, random: &mut Ran
         thread::park_timeout(Duration::from_micros(random.below(2_000) as u64));
     }
 }
+
+/// What users were shown is known by a key that all nodes have. When Redis has lost it, they bring it
+/// back, though a node that never knew it may come first.
+#[test]
+fn copies_are_known_after_redis_has_lost_its_data() {
+    let real = Real::new();
+    let [a, b] = nodes(&real, &[]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
+    alice.sends("bob", "1", "hi");
+    bob.hears("MSG alice 1 hi");
+    let key = || real.0.redis_command(&["HGET", "{nodes}:m", "k"]).text().to_owned();
+    let before = key();
+    real.0.redis_command(&["FLUSHDB"]);
+    real.0.redis_command(&["HSET", "{nodes}:m", "k", "7", "ks", "9000000000000000"]);
+    until("the key is back", || key() == before);
+    alice.will_find("bob", "online 1");
+    alice.sends("bob", "1", "hi");
+    bob.heard_all();
+}

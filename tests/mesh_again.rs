@@ -113,8 +113,15 @@ fn what_comes_behind_a_refused_message_is_refused_too() {
     let name = |name: &str| UserName::parse(name).expect("valid");
     let forward = |number: u64, to: &str, is_shared: bool| {
         let (id, text) = (MessageId::Tag(number.to_string().into()), number.to_string().into());
-        let envelope =
-            Envelope { number: Some(number), is_shared, from: name("alice"), to: name(to), id, text };
+        let envelope = Envelope {
+            number: Some(number),
+            is_shared,
+            is_again: false,
+            from: name("alice"),
+            to: name(to),
+            id,
+            text,
+        };
         ghost.cluster().forward(&a.id, &envelope).expect("it is there");
     };
     let receipt = || loop {

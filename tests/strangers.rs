@@ -37,6 +37,7 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
         Item::Message(Message {
             asks,
             is_shared: false,
+            is_again: false,
             from: user("mallory"),
             to: user(to),
             id,
@@ -80,6 +81,7 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
     let envelope = |n: u64| Envelope {
         number: Some(n),
         is_shared: false,
+        is_again: false,
         from: UserName::from(user("mallory")),
         to: user("nobody").into(),
         id: MessageId::Tag("1".into()),

@@ -12,7 +12,15 @@ fn node(name: &str) -> NodeId {
 fn envelope(ticket: Option<u64>, text: &str) -> Envelope {
     let user = |name| UserName::parse(name).expect("valid");
     let id = MessageId::Tag(ticket.unwrap_or(0).to_string().into());
-    Envelope { number: ticket, is_shared: false, from: user("alice"), to: user("bob"), id, text: text.into() }
+    Envelope {
+        number: ticket,
+        is_shared: false,
+        is_again: false,
+        from: user("alice"),
+        to: user("bob"),
+        id,
+        text: text.into(),
+    }
 }
 
 /// What a batch that was heard says.

@@ -272,7 +272,15 @@ mod tests {
     fn envelope(to: &str, id: &str, text: &str) -> Envelope {
         let name = |name| UserName::parse(name).expect("valid");
         let id = MessageId::Tag(id.into());
-        Envelope { number: None, is_shared: false, from: name("alice"), to: name(to), id, text: text.into() }
+        Envelope {
+            number: None,
+            is_shared: false,
+            is_again: false,
+            from: name("alice"),
+            to: name(to),
+            id,
+            text: text.into(),
+        }
     }
 
     /// What `bytes` must be.

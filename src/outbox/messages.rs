@@ -24,9 +24,11 @@ pub struct Message<'a> {
     pub text: &'a str,
     /// Who waits for its fate; nobody for a `CAST`.
     pub ticket: Option<Ticket>,
-    /// What it is remembered by. Given where it may be a copy of one that was pushed before, and
-    /// always to a session that acknowledges.
+    /// What it is remembered by. Given where a copy of it may come, and always to a session that
+    /// acknowledges.
     pub hash: Option<u64>,
+    /// It may be a copy of one that was pushed before.
+    pub may_be_copy: bool,
     /// Where it comes from.
     pub kind: Kind,
 }
@@ -74,8 +76,10 @@ impl Outbox {
             wake(owner);
             return Push::Refused;
         }
-        let Message { from, id, text, ticket, hash, kind } = message;
-        if let Some(hash) = hash
+        let Message { from, id, text, ticket, hash, may_be_copy, kind } = message;
+        if let (Some(hash), false) = (hash, may_be_copy) {
+            state.seen.get_or_insert_default().append(hash);
+        } else if let Some(hash) = hash
             && !state.seen.get_or_insert_default().insert(hash)
         {
             let known = state.ledger.as_mut().map_or(Known::No, |ledger| ledger.meet(hash, ticket, kind));

@@ -60,7 +60,15 @@ impl Rig {
         let alice = UserName::parse("alice").expect("valid");
         let id = MessageId::Tag((ticket % 1_000).to_string().into());
         let hash = Some(KEY.hash(format!("MSG alice {id} {text}").as_bytes()));
-        let message = Message { from: &alice, id: &id, text, ticket: Some(Ticket(ticket)), hash, kind };
+        let message = Message {
+            from: &alice,
+            id: &id,
+            text,
+            ticket: Some(Ticket(ticket)),
+            hash,
+            may_be_copy: true,
+            kind,
+        };
         self.outbox.push_message(message, now, &mut self.dirty)
     }
 

@@ -20,7 +20,9 @@
 //!        | 11 user                    something was stored for the user
 //!        | 12 first count             shown, and the session left without an acknowledgement
 //!        | 13 user                    all that was refused for the user has come back
-//!        | 14 from to id text         a message that asks for a receipt, and that others have too
+//!        | 14 from to id text         as 1, and others have it too
+//!        | 15 from to id text         as 1, and it was on its way to somebody before
+//!        | 16 from to id text         both
 //! shown  = length (8 bytes)*
 //! id     = 0 session count | length bytes
 //! ```
@@ -55,6 +57,8 @@ const MAIL: u8 = 11;
 const LEFT: u8 = 12;
 const RESUMES: u8 = 13;
 const ASKS_SHARED: u8 = 14;
+const ASKS_AGAIN: u8 = 15;
+const ASKS_SHARED_AGAIN: u8 = 16;
 
 /// The most hashes that tell what a user was shown.
 pub const SHOWN_MAX: usize = 4_096;
@@ -144,6 +148,8 @@ pub struct Message<'a> {
     pub asks: bool,
     /// Others have it too, if it asks for a receipt.
     pub is_shared: bool,
+    /// It was on its way to somebody before, if it asks for a receipt.
+    pub is_again: bool,
     /// The sender.
     pub from: UserRef<'a>,
     /// The recipient.
@@ -190,8 +196,8 @@ impl Item<'_> {
     /// Appends the item.
     pub fn print(&self, out: &mut Vec<u8>) {
         match self {
-            Item::Message(Message { asks, is_shared, from, to, id, text }) => {
-                put_message(kind(*asks, *is_shared), *from, *to, id, text, out);
+            Item::Message(Message { asks, is_shared, is_again, from, to, id, text }) => {
+                put_message(kind(*asks, *is_shared, *is_again), *from, *to, id, text, out);
             }
             Item::Receipts { fate, first, count } => {
                 out.push(match fate {
@@ -243,8 +249,8 @@ impl Item<'_> {
 
 /// Appends a message that asks for a receipt if the envelope has a number.
 pub fn put_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
-    let Envelope { number, is_shared, from, to, id, text } = envelope;
-    let kind = kind(number.is_some(), *is_shared);
+    let Envelope { number, is_shared, is_again, from, to, id, text } = envelope;
+    let kind = kind(number.is_some(), *is_shared, *is_again);
     put_message(kind, from.borrowed(), to.borrowed(), id, text, out);
 }
 
@@ -252,8 +258,8 @@ impl Message<'_> {
     /// The message as a value of its own; `number` is what its receipt names.
     pub fn envelope(&self, number: Option<u64>) -> Envelope {
         let (from, to): (UserName, UserName) = (self.from.into(), self.to.into());
-        let is_shared = self.is_shared;
-        Envelope { number, is_shared, from, to, id: self.id.clone(), text: self.text.into() }
+        let (is_shared, is_again) = (self.is_shared, self.is_again);
+        Envelope { number, is_shared, is_again, from, to, id: self.id.clone(), text: self.text.into() }
     }
 }
 
@@ -289,9 +295,10 @@ impl<'a> Items<'a> {
 
     fn item(&mut self) -> Option<Item<'a>> {
         let item = match self.byte()? {
-            kind @ (ASKS | ASKS_SHARED | CAST) => Item::Message(Message {
+            kind @ (ASKS | ASKS_SHARED | ASKS_AGAIN | ASKS_SHARED_AGAIN | CAST) => Item::Message(Message {
                 asks: kind != CAST,
-                is_shared: kind == ASKS_SHARED,
+                is_shared: matches!(kind, ASKS_SHARED | ASKS_SHARED_AGAIN),
+                is_again: matches!(kind, ASKS_AGAIN | ASKS_SHARED_AGAIN),
                 from: self.user()?,
                 to: self.user()?,
                 id: self.id()?,
@@ -390,11 +397,13 @@ impl<'a> Items<'a> {
 }
 
 /// How a message is marked.
-fn kind(asks: bool, is_shared: bool) -> u8 {
-    match (asks, is_shared) {
-        (true, true) => ASKS_SHARED,
-        (true, false) => ASKS,
-        (false, _) => CAST,
+fn kind(asks: bool, is_shared: bool, is_again: bool) -> u8 {
+    match (asks, is_shared, is_again) {
+        (false, ..) => CAST,
+        (true, false, false) => ASKS,
+        (true, true, false) => ASKS_SHARED,
+        (true, false, true) => ASKS_AGAIN,
+        (true, true, true) => ASKS_SHARED_AGAIN,
     }
 }
 

@@ -13,14 +13,17 @@ fn user(name: &str) -> UserRef<'_> {
 
 fn items() -> Vec<Item<'static>> {
     let session = SessionId::parse("4k2jd8s0").expect("valid");
-    let shared_message = |asks, is_shared, id, text| {
-        Item::Message(Message { asks, is_shared, from: user("alice"), to: user("小明"), id, text })
+    let flagged = |asks, is_shared, is_again, id, text| {
+        let (from, to) = (user("alice"), user("小明"));
+        Item::Message(Message { asks, is_shared, is_again, from, to, id, text })
     };
-    let message = |asks, id, text| shared_message(asks, false, id, text);
+    let message = |asks, id, text| flagged(asks, false, false, id, text);
     vec![
         message(true, MessageId::Counted(session, 300), "hi"),
         message(false, MessageId::Tag("a.b~".into()), ""),
-        shared_message(true, true, MessageId::Tag("a.b~".into()), "for several"),
+        flagged(true, true, false, MessageId::Tag("a.b~".into()), "for several"),
+        flagged(true, false, true, MessageId::Tag("a.b~".into()), "once more"),
+        flagged(true, true, true, MessageId::Tag("a.b~".into()), "for several, once more"),
         message(true, MessageId::Tag("t".repeat(64).into()), "tab\tis text, 你好"),
         Item::Receipts { fate: Fate::Delivered, first: 1, count: 300 },
         Item::Receipts { fate: Fate::NotHere, first: u64::MAX - 1, count: 1 },
@@ -57,6 +60,7 @@ fn what_is_printed_is_read_back() {
     let envelope = Envelope {
         number: Some(9),
         is_shared: true,
+        is_again: true,
         from: user("a").into(),
         to: user("b").into(),
         id: MessageId::Tag("1".into()),

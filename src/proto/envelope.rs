@@ -17,6 +17,8 @@ pub struct Envelope {
     pub number: Option<u64>,
     /// Others have it too: where it is refused it is not routed again.
     pub is_shared: bool,
+    /// It was on its way to somebody before: a copy may have been shown.
+    pub is_again: bool,
     /// The sender.
     pub from: UserName,
     /// The recipient.

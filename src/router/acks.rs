@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::outbox::{Acked, Outbox, Overdue, Ticket};
 use crate::proto::{CloseReason, NodeId, SessionId, UserName};
 use crate::router::again::{Lost, is_with};
-use crate::router::in_flight::Question;
+use crate::router::question::Question;
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 
 /// A session whose ledger has to be looked at from time to time.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
-use crate::router::in_flight::{Question, Received, Sent};
+use crate::router::deliver::Way;
+use crate::router::question::{Question, Received, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
 /// What somebody lost who had a message.
@@ -112,7 +113,8 @@ impl Router {
                 false => self.give_up(ticket, ErrorCode::Unavailable, turn),
             };
         }
-        let mut lost = self.push(ticket, &envelope.from, &envelope.id, &envelope.text, true, turn);
+        let mut lost =
+            self.push(ticket, &envelope.from, &envelope.id, &envelope.text, Way::of(envelope.is_again), turn);
         let mut is_cut_off = false;
         envelope.number = Some(ticket.0);
         envelope.is_shared = parties > 1;
@@ -381,7 +383,8 @@ impl Router {
     ) {
         let Some(is_party) = self.add_party(ticket, &envelope.to, node) else { return };
         let number = if is_party { ticket } else { spent };
-        let numbered = Envelope { number: Some(number.0), is_shared: true, ..envelope.clone() };
+        let numbered =
+            Envelope { number: Some(number.0), is_shared: true, is_again: true, ..envelope.clone() };
         if self.cluster.forward(node, &numbered).is_err() && self.take_node(ticket, node, false) {
             self.lost(ticket, Lost::GONE, None, turn);
         }
@@ -445,6 +448,7 @@ pub(super) fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
     Some(Envelope {
         number: None,
         is_shared: false,
+        is_again: true,
         from: from.into(),
         to: to.clone(),
         id,

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::{ErrorCode, NodeId, UserName};
-use crate::router::in_flight::Question;
+use crate::router::question::Question;
 use crate::router::{Router, Turn};
 
 /// Those who wait for one user.

@@ -4,25 +4,48 @@ use crate::outbox::{Kind, Message, Push, Ticket};
 use crate::proto::reply::print_msg;
 use crate::proto::{Envelope, Fate, MessageId, NodeId, UserName};
 use crate::router::again::Lost;
-use crate::router::in_flight::{Question, Received};
+use crate::router::question::{Question, Received};
 use crate::router::{Router, Turn};
 
+/// How a message comes to the sessions of this node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From this node, and only to its own sessions.
+    Here,
+    /// For the first time.
+    First,
+    /// Once more: it was somewhere before, or is.
+    Again,
+}
+
+impl Way {
+    /// Of a message that others may have had, or not.
+    pub fn of(is_again: bool) -> Self {
+        if is_again { Way::Again } else { Way::First }
+    }
+}
+
 impl Router {
-    /// Pushes a message to all of `turn.seats`, and returns what they refused.
+    /// Pushes a message to all of `turn.seats`, and returns what they refused. A copy of it may have
+    /// come before when its sender named it, or when it is routed again; and may come later, unless it
+    /// is on this node only.
     pub(super) fn push(
         &self,
         ticket: Ticket,
         from: &UserName,
         id: &MessageId,
         text: &str,
-        may_be_copy: bool,
+        way: Way,
         turn: &mut Turn,
     ) -> Lost {
         let seats = std::mem::take(&mut turn.seats);
+        let may_be_copy = way == Way::Again || matches!(id, MessageId::Tag(_));
         // A message that is only for other nodes is remembered there: its hash would be for nothing here.
-        let is_remembered = seats.iter().any(|seat| may_be_copy || seat.outbox.acknowledges());
+        let may_come_again = may_be_copy || way != Way::Here;
+        let is_remembered = seats.iter().any(|seat| may_come_again || seat.outbox.acknowledges());
         let hash = is_remembered.then(|| self.hash(from, id, text, turn));
-        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Live };
+        let ticket = Some(ticket);
+        let message = Message { from, id, text, ticket, hash, may_be_copy, kind: Kind::Live };
         let mut lost = Lost::none();
         for seat in &seats {
             match seat.outbox.push_message(message, turn.now, &mut turn.dirty) {
@@ -47,7 +70,7 @@ impl Router {
 
     /// A message from another node: it is delivered here, or the origin is told.
     pub(super) fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
-        let Envelope { number, is_shared, from, to, id, text } = envelope;
+        let Envelope { number, is_shared, is_again, from, to, id, text } = envelope;
         turn.seats.clear();
         self.table.find(to.borrowed(), &mut turn.seats);
         if turn.seats.is_empty() {
@@ -68,7 +91,7 @@ impl Router {
             Question::Received(Received { origin, number, is_shared, to, parties, lost: Fate::NotHere });
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(received, None);
-        let lost = self.push(ticket, &from, &id, &text, true, turn);
+        let lost = self.push(ticket, &from, &id, &text, Way::of(is_again), turn);
         if !lost.is_none() {
             self.lost(ticket, lost, None, turn);
         }
@@ -91,7 +114,8 @@ impl Router {
         let seats = std::mem::take(&mut turn.seats);
         let mut taken = false;
         for seat in &seats {
-            let message = Message { from, id, text, ticket: None, hash: None, kind: Kind::Live };
+            let message =
+                Message { from, id, text, ticket: None, hash: None, may_be_copy: false, kind: Kind::Live };
             taken |= seat.outbox.push_message(message, turn.now, &mut turn.dirty) == Push::Taken;
         }
         turn.seats = seats;

@@ -16,7 +16,7 @@ use crate::cluster::{Answer, Mail, Unavailable};
 use crate::mailbox::{READ_MESSAGES_MAX, Stored};
 use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
 use crate::proto::{SessionId, UserName};
-use crate::router::in_flight::Question;
+use crate::router::question::Question;
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 
 /// One session that drains its user's mailbox, or waits until it may.
@@ -222,6 +222,7 @@ impl Router {
             text: &envelope.text,
             ticket: Some(ticket),
             hash,
+            may_be_copy: true,
             kind: Kind::Mail,
         };
         match outbox.push_message(message, turn.now, &mut turn.dirty) {

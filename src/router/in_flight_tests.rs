@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::proto::Fate;
+use crate::router::question::Received;
 
 fn received(number: u64) -> Question {
     let origin = NodeId::new("a", "1").expect("valid");

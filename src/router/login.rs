@@ -14,7 +14,7 @@ use crate::cluster::{Answer, Place, Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::reply::print_presence;
 use crate::proto::{CloseReason, ErrorCode, NodeId, SessionId, UserName, UserRef};
-use crate::router::in_flight::Question;
+use crate::router::question::Question;
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::table::Seat;
 

@@ -18,7 +18,8 @@ use crate::cluster::Place;
 use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
 use crate::proto::{Envelope, UserName, UserRef};
 use crate::router::again::{Lost, envelope_of};
-use crate::router::in_flight::{Further, Question, Sent};
+use crate::router::in_flight::Further;
+use crate::router::question::{Question, Sent};
 use crate::router::{Router, Turn};
 use crate::table::Seat;
 
@@ -137,7 +138,8 @@ impl Router {
         }
         let Envelope { from, id, text, .. } = envelope;
         let hash = Some(self.hash(from, id, text, turn));
-        let message = Message { from, id, text, ticket: Some(ticket), hash, kind: Kind::Shared };
+        let message =
+            Message { from, id, text, ticket: Some(ticket), hash, may_be_copy: true, kind: Kind::Shared };
         match outbox.push_message(message, turn.now, &mut turn.dirty) {
             Push::Taken => {}
             Push::Copy => self.metrics.duplicates.add(),

@@ -10,7 +10,7 @@ use crate::cluster::{Answer, Place, Stored, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::reply::print_stored;
 use crate::proto::{ErrorCode, UserName};
-use crate::router::in_flight::{Question, Sent};
+use crate::router::question::{Question, Sent};
 use crate::router::{Router, Turn};
 
 impl Router {

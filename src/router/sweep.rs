@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cluster::Unavailable;
 use crate::outbox::{Outbox, Ticket};
 use crate::proto::ErrorCode;
-use crate::router::in_flight::Question;
+use crate::router::question::Question;
 use crate::router::{Router, Turn};
 
 impl Router {
