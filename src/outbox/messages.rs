@@ -206,13 +206,10 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.signs.load(Relaxed) & BEHIND != 0
     }
 
-    /// An earlier session of the user, or another one, was shown these.
+    /// An earlier session of the user, or another one, was shown these before, the oldest first.
     pub fn inherit(&self, hashes: &[u64]) {
         let mut state = self.lock();
-        let seen = state.seen.get_or_insert_default();
-        for hash in hashes {
-            seen.insert(*hash);
-        }
+        state.seen.get_or_insert_default().inherit(hashes);
     }
 
     /// Forgets messages that were seen long ago.

@@ -92,6 +92,14 @@ impl Seen {
         }
     }
 
+    /// Remembers messages that came before all that are remembered, the oldest first.
+    pub fn inherit(&mut self, hashes: &[u64]) {
+        let own = std::mem::take(self);
+        for hash in hashes.iter().copied().chain(own.all()) {
+            self.insert(hash);
+        }
+    }
+
     /// Forgets messages, which may be shown once more.
     pub fn remove(&mut self, hashes: &[u64]) {
         if hashes.iter().any(|hash| self.newer.contains(*hash) || self.older.contains(*hash)) {
@@ -267,6 +275,20 @@ mod tests {
         seen.remove(&[latest, 7, 2 * SEEN_MAX as u64, latest]);
         assert!(seen.all().eq(2 * SEEN_MAX as u64 + 1..latest));
         assert!(seen.insert(latest) && !seen.insert(latest));
+    }
+
+    #[test]
+    fn what_is_inherited_came_before() {
+        let mut seen = Seen::default();
+        let own = 1_000_000..1_000_000 + SEEN_MAX as u64;
+        assert!(own.clone().all(|hash| seen.insert(hash)));
+        seen.inherit(&(0..4 * SEEN_MAX as u64).collect::<Vec<_>>());
+        assert!(own.clone().all(|hash| !seen.insert(hash)), "no matter how much that was");
+        let mut seen = Seen::default();
+        seen.append(7);
+        seen.inherit(&[1, 2, 7]);
+        seen.inherit(&[3, 4]);
+        assert!(seen.all().eq([3, 4, 1, 2, 7]));
     }
 
     #[test]

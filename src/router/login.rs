@@ -111,7 +111,8 @@ impl Router {
                 }
             }
         }
-        for seen in [seen, shown].iter().filter(|seen| !seen.is_empty()) {
+        // What other nodes have told by now is newer; so it is remembered for longer.
+        for seen in [shown, seen].iter().filter(|seen| !seen.is_empty()) {
             outbox.inherit(seen);
         }
         Ok(Entered { has_mail: has_mail || has_new_mail, replaced })
