@@ -206,7 +206,7 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.signs.load(Relaxed) & BEHIND != 0
     }
 
-    /// An earlier session of the user, or another one, was shown these before, the oldest first.
+    /// An earlier session of the user, or another one, was shown these, the oldest first.
     pub fn inherit(&self, hashes: &[u64]) {
         let mut state = self.lock();
         state.seen.get_or_insert_default().inherit(hashes);

@@ -92,12 +92,21 @@ impl Seen {
         }
     }
 
-    /// Remembers messages that came before all that are remembered, the oldest first.
+    /// Remembers messages that were shown elsewhere, the oldest first. Nobody knows how old they are
+    /// beside those here, so the latest of both count the same.
     pub fn inherit(&mut self, hashes: &[u64]) {
-        let own = std::mem::take(self);
-        for hash in hashes.iter().copied().chain(own.all()) {
-            self.insert(hash);
+        let own: Vec<u64> = std::mem::take(self).all().collect();
+        let (mut others, mut own) = (hashes.iter().rev(), own.iter().rev());
+        let (mut latest, mut known): (Vec<u64>, HashSet<u64>) = Default::default();
+        // With one more the older generation would go.
+        while latest.len() < 2 * SEEN_MAX - 2 {
+            let pair = [own.next(), others.next()];
+            if pair == [None, None] {
+                break;
+            }
+            latest.extend(pair.into_iter().flatten().filter(|hash| known.insert(**hash)));
         }
+        latest.into_iter().rev().for_each(|hash| self.append(hash));
     }
 
     /// Forgets messages, which may be shown once more.
@@ -278,17 +287,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inherited_came_before() {
+    fn what_is_inherited_counts_like_what_is_known() {
         let mut seen = Seen::default();
         let own = 1_000_000..1_000_000 + SEEN_MAX as u64;
         assert!(own.clone().all(|hash| seen.insert(hash)));
         seen.inherit(&(0..4 * SEEN_MAX as u64).collect::<Vec<_>>());
-        assert!(own.clone().all(|hash| !seen.insert(hash)), "no matter how much that was");
+        assert!(own.clone().skip(1).all(|hash| !seen.insert(hash)), "no matter how much that was");
+        assert!((3 * SEEN_MAX as u64 + 1..4 * SEEN_MAX as u64).all(|hash| !seen.insert(hash)));
+        // What both know is as new as in the one where it is newer.
+        let mut seen = Seen::default();
+        (0..3 * SEEN_MAX as u64).for_each(|hash| seen.append(hash));
+        seen.inherit(&[3 * SEEN_MAX as u64 - 1, 7_000_000]);
+        let latest: Vec<u64> = seen.all().collect();
+        assert!(latest[latest.len() - 3..].contains(&7_000_000), "{:?}", &latest[latest.len() - 5..]);
         let mut seen = Seen::default();
         seen.append(7);
         seen.inherit(&[1, 2, 7]);
         seen.inherit(&[3, 4]);
-        assert!(seen.all().eq([3, 4, 1, 2, 7]));
+        assert!(seen.all().eq([1, 3, 2, 4, 7]));
     }
 
     #[test]

@@ -111,7 +111,6 @@ impl Router {
                 }
             }
         }
-        // What other nodes have told by now is newer; so it is remembered for longer.
         for seen in [shown, seen].iter().filter(|seen| !seen.is_empty()) {
             outbox.inherit(seen);
         }
