@@ -4,15 +4,27 @@ use std::sync::mpsc;
 
 use smol::stream::StreamExt;
 
-use crate::client::fake::{Server, run};
+use crate::client::fake::{Peer, Server, run};
 use crate::client::tests::{S1, S2, found, message};
-use crate::client::{Client, ClientConfig, Event};
+use crate::client::{Client, ClientConfig, Event, Incoming};
 
 /// The client's own bound for lines that wait, and more.
 const MANY: usize = 300;
 
 fn with_ack(server: &Server) -> ClientConfig {
     ClientConfig { ack: true, ..server.config() }
+}
+
+/// Sends many messages.
+fn pour(peer: &mut Peer) {
+    (0..MANY).for_each(|n| peer.say(&format!("MSG bob x-{n} {n}")));
+}
+
+/// Takes what [`pour`] has sent.
+async fn hear_all(incoming: &mut Incoming) {
+    for n in 0..MANY {
+        assert_eq!(incoming.next().await, message("bob", &format!("x-{n}"), &n.to_string()));
+    }
 }
 
 #[test]
@@ -59,9 +71,7 @@ fn a_message_is_acknowledged_when_the_next_event_is_asked_for() {
 fn closing_says_what_was_acknowledged_before() {
     let server = Server::run(|door| {
         let mut peer = door.let_in_with_ack(S1);
-        for n in 0..MANY {
-            peer.say(&format!("MSG bob x-{n} {n}"));
-        }
+        pour(&mut peer);
         for n in 0..MANY {
             peer.hear(&format!("ACK x-{n} bob"));
         }
@@ -69,9 +79,7 @@ fn closing_says_what_was_acknowledged_before() {
     });
     run(async {
         let (client, mut incoming) = Client::connect(with_ack(&server)).await.unwrap();
-        for n in 0..MANY {
-            assert_eq!(incoming.next().await, message("bob", &format!("x-{n}"), &n.to_string()));
-        }
+        hear_all(&mut incoming).await;
         incoming.acknowledge();
         client.close().await;
     });
@@ -107,9 +115,7 @@ fn acknowledging_does_not_wait_for_a_connection_and_copies_are_acknowledged_at_o
     let (taken_tx, taken_rx) = mpsc::channel();
     let server = Server::run(move |door| {
         let mut peer = door.let_in_with_ack(S1);
-        for n in 0..MANY {
-            peer.say(&format!("MSG bob x-{n} {n}"));
-        }
+        pour(&mut peer);
         drop(peer);
         taken_rx.recv().unwrap();
         let mut peer = door.let_in_with_ack(S2);
@@ -127,9 +133,7 @@ fn acknowledging_does_not_wait_for_a_connection_and_copies_are_acknowledged_at_o
         while incoming.events.len() <= MANY {
             smol::future::yield_now().await;
         }
-        for n in 0..MANY {
-            assert_eq!(incoming.next().await, message("bob", &format!("x-{n}"), &n.to_string()));
-        }
+        hear_all(&mut incoming).await;
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
         taken_tx.send(()).unwrap();
         assert_eq!(incoming.next().await, found(S2));

@@ -8,7 +8,7 @@ use smol::stream::StreamExt;
 
 use crate::client::fake::{Peer, Server, run};
 use crate::client::outstanding::RETRY_TIME_MAX;
-use crate::client::tests::{S1, S2, found, message};
+use crate::client::tests::{S1, S2, all_get, found, message};
 use crate::client::{BadInput, Client, ClientConfig, ClientError, Event, Fate, Refusal, SendError};
 use crate::proto::ErrorCode;
 
@@ -265,9 +265,7 @@ fn many_requests_are_repeated_in_order() {
             sendings.push(client.submit("bob", &text(n)).await.unwrap());
         }
         sendings.push(client.submit("bob", "last").await.unwrap());
-        for sending in sendings {
-            assert_eq!(sending.fate().await, Ok(Fate::Delivered));
-        }
+        all_get(sendings, Ok(Fate::Delivered)).await;
         client.close().await;
     });
     server.finish();

@@ -9,7 +9,7 @@ use smol::stream::StreamExt;
 
 use crate::client::fake::{Peer, Server, run};
 use crate::client::room::ROOM_BYTES_MAX;
-use crate::client::tests::{S1, S2, found};
+use crate::client::tests::{S1, S2, all_get, found};
 use crate::client::{Client, ClientConfig, Event, Fate, SendError, Sending};
 use crate::proto::ErrorCode;
 
@@ -108,9 +108,7 @@ fn without_ack_bytes_are_not_counted() {
         for n in 0..COUNT {
             sendings.push(client.submit("bob", &text(n)).await.unwrap());
         }
-        for sending in sendings {
-            assert_eq!(sending.fate().await, Ok(Fate::Delivered));
-        }
+        all_get(sendings, Ok(Fate::Delivered)).await;
         client.close().await;
     });
     server.finish();
@@ -151,9 +149,7 @@ fn what_is_given_up_makes_room_and_what_is_said_again_keeps_it() {
         let more = fill(&client, COUNT).await;
         assert_eq!(more.len(), FIT / 2);
         ping.await.unwrap();
-        for sending in sendings.into_iter().chain(more) {
-            assert_eq!(sending.fate().await, Ok(Fate::Stored));
-        }
+        all_get(sendings.into_iter().chain(more), Ok(Fate::Stored)).await;
         client.close().await;
     });
     server.finish();
@@ -171,9 +167,7 @@ fn closing_ends_those_who_wait_for_room() {
         let sendings = fill(&client, 0).await;
         let (waiting, ()) = future::zip(client.send("bob", &text(FIT)), client.close()).await;
         assert_eq!(waiting, Err(SendError::Closed));
-        for sending in sendings {
-            assert_eq!(sending.fate().await, Err(SendError::Lost));
-        }
+        all_get(sendings, Err(SendError::Lost)).await;
     });
     server.finish();
 }

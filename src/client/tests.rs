@@ -8,13 +8,22 @@ use smol::future;
 use smol::stream::StreamExt;
 
 use crate::client::fake::{Door, Server, run};
-use crate::client::{BadInput, Client, ClientConfig, ClientError, Event, Fate, Presence, Refusal, SendError};
+use crate::client::{
+    BadInput, Client, ClientConfig, ClientError, Event, Fate, Presence, Refusal, SendError, Sending,
+};
 use crate::client::{EVENTS_MAX, OUTSTANDING_MAX};
 use crate::proto::reply::SERVER_LINE_BYTES_MAX;
 use crate::proto::{CloseReason, ErrorCode, MessageId, SessionId, UserName};
 
 pub(super) const S1: &str = "4k2jd8s1";
 pub(super) const S2: &str = "4k2jd8s2";
+
+/// Each of these gets this fate.
+pub(super) async fn all_get(sendings: impl IntoIterator<Item = Sending>, fate: Result<Fate, SendError>) {
+    for sending in sendings {
+        assert_eq!(sending.fate().await, fate);
+    }
+}
 
 pub(super) fn found(session: &str) -> Option<Event> {
     Some(Event::Found { node: "pi-1".to_owned(), session: SessionId::parse(session).unwrap() })
@@ -429,9 +438,7 @@ fn requests_over_the_bound_wait_for_their_turn() {
             sendings.push(client.submit("bob", "x").await.unwrap());
         }
         assert_eq!(client.send("bob", "last").await, Ok(Fate::Delivered));
-        for sending in sendings {
-            assert_eq!(sending.fate().await, Ok(Fate::Delivered));
-        }
+        all_get(sendings, Ok(Fate::Delivered)).await;
         client.close().await;
     });
     server.finish();

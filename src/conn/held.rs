@@ -8,11 +8,13 @@
 use std::collections::VecDeque;
 
 use crate::conn::phase::End;
+use crate::outbox::REPLIES_DUE_MAX;
 use crate::proto::Line;
 
 /// Lines that are held for a connection at most; then it is not read. As many as it may be owed
 /// replies, so that who keeps to that is always heard.
 pub const HELD_LINES_MAX: usize = 1_024;
+const _: () = assert!(HELD_LINES_MAX >= REPLIES_DUE_MAX as usize);
 
 /// The lines of one connection.
 #[derive(Default)]

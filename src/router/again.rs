@@ -13,7 +13,7 @@ use crate::cluster::{Answer, Place, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
 use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
 use crate::router::deliver::Way;
-use crate::router::question::{Question, Received, Sent};
+use crate::router::question::{Question, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
 
 /// What somebody lost who had a message.
@@ -102,7 +102,7 @@ impl Router {
         let further = self.in_flight().placed(ticket, &nodes, &turn.seats);
         if let Some(further) = further {
             let seats = std::mem::take(&mut turn.seats);
-            self.catch_up_elsewhere(ticket, &envelope.to, &further, turn);
+            self.catch_up_elsewhere(ticket, &envelope.to, &seats, &further, turn);
             turn.seats = seats;
         }
         self.catch_up_here(envelope.to.borrowed(), turn);
@@ -152,8 +152,7 @@ impl Router {
                     && let Some(Question::Received(received)) = in_flight.remove(ticket)
                 {
                     drop(in_flight);
-                    let Received { origin, number, is_shared, to, lost, .. } = received;
-                    self.refuse_received(&origin, number, is_shared, &to, lost, turn.now);
+                    self.refuse_received(&received, turn.now);
                 }
             }
             Some(Question::Mail { .. }) => {
@@ -169,13 +168,13 @@ impl Router {
     fn again(&self, ticket: Ticket, text: Option<(&UserName, &[u8])>, turn: &mut Turn) {
         let mut in_flight = self.in_flight();
         let Some(Question::Sent(sent)) = in_flight.question(ticket) else { return };
-        if sent.lost == Fate::Unacked {
+        let is_unacked = sent.lost == Fate::Unacked;
+        if is_unacked {
             // Once more, to a session that may have come meanwhile; those that had it refuse it.
             sent.retries = sent.retries.max(RETRIES_MAX - 1);
         }
         sent.retries += 1;
         let is_last = sent.retries > RETRIES_MAX;
-        let is_unacked = sent.lost == Fate::Unacked;
         let kept = sent.remote.as_ref().map(|remote| remote.envelope.to.clone());
         if is_unacked {
             // Whoever has it next has as long as the one before.

@@ -82,15 +82,14 @@ impl Router {
             return self.push_cast(&from, &id, &text, turn);
         };
         let parties = turn.seats.len() as u32;
-        if parties == 0 || (!is_shared && self.is_refused(&to, &origin)) {
-            return self.refuse_received(&origin, number, is_shared, &to, Fate::NotHere, turn.now);
+        let received = Received { origin, number, is_shared, to, parties, lost: Fate::NotHere };
+        if parties == 0 || (!is_shared && self.is_refused(&received.to, &received.origin)) {
+            return self.refuse_received(&received, turn.now);
         }
         self.make_room(turn);
-        self.catch_up_here(to.borrowed(), turn);
-        let received =
-            Question::Received(Received { origin, number, is_shared, to, parties, lost: Fate::NotHere });
+        self.catch_up_here(received.to.borrowed(), turn);
         // No deadline: the origin has one, and every seat answers in the end.
-        let ticket = self.in_flight().insert(received, None);
+        let ticket = self.in_flight().insert(Question::Received(received), None);
         let lost = self.push(ticket, &from, &id, &text, Way::of(is_again), turn);
         if !lost.is_none() {
             self.lost(ticket, lost, None, turn);

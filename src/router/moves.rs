@@ -38,17 +38,16 @@ impl Router {
         true
     }
 
-    /// A user has come to further nodes, or has further sessions here: they are given what is under
-    /// way to it, before the message `next` and anything later.
+    /// A user, whose sessions here are `seats`, has come to further nodes, or has further ones among
+    /// these: they are given what is under way to it, before the message `next` and anything later.
     pub(super) fn catch_up_elsewhere(
         &self,
         next: Ticket,
         user: &UserName,
+        seats: &[Seat],
         further: &Further,
         turn: &mut Turn,
     ) {
-        let mut seats = vec![];
-        self.table.find(user.borrowed(), &mut seats);
         let mut has_earlier = further.has_earlier;
         // What other nodes sent here, these send to the further ones by themselves.
         let is_only_here = |ticket| {
@@ -63,9 +62,8 @@ impl Router {
         }
         // Looking through the whole table is for when there is something to find.
         let under_way = if has_earlier { self.in_flight().others_to(user, next) } else { vec![] };
-        let is_further = |seat: &&Seat| further.seats.iter().any(|further| further.session == seat.session);
         let further_seats: Vec<(&Seat, HashSet<Ticket>)> =
-            seats.iter().filter(is_further).map(|seat| (seat, self.had_by(seat, &under_way))).collect();
+            further.seats.iter().map(|seat| (seat, had_by(seat, &under_way))).collect();
         for &ticket in &under_way {
             let Some(envelope) = self.envelope(ticket) else { continue };
             for (seat, _) in further_seats.iter().filter(|(_, had)| !had.contains(&ticket)) {
@@ -75,13 +73,6 @@ impl Router {
                 self.forward_also(ticket, ticket, node, &envelope, turn);
             }
         }
-    }
-
-    /// Which of these messages a session has, and has not taken.
-    fn had_by(&self, seat: &Seat, tickets: &[Ticket]) -> HashSet<Ticket> {
-        let tickets: HashSet<Ticket> = tickets.iter().copied().collect();
-        let had = seat.outbox.outstanding(|ticket| tickets.contains(&ticket));
-        had.into_iter().map(|(ticket, _)| ticket).collect()
     }
 
     /// Sessions that entered where their user, whose sessions are `turn.seats`, has others: they are
@@ -146,4 +137,11 @@ impl Router {
             Push::Refused | Push::Unacked => self.lost(ticket, Lost::GONE, None, turn),
         }
     }
+}
+
+/// Which of these messages a session has, and has not taken.
+fn had_by(seat: &Seat, tickets: &[Ticket]) -> HashSet<Ticket> {
+    let tickets: HashSet<Ticket> = tickets.iter().copied().collect();
+    let had = seat.outbox.outstanding(|ticket| tickets.contains(&ticket));
+    had.into_iter().map(|(ticket, _)| ticket).collect()
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::proto::{Fate, NodeId, UserName};
+use crate::router::question::Received;
 use crate::router::{RECEIPT_MS_MAX, Router};
 
 /// Users whose origins are remembered at most; then all are forgotten, and messages may overtake.
@@ -62,20 +63,13 @@ impl Refused {
 
 impl Router {
     /// A message from another node will not be delivered here: its origin is told how far it came.
-    pub(super) fn refuse_received(
-        &self,
-        origin: &NodeId,
-        number: u64,
-        is_shared: bool,
-        to: &UserName,
-        fate: Fate,
-        now: Instant,
-    ) {
+    pub(super) fn refuse_received(&self, received: &Received, now: Instant) {
+        let Received { origin, number, is_shared, to, lost, .. } = received;
         // Who does not acknowledge is here all the same, and what others have is not routed again.
-        if fate != Fate::Unacked && !is_shared {
+        if *lost != Fate::Unacked && !is_shared {
             self.refused().insert(to, origin, now);
         }
-        self.cluster.receipt(origin, number, fate);
+        self.cluster.receipt(origin, *number, *lost);
     }
 
     /// Tells whether a message of `origin` would overtake one that was refused.
