@@ -40,7 +40,7 @@ use smol::channel::Receiver;
 use crate::cluster::local::Local;
 use crate::cluster::remote::Remote;
 use crate::mailbox;
-use crate::outbox::SeenKey;
+use crate::outbox::{SeenKey, Shown};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 pub use local::Mesh;
@@ -285,16 +285,16 @@ impl Cluster {
         }
     }
 
-    /// Takes back what [`Cluster::register`] told. It may be repeated. `seen`: hashes of what
-    /// the session was shown. When others know of it, [`Event::Unregistered`] with `number`
+    /// Takes back what [`Cluster::register`] told. It may be repeated. `shown`: what the
+    /// session was shown. When others know of it, [`Event::Unregistered`] with `number`
     /// follows; `false` when nothing has to be waited for.
-    pub fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>, number: u64) -> bool {
+    pub fn unregister(&self, user: &UserName, session: SessionId, shown: Shown, number: u64) -> bool {
         match self {
             Cluster::Local(local) => {
-                local.unregister(user, session, seen);
+                local.unregister(user, session, &shown);
                 false
             }
-            Cluster::Remote(remote) => remote.unregister(user, session, seen, number),
+            Cluster::Remote(remote) => remote.unregister(user, session, shown, number),
         }
     }
 

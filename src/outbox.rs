@@ -32,7 +32,7 @@ pub use bytes::{Bytes, Framing, Unwritten};
 pub use ledger::{ACK_TIME_MAX, Acked, Overdue, UNACKED_MAX};
 pub use messages::{Kind, Message, Push};
 pub use replies::ReplyTo;
-pub use seen::{SEEN_MAX, SEEN_TIME, SeenKey};
+pub use seen::{SEEN_MAX, SEEN_TIME, SeenKey, Shown};
 
 /// Where an outbox writes to.
 pub trait Sink: Send + Sync {

@@ -427,6 +427,31 @@ fn pour_in_parts(mut stream: TcpStream, to: &str, count: usize, random: &mut Ran
     }
 }
 
+/// What a user was shown is kept for where it logs in next: by the session that was shown it, or, when
+/// Redis has lost it, by whoever knows of it. Told by others too, it would look new again.
+#[test]
+fn what_a_user_was_shown_is_kept_once() {
+    let real = Real::new();
+    let [a, b] = nodes(&real, &[]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let hashes = || real.0.redis_command(&["STRLEN", "d:bob"]).number() / 8;
+    for (n, node) in (1..).zip([&a, &b, &a, &b]) {
+        let mut bob = Peer::login(node.tcp, "bob");
+        alice.will_find("bob", "online 1");
+        alice.sends("bob", &n.to_string(), "hi");
+        bob.hears(&format!("MSG alice {n} hi"));
+        if n == 4 {
+            real.0.redis_command(&["DEL", "d:bob"]);
+        }
+        bob.quits();
+        assert_eq!(hashes(), n);
+    }
+    let mut bob = Peer::login(b.tcp, "bob");
+    alice.will_find("bob", "online 1");
+    (1..=4).for_each(|n| alice.sends("bob", &n.to_string(), "hi"));
+    bob.heard_all();
+}
+
 /// What users were shown is known by a key that all nodes have. When Redis has lost it, they bring it
 /// back, though a node that never knew it may come first.
 #[test]

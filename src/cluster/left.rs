@@ -10,14 +10,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use crate::outbox::{SEEN_MAX, SEEN_TIME};
+use crate::outbox::{SEEN_MAX, SEEN_TIME, Shown};
 use crate::proto::UserName;
 
 /// Messages of all users who have left, 8 bytes each; with more, all are forgotten.
 pub const LEFT_MAX: usize = 1_048_576;
 
-/// Messages of one user who has left; with more, the oldest are forgotten. Of each session only as
-/// many count as are surely remembered: one that ends late, and knows less, must leave room for others.
+/// Messages of one user who has left; with more, the oldest are forgotten.
 pub const LEFT_OF_USER_MAX: usize = 4 * SEEN_MAX;
 
 /// Hashes of messages, by the users who were shown them, the oldest first.
@@ -29,10 +28,11 @@ pub struct Left {
 
 impl Left {
     /// A session of a user has ended, which was shown these.
-    pub fn insert(&mut self, user: &UserName, seen: Vec<u64>, now: Instant) {
-        if seen.is_empty() {
+    pub fn insert(&mut self, user: &UserName, shown: &Shown, now: Instant) {
+        if shown.all.is_empty() {
             return;
         }
+        let seen = shown.latest();
         if self.count + seen.len() > LEFT_MAX {
             self.expire(now);
         }
@@ -42,11 +42,11 @@ impl Left {
         }
         let (since, all) = self.users.entry(user.clone()).or_insert_with(|| (now, vec![]));
         self.count -= all.len();
-        // Also one that ends late adds to what a later one has left.
         if now.duration_since(*since) >= SEEN_TIME {
             all.clear();
         }
-        let seen = latest(&seen);
+        // Also one that ends late adds to what a later one has left.
+        let seen = if all.is_empty() { seen } else { shown.latest_own() };
         let known: HashSet<u64> = seen.iter().copied().collect();
         all.retain(|hash| !known.contains(hash));
         all.extend(seen);
@@ -72,11 +72,6 @@ impl Left {
     }
 }
 
-/// The part of what a session was shown that counts when it has left.
-pub fn latest(seen: &[u64]) -> &[u64] {
-    &seen[seen.len().saturating_sub(SEEN_MAX)..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,16 +81,17 @@ mod tests {
         let now = Instant::now();
         let bob = UserName::parse("bob").expect("valid");
         let mut left = Left::default();
-        left.insert(&bob, vec![], now);
+        let own = |all: Vec<u64>| Shown { all, inherited: 0 };
+        left.insert(&bob, &own(vec![]), now);
         assert!(left.users.is_empty());
-        left.insert(&bob, vec![1, 2, 3], now);
-        left.insert(&bob, vec![1, 2], now);
+        left.insert(&bob, &Shown { all: vec![1, 2, 3], inherited: 2 }, now);
+        left.insert(&bob, &Shown { all: vec![3, 1, 2], inherited: 1 }, now);
         assert_eq!((left.find("bob", now), left.count), (vec![3, 1, 2], 3), "both were shown some");
         assert!(left.find("bob", now + SEEN_TIME).is_empty() && left.find("alice", now).is_empty());
-        left.insert(&bob, vec![4], now + SEEN_TIME);
+        left.insert(&bob, &own(vec![4]), now + SEEN_TIME);
         assert_eq!((left.find("bob", now + SEEN_TIME), left.count), (vec![4], 1), "the others are too old");
-        let many = |from: u64| (from..=from + SEEN_MAX as u64).collect();
-        (0..5).for_each(|n| left.insert(&bob, many(n * 10_000), now + SEEN_TIME));
+        let many = |from: u64| own((from..=from + SEEN_MAX as u64).collect());
+        (0..5).for_each(|n| left.insert(&bob, &many(n * 10_000), now + SEEN_TIME));
         let found = left.find("bob", now + SEEN_TIME);
         assert_eq!((found.len(), found[0]), (LEFT_OF_USER_MAX, 10_001), "the latest of the last four");
         left.expire(now + 2 * SEEN_TIME);
@@ -108,7 +104,7 @@ mod tests {
         let mut left = Left::default();
         for n in 0..600 {
             let user = UserName::parse(&format!("user{n}")).expect("valid");
-            left.insert(&user, (0..SEEN_MAX as u64).collect(), now);
+            left.insert(&user, &Shown { all: (0..SEEN_MAX as u64).collect(), inherited: 0 }, now);
             assert!(left.count <= LEFT_MAX && !left.find(user.as_str(), now).is_empty());
         }
         assert_eq!(left.count, (600 - LEFT_MAX / SEEN_MAX) * SEEN_MAX);

@@ -18,7 +18,7 @@ use smol::channel::{Receiver, Sender, unbounded};
 use crate::cluster::post::Post;
 use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
 use crate::mailbox::Limits;
-use crate::outbox::SeenKey;
+use crate::outbox::{SeenKey, Shown};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// One node's end: alone, or in a mesh.
@@ -105,8 +105,8 @@ impl Local {
         Answer::Later
     }
 
-    pub(super) fn unregister(&self, user: &UserName, session: SessionId, seen: Vec<u64>) {
-        lock(&self.post).leave(user, &self.node, session, seen);
+    pub(super) fn unregister(&self, user: &UserName, session: SessionId, shown: &Shown) {
+        lock(&self.post).leave(user, &self.node, session, shown);
         let Some(mesh) = &self.mesh else { return };
         // Also while cut off: a real node repeats this until it has worked.
         mesh.lock().forget(user, |node, other| *node == self.node && *other == session);

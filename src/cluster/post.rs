@@ -11,7 +11,7 @@ use crate::cluster::left::Left;
 use crate::cluster::{Mail, Stored, Welcome};
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
-use crate::outbox::SeenKey;
+use crate::outbox::{SeenKey, Shown};
 use crate::proto::{Envelope, NodeId, SessionId, UserName};
 
 /// Kept in memory: forgotten with the process.
@@ -44,9 +44,9 @@ impl Post {
     }
 
     /// A session has ended, which was shown these.
-    pub fn leave(&mut self, user: &UserName, node: &NodeId, session: SessionId, seen: Vec<u64>) {
+    pub fn leave(&mut self, user: &UserName, node: &NodeId, session: SessionId, shown: &Shown) {
         self.release(user, node, session);
-        self.left.insert(user, seen, Instant::now());
+        self.left.insert(user, shown, Instant::now());
     }
 
     /// A node is gone: it drains nothing any more.

@@ -42,6 +42,7 @@ use crate::cluster::shared::Shared;
 use crate::cluster::store::Store;
 use crate::cluster::{Event, Stored, Unavailable};
 use crate::config::Redis;
+use crate::outbox::Shown;
 use crate::proto::{Envelope, NodeId, SessionId, UserName};
 
 /// What presence is asked for.
@@ -69,8 +70,8 @@ pub enum Ask {
         user: UserName,
         /// Which it was.
         session: SessionId,
-        /// Hashes of what it was shown.
-        seen: Vec<u64>,
+        /// What it was shown.
+        shown: Shown,
         /// What the answer is for.
         number: u64,
     },
@@ -353,10 +354,10 @@ impl Presence {
             Ask::Register { number, .. } => {
                 self.shared.tell(Event::Registered { number, welcome: Err(Unavailable) });
             }
-            Ask::Unregister { user, session, seen, number } => {
+            Ask::Unregister { user, session, shown, number } => {
                 self.sessions.remove(session);
                 self.mail.cancel_release(session);
-                self.mail.remember(&user, &seen);
+                self.mail.remember(&user, &shown);
                 let node = self.shared.node();
                 self.remove_and_tell(user, tag(&node, session), Some(number));
             }

@@ -24,7 +24,7 @@ use crate::cluster::shared::Shared;
 use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
 use crate::config::{Amqp, Redis};
 use crate::mailbox::Limits;
-use crate::outbox::SeenKey;
+use crate::outbox::{SeenKey, Shown};
 use crate::proto::batch::{BadBatch, Head, Item, SHOWN_MAX};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
@@ -84,15 +84,9 @@ impl Remote {
         self.asked(Ask::Register { user: user.clone(), session, number })
     }
 
-    pub(super) fn unregister(
-        &self,
-        user: &UserName,
-        session: SessionId,
-        seen: Vec<u64>,
-        number: u64,
-    ) -> bool {
-        self.shared.left().insert(user, seen.clone(), Instant::now());
-        self.shared.ask(Ask::Unregister { user: user.clone(), session, seen, number });
+    pub(super) fn unregister(&self, user: &UserName, session: SessionId, shown: Shown, number: u64) -> bool {
+        self.shared.left().insert(user, &shown, Instant::now());
+        self.shared.ask(Ask::Unregister { user: user.clone(), session, shown, number });
         self.shared.has_presence()
     }
 

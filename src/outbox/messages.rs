@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::outbox::ledger::{Acked, Entry, Known};
 use crate::outbox::state::{ACKS, BEHIND, LEDGER, Locked};
 use crate::outbox::{
-    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Sink, Ticket, Unwritten, wake, wake_all,
+    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Shown, Sink, Ticket, Unwritten, wake, wake_all,
 };
 use crate::proto::reply::print_msg;
 use crate::proto::{CloseReason, MessageId, UserName};
@@ -175,15 +175,18 @@ impl<S: ?Sized + Sink> Outbox<S> {
         self.lock().ledger(now).is_draining = true;
     }
 
-    /// The hashes of what the session was shown: all that it has seen but for what is
-    /// unwritten or unacknowledged.
-    pub fn shown(&self, key: SeenKey) -> Vec<u64> {
+    /// What the session was shown: all that it has seen but for what is unwritten or unacknowledged.
+    pub fn shown(&self, key: SeenKey) -> Shown {
         let state = self.lock();
-        let Some(seen) = &state.seen else { return vec![] };
+        let Some(seen) = &state.seen else { return Shown::default() };
         let mut unshown: Vec<u64> = state.bytes.unwritten_lines().map(|line| key.hash(line)).collect();
         unshown.extend(state.ledger.iter().flat_map(|ledger| ledger.hashes()));
         unshown.sort_unstable();
-        seen.all().filter(|hash| unshown.binary_search(hash).is_err()).collect()
+        let is_shown = |hash: &u64| unshown.binary_search(hash).is_err();
+        let Shown { mut all, inherited } = seen.shown();
+        let inherited = all[..inherited].iter().filter(|hash| is_shown(hash)).count();
+        all.retain(is_shown);
+        Shown { all, inherited }
     }
 
     /// Messages that the session has and has not taken, written or acknowledged, with their lines:

@@ -46,8 +46,34 @@ pub struct Seen {
     older: Generation,
     /// So many of the oldest are forgotten when [`SEEN_TIME`] has passed: they were here at `since`.
     aging: usize,
+    /// So many of the oldest were shown elsewhere.
+    inherited: usize,
     /// When time was last looked at and something was forgotten, or might have been.
     since: Option<Instant>,
+}
+
+/// Hashes of what a session was shown, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// All of them, beginning with what its user was shown elsewhere.
+    pub all: Vec<u64>,
+    /// So many were shown elsewhere.
+    pub inherited: usize,
+}
+
+impl Shown {
+    /// As many as are surely remembered, [`SEEN_MAX`]: a session that ends late, and knows less, must
+    /// leave room for what others were shown.
+    pub fn latest(&self) -> &[u64] {
+        &self.all[self.all.len().saturating_sub(SEEN_MAX)..]
+    }
+
+    /// Those among the latest that the session itself was shown. Where the others are remembered
+    /// already, adding them again would make them look new, and push out what is.
+    pub fn latest_own(&self) -> &[u64] {
+        let own = self.all.len() - self.inherited;
+        &self.all[self.all.len() - own.min(SEEN_MAX)..]
+    }
 }
 
 /// Some hashes in the order they came, each once.
@@ -86,34 +112,39 @@ impl Seen {
         self.newer.hashes.push(hash);
         if self.newer.hashes.len() >= SEEN_MAX {
             self.aging = self.aging.saturating_sub(self.older.hashes.len());
+            self.inherited = self.inherited.saturating_sub(self.older.hashes.len());
             // So many may well come again: the memory is used again, too.
             std::mem::swap(&mut self.newer, &mut self.older);
             self.newer.clear();
         }
     }
 
-    /// Remembers messages that were shown elsewhere, the oldest first. Nobody knows how old they are
-    /// beside those here, so the latest of both count the same.
+    /// Remembers messages that were shown elsewhere, the oldest first: before what was shown here.
+    /// Nobody knows how old they are beside others from elsewhere, so the latest of both count the same.
     pub fn inherit(&mut self, hashes: &[u64]) {
-        let own: Vec<u64> = std::mem::take(self).all().collect();
-        let (mut others, mut own) = (hashes.iter().rev(), own.iter().rev());
-        let (mut latest, mut known): (Vec<u64>, HashSet<u64>) = Default::default();
+        let Shown { all, inherited } = std::mem::take(self).shown();
+        let (before, own) = all.split_at(inherited);
+        let mut known: HashSet<u64> = own.iter().copied().collect();
+        let (mut before, mut others) = (before.iter().rev(), hashes.iter().rev());
+        let mut latest: Vec<u64> = vec![];
         // With one more the older generation would go.
-        while latest.len() < 2 * SEEN_MAX - 2 {
-            let pair = [own.next(), others.next()];
+        while latest.len() + own.len() < 2 * SEEN_MAX - 2 {
+            let pair = [before.next(), others.next()];
             if pair == [None, None] {
                 break;
             }
             latest.extend(pair.into_iter().flatten().filter(|hash| known.insert(**hash)));
         }
-        latest.into_iter().rev().for_each(|hash| self.append(hash));
+        latest.iter().rev().chain(own).for_each(|hash| self.append(*hash));
+        self.inherited = latest.len();
     }
 
     /// Forgets messages, which may be shown once more.
     pub fn remove(&mut self, hashes: &[u64]) {
         if hashes.iter().any(|hash| self.newer.contains(*hash) || self.older.contains(*hash)) {
             let gone: HashSet<u64> = hashes.iter().copied().collect();
-            self.aging = self.all().take(self.aging).filter(|hash| !gone.contains(hash)).count();
+            let stay = |count: usize| self.all().take(count).filter(|hash| !gone.contains(hash)).count();
+            (self.aging, self.inherited) = (stay(self.aging), stay(self.inherited));
             for generation in [&mut self.newer, &mut self.older] {
                 generation.hashes.retain(|hash| !gone.contains(hash));
                 generation.fit();
@@ -121,8 +152,13 @@ impl Seen {
         }
     }
 
-    /// All that is remembered, the oldest first.
-    pub fn all(&self) -> impl Iterator<Item = u64> {
+    /// All that is remembered.
+    pub fn shown(&self) -> Shown {
+        Shown { all: self.all().collect(), inherited: self.inherited }
+    }
+
+    /// The same, the oldest first.
+    fn all(&self) -> impl Iterator<Item = u64> {
         self.older.hashes.iter().chain(&self.newer.hashes).copied()
     }
 
@@ -136,6 +172,7 @@ impl Seen {
             }
             self.older.hashes.drain(..in_newer.unwrap_or(self.aging));
             self.older.fit();
+            self.inherited = self.inherited.saturating_sub(self.aging);
             self.aging = self.older.hashes.len() + self.newer.hashes.len();
             self.since = Some(now);
         }
@@ -287,24 +324,50 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inherited_counts_like_what_is_known() {
+    fn what_is_inherited_came_before() {
+        let many = |from: u64, count: usize| (from..from + count as u64).collect::<Vec<u64>>();
         let mut seen = Seen::default();
-        let own = 1_000_000..1_000_000 + SEEN_MAX as u64;
-        assert!(own.clone().all(|hash| seen.insert(hash)));
-        seen.inherit(&(0..4 * SEEN_MAX as u64).collect::<Vec<_>>());
-        assert!(own.clone().skip(1).all(|hash| !seen.insert(hash)), "no matter how much that was");
-        assert!((3 * SEEN_MAX as u64 + 1..4 * SEEN_MAX as u64).all(|hash| !seen.insert(hash)));
-        // What both know is as new as in the one where it is newer.
+        let own = many(1_000_000, SEEN_MAX);
+        assert!(own.iter().all(|hash| seen.insert(*hash)));
+        seen.inherit(&many(0, 4 * SEEN_MAX));
+        assert!(own.iter().all(|hash| !seen.insert(*hash)), "no matter how much that was");
+        assert!(many(3 * SEEN_MAX as u64 + 2, SEEN_MAX - 2).iter().all(|hash| !seen.insert(*hash)));
+        assert_eq!(seen.shown().latest_own(), own);
+        seen.append(7);
+        assert_eq!(seen.shown().latest(), [&own[1..], &[7]].concat());
+        // The latest from two places count the same.
         let mut seen = Seen::default();
-        (0..3 * SEEN_MAX as u64).for_each(|hash| seen.append(hash));
-        seen.inherit(&[3 * SEEN_MAX as u64 - 1, 7_000_000]);
-        let latest: Vec<u64> = seen.all().collect();
-        assert!(latest[latest.len() - 3..].contains(&7_000_000), "{:?}", &latest[latest.len() - 5..]);
+        seen.inherit(&many(0, 4 * SEEN_MAX));
+        seen.inherit(&many(1_000_000, 4 * SEEN_MAX));
+        let latest = |from: u64| many(from + 3 * SEEN_MAX as u64 + 1, SEEN_MAX - 1);
+        assert!(latest(0).iter().chain(&latest(1_000_000)).all(|hash| !seen.insert(*hash)));
+        assert!(seen.shown().latest_own().is_empty());
         let mut seen = Seen::default();
         seen.append(7);
         seen.inherit(&[1, 2, 7]);
         seen.inherit(&[3, 4]);
-        assert!(seen.all().eq([1, 3, 2, 4, 7]));
+        assert_eq!(seen.shown(), Shown { all: vec![3, 1, 4, 2, 7], inherited: 4 });
+        seen.remove(&[3, 7]);
+        assert_eq!(seen.shown(), Shown { all: vec![1, 4, 2], inherited: 3 });
+    }
+
+    #[test]
+    fn what_is_inherited_is_forgotten_first() {
+        let start = Instant::now();
+        let mut seen = Seen::default();
+        seen.inherit(&[1, 2]);
+        seen.age(start);
+        seen.append(3);
+        seen.age(start + SEEN_TIME);
+        assert_eq!(seen.shown(), Shown { all: vec![1, 2, 3], inherited: 2 });
+        seen.append(4);
+        seen.age(start + 2 * SEEN_TIME);
+        assert_eq!(seen.shown(), Shown { all: vec![4], inherited: 0 });
+        seen.inherit(&(100..100 + SEEN_MAX as u64).collect::<Vec<_>>());
+        let own = 10_000..10_000 + 2 * SEEN_MAX as u64;
+        own.clone().for_each(|hash| seen.append(hash));
+        let shown = seen.shown();
+        assert!(shown.inherited == 0 && shown.all.iter().all(|hash| own.contains(hash)));
     }
 
     #[test]

@@ -438,7 +438,7 @@ fn what_a_session_has_not_taken_is_outstanding() {
 fn only_what_was_shown_counts_as_shown() {
     let hash = |id: u64| KEY.hash(format!("MSG alice {id} hello").as_bytes());
     let shown = |rig: &Rig| {
-        let mut shown = rig.outbox.shown(KEY);
+        let mut shown = rig.outbox.shown(KEY).all;
         shown.sort_unstable();
         shown
     };

@@ -238,11 +238,17 @@ impl Router {
         }
     }
 
-    /// These questions have expired: what waits behind them goes on, or it would wait for ever.
-    pub(super) fn ask_again(&self, expired: &HashSet<Ticket>, turn: &mut Turn) {
+    /// These questions have expired: what waits behind them goes on, or it would wait for ever. Their
+    /// senders were told so: what was to go to further nodes goes nowhere any more.
+    pub(super) fn ask_again(&self, mut expired: HashSet<Ticket>, turn: &mut Turn) {
+        let mut in_flight = self.in_flight();
+        let further = in_flight.further_of(&expired);
+        further.iter().for_each(|ticket| drop(in_flight.remove(*ticket)));
+        drop(in_flight);
+        expired.extend(further);
         let mut lost = vec![];
         for (user, asked) in self.asked().iter_mut() {
-            if asked.remove(expired) && asked.is_question() {
+            if asked.remove(&expired) && asked.is_question() {
                 lost.push(user.clone());
             }
         }

@@ -11,8 +11,8 @@
 //! on its way to one user on other nodes, and 64 MiB to all of them together.
 //! Senders wait at the last two, and are woken when half is done.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -303,6 +303,14 @@ impl InFlight {
             Question::Sent(Sent { sender: other, .. })
             | Question::Who { asker: other, .. }
             | Question::Leaving(other) => Arc::ptr_eq(asker, other),
+            _ => false,
+        })
+    }
+
+    /// What waits to go to further nodes, of these messages.
+    pub fn further_of(&self, messages: &HashSet<Ticket>) -> Vec<Ticket> {
+        self.with_deadline(|question| match question {
+            Question::Further { of, .. } => messages.contains(of),
             _ => false,
         })
     }

@@ -60,3 +60,18 @@ fn the_oldest_is_due_first() {
     assert!(table.remove(late).is_none());
     assert_eq!(table.count(), 1, "what has no deadline stays");
 }
+
+#[test]
+fn what_is_to_go_further_is_found_by_its_message() {
+    let mut table = InFlight::default();
+    let [first, second] = [1, 2].map(|n| table.insert(received(n), None));
+    let deadline = Some(Instant::now());
+    let mut further = |of| {
+        let to = UserName::parse("bob").expect("valid");
+        let envelope = crate::router::again::envelope_of(&to, b"MSG alice 1 hi").expect("a message");
+        table.insert(Question::Further { of, envelope, nodes: vec![] }, deadline)
+    };
+    let tickets = [first, second, first].map(&mut further);
+    assert_eq!(table.further_of(&HashSet::from([first])), [tickets[0], tickets[2]]);
+    assert_eq!(table.further_of(&HashSet::from([tickets[1]])), []);
+}

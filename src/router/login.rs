@@ -172,7 +172,7 @@ impl Router {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         if let Some(seat) = seats.first() {
-            shown.extend(seat.outbox.shown(self.cluster.seen_key()));
+            shown.extend(seat.outbox.shown(self.cluster.seen_key()).all);
         }
         shown
     }

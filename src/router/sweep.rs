@@ -20,7 +20,7 @@ impl Router {
             expired.insert(ticket);
         }
         if !expired.is_empty() {
-            self.ask_again(&expired, turn);
+            self.ask_again(expired, turn);
         }
         self.expire_entered(turn.now);
         self.expire_refused(turn.now);
@@ -33,7 +33,7 @@ impl Router {
     pub fn settle(&self, asker: &Arc<Outbox>, turn: &mut Turn) {
         let tickets = self.in_flight().asked_by(asker);
         tickets.iter().for_each(|ticket| self.expire(*ticket, turn));
-        self.ask_again(&tickets.into_iter().collect(), turn);
+        self.ask_again(tickets.into_iter().collect(), turn);
     }
 
     /// A question gets the answer that there is none.

@@ -114,7 +114,7 @@ fn what_a_session_was_shown_is_there_before_the_session_is_not() {
     let ends = |n: usize| Ask::Unregister {
         user: user(&format!("u{n}")),
         session: session(n),
-        seen: vec![1],
+        shown: Shown { all: vec![1], inherited: 0 },
         number: n as u64,
     };
     // As after a failure: more than one pipeline may have.
@@ -164,7 +164,7 @@ fn what_is_refused_for_good_is_not_tried_again() {
     ] {
         bench.presence.refuse(take("bob", 7));
         bench.presence.refuse(Ask::Release { session: session(1) });
-        bench.presence.mail.remember(&user("bob"), &[1]);
+        bench.presence.mail.remember(&user("bob"), &Shown { all: vec![1], inherited: 0 });
         bench.presence.remove(user("bob"), "gone".to_owned());
         bench.answers(&[("bob", error)]);
         let result = bench.presence.answer(vec![]);
@@ -230,7 +230,7 @@ fn a_session_that_drains_again_has_nothing_to_release() {
     bench.presence.refuse(Ask::Unregister {
         user: user("bob"),
         session: session(1),
-        seen: vec![],
+        shown: Shown::default(),
         number: 0,
     });
     assert!(bench.presence.mail.is_empty());

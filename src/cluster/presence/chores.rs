@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use log::warn;
 
-use crate::cluster::left::latest;
+use crate::outbox::Shown;
 use crate::proto::{SessionId, UserName};
 
 /// Messages that were taken from mailboxes, and what was shown, that wait for Redis; with more,
@@ -52,8 +52,9 @@ pub enum Chore {
     Take { user: UserName, up_to: u64, also: Vec<u64> },
     /// A session drains no more.
     Release { session: SessionId },
-    /// A session has ended, which was shown these: hashes of 8 bytes.
-    Remember { user: UserName, shown: Vec<u8> },
+    /// A session has ended, which was shown these: hashes of 8 bytes, the latest first. So many of them
+    /// it was shown itself.
+    Remember { user: UserName, shown: Vec<u8>, own: usize },
 }
 
 impl Chores {
@@ -95,15 +96,14 @@ impl Chores {
     }
 
     /// A session has ended, which was shown these.
-    pub fn remember(&mut self, user: &UserName, seen: &[u64]) {
-        let latest = latest(seen);
+    pub fn remember(&mut self, user: &UserName, shown: &Shown) {
+        let (latest, own) = (shown.latest(), shown.latest_own().len());
         if latest.is_empty() {
             return;
         }
         let mut shown = Vec::with_capacity(8 * latest.len());
-        // The latest first.
         latest.iter().rev().for_each(|hash| shown.extend(hash.to_le_bytes()));
-        self.add(Chore::Remember { user: user.clone(), shown });
+        self.add(Chore::Remember { user: user.clone(), shown, own });
     }
 
     /// Takes out the next chores, with their numbers, as many as one pipeline may have.
@@ -172,7 +172,7 @@ impl Chore {
         match self {
             Chore::Take { user, also, .. } => user.as_str().len() + 8 * also.len(),
             Chore::Release { .. } => 0,
-            Chore::Remember { user, shown } => user.as_str().len() + shown.len(),
+            Chore::Remember { user, shown, .. } => user.as_str().len() + shown.len(),
         }
     }
 }
@@ -209,8 +209,8 @@ mod tests {
         let mut chores = Chores::default();
         chores.take(user(1), 1, vec![]);
         chores.release(session(1));
-        chores.remember(&user(2), &[1, 2]);
-        chores.remember(&user(2), &[]);
+        chores.remember(&user(2), &Shown { all: vec![1, 2], inherited: 2 });
+        chores.remember(&user(2), &Shown::default());
         let mut undone = chores.next();
         assert_eq!(undone.len(), 3);
         chores.release(session(2));
@@ -224,11 +224,15 @@ mod tests {
     #[test]
     fn the_latest_of_what_was_shown_comes_first_and_is_bounded() {
         let mut chores = Chores::default();
-        let seen: Vec<u64> = (0..2 * SEEN_MAX as u64).collect();
-        chores.remember(&user(1), &seen);
-        let Some((_, Chore::Remember { shown, .. })) = chores.next().pop() else { panic!("nothing") };
-        assert_eq!(shown.len(), 8 * SEEN_MAX);
-        assert_eq!(shown[..8], (2 * SEEN_MAX as u64 - 1).to_le_bytes());
+        for (inherited, expected) in [(0, SEEN_MAX), (SEEN_MAX, SEEN_MAX), (2 * SEEN_MAX - 7, 7)] {
+            let all: Vec<u64> = (0..2 * SEEN_MAX as u64).collect();
+            chores.remember(&user(1), &Shown { all, inherited });
+            let Some((_, Chore::Remember { shown, own, .. })) = chores.next().pop() else {
+                panic!("nothing")
+            };
+            assert_eq!((shown.len(), own), (8 * SEEN_MAX, expected));
+            assert_eq!(shown[..8], (2 * SEEN_MAX as u64 - 1).to_le_bytes());
+        }
     }
 
     #[test]
@@ -251,10 +255,10 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_in_bytes_and_so_is_what_is_done_at_once() {
         let mut chores = Chores::default();
-        let seen = vec![7; SEEN_MAX];
+        let shown = Shown { all: vec![7; SEEN_MAX], inherited: 0 };
         let bytes = 8 * SEEN_MAX + user(1).as_str().len();
         for n in 0..2 * CHORES_BYTES_MAX / bytes {
-            chores.remember(&user(n), &seen);
+            chores.remember(&user(n), &shown);
             assert!(chores.bytes <= CHORES_BYTES_MAX);
         }
         assert_eq!(chores.waiting.len(), CHORES_BYTES_MAX / bytes);

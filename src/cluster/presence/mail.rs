@@ -33,13 +33,15 @@ redis.call('HSET', KEYS[1], ARGV[1], own .. 'd')
 return 1
 ";
 
-/// Adds the hashes ARGV[1] before those that are there, up to ARGV[2] bytes, for ARGV[3] milliseconds: a
-/// session that ends late must not erase what a later one has left.
+/// Adds the first ARGV[2] bytes of the hashes ARGV[1] before those that are there, or all where none are,
+/// up to ARGV[3] bytes, for ARGV[4] milliseconds: a session that ends late must not erase what a later
+/// one has left, nor make what its user was shown before look new.
 pub const REMEMBER: &str = r"
 local before = redis.pcall('GET', KEYS[1])
-if type(before) ~= 'string' then before = '' end
-local all = string.sub(ARGV[1] .. before, 1, tonumber(ARGV[2]))
-redis.call('SET', KEYS[1], all, 'PX', ARGV[3])
+local added = ARGV[1]
+if type(before) == 'string' then added = string.sub(added, 1, tonumber(ARGV[2])) else before = '' end
+local all = string.sub(added .. before, 1, tonumber(ARGV[3]))
+redis.call('SET', KEYS[1], all, 'PX', ARGV[4])
 return 1
 ";
 
@@ -70,10 +72,10 @@ impl Presence {
                     pipe.add_command(mailbox::take(user.borrowed(), *up_to, also));
                 }
                 Chore::Release { session } => drop(self.write_as(pipe, *session, false)),
-                Chore::Remember { user, shown } => {
+                Chore::Remember { user, shown, own } => {
                     let time_ms = SEEN_TIME.as_millis() as u64;
                     let remember = pipe.cmd("EVAL").arg(REMEMBER).arg(1).arg(shown_key(user));
-                    remember.arg(&shown[..]).arg(8 * LEFT_OF_USER_MAX).arg(time_ms);
+                    remember.arg(&shown[..]).arg(8 * own).arg(8 * LEFT_OF_USER_MAX).arg(time_ms);
                 }
             }
         }
