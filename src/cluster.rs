@@ -40,7 +40,7 @@ use smol::channel::Receiver;
 use crate::cluster::local::Local;
 use crate::cluster::remote::Remote;
 use crate::mailbox;
-use crate::outbox::{SeenKey, Shown};
+use crate::outbox::{SeenKeys, Shown};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 pub use local::Mesh;
@@ -376,10 +376,10 @@ impl Cluster {
     }
 
     /// What messages are remembered by; all nodes have the same, or will have.
-    pub fn seen_key(&self) -> SeenKey {
+    pub fn seen_keys(&self) -> SeenKeys {
         match self {
-            Cluster::Local(local) => local.seen_key(),
-            Cluster::Remote(remote) => remote.seen_key(),
+            Cluster::Local(local) => local.seen_keys(),
+            Cluster::Remote(remote) => remote.seen_keys(),
         }
     }
 

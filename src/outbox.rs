@@ -26,13 +26,15 @@ mod ledger;
 mod messages;
 mod replies;
 mod seen;
+mod seen_key;
 mod state;
 
 pub use bytes::{Bytes, Framing, Unwritten};
 pub use ledger::{ACK_TIME_MAX, Acked, Overdue, UNACKED_MAX};
 pub use messages::{Kind, Message, Push};
 pub use replies::ReplyTo;
-pub use seen::{SEEN_MAX, SEEN_TIME, SeenKey, Shown};
+pub use seen::{SEEN_MAX, SEEN_TIME, Shown};
+pub use seen_key::{Hashes, SeenKey, SeenKeys};
 
 /// Where an outbox writes to.
 pub trait Sink: Send + Sync {

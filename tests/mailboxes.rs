@@ -471,3 +471,35 @@ fn copies_are_known_after_redis_has_lost_its_data() {
     alice.sends("bob", "1", "hi");
     bob.heard_all();
 }
+
+/// A node that comes first to a Redis that lost its data brings a key of its own. When one comes that
+/// knew the key before, what was shown meanwhile is known all the same.
+#[test]
+fn copies_are_known_after_the_key_was_replaced() {
+    let real = Real::new();
+    let [a, b] = nodes(&real, &[]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    let mut bob = Peer::login(b.tcp, "bob");
+    let mut rob = Peer::login(b.tcp, "rob");
+    for (user, peer) in [("bob", &mut bob), ("rob", &mut rob)] {
+        alice.sends(user, "1", "hi");
+        peer.hears("MSG alice 1 hi");
+    }
+    // As by a node that was cut off when Redis lost its data, and renews its lease now.
+    real.0.redis_command(&["HSET", "{nodes}:m", "k", "7", "ks", "1", "v", "9000000000000000"]);
+    let ids = real.0.redis_command(&["ZRANGE", "{nodes}", "0", "-1"]).list();
+    let lease = |id: &String| real.0.redis_command(&["ZSCORE", "{nodes}", id]).text().to_owned();
+    for _ in 0..2 {
+        let before: Vec<String> = ids.iter().map(lease).collect();
+        let is_renewed = |(id, before): (&String, &String)| lease(id) != *before;
+        until("both nodes have renewed their leases", || ids.iter().zip(&before).all(is_renewed));
+    }
+    rob.quits();
+    let mut rob = Peer::login(a.tcp, "rob");
+    for user in ["bob", "rob"] {
+        alice.will_find(user, "online 1");
+        alice.sends(user, "1", "hi");
+    }
+    bob.heard_all();
+    rob.heard_all();
+}

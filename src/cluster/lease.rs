@@ -16,7 +16,8 @@
 //! ```text
 //! {nodes}     sorted set   node id -> when its lease ends, in us
 //! {nodes}:m   hash         v -> version of the table, hold -> nobody is removed before, in us,
-//!                          k -> what the nodes remember messages by
+//!                          k -> what the nodes remember messages by, ks -> since when, in us,
+//!                          kb -> what they did before, if it was replaced
 //! {nodes}:d   sorted set   node id -> until when it is in doubt what it has
 //! ```
 
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, FromRedisValue, Value};
 
-use crate::outbox::SeenKey;
+use crate::outbox::{SEEN_TIME, SeenKey, SeenKeys};
 use crate::pause::random;
 use crate::proto::NodeId;
 
@@ -65,6 +66,7 @@ else
   local key_since, since = tonumber(redis.call('HGET', meta, 'ks')), tonumber(ARGV[7])
   if since == 0 then since = now end
   if not key_since or since < key_since then
+    if key_since then redis.call('HSET', meta, 'kb', redis.call('HGET', meta, 'k')) end
     redis.call('HSET', meta, 'k', ARGV[6], 'ks', text(since))
     changed = true
   end
@@ -78,8 +80,8 @@ end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
 if v == known then return {now, v, in_doubt} end
-local key, since = redis.call('HGET', meta, 'k'), redis.call('HGET', meta, 'ks')
-return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), key, since}
+local keys = redis.call('HMGET', meta, 'k', 'ks', 'kb')
+return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), keys[1], keys[2], keys[3]}
 ";
 
 /// What this node knows of the nodes.
@@ -93,9 +95,11 @@ pub struct Nodes {
     /// Some node is busy writing its sessions again.
     pub in_doubt: bool,
     /// What all nodes remember messages by.
-    pub seen_key: SeenKey,
+    seen_key: SeenKey,
     /// Since when, by Redis's clock in us; 0 for a key of this node's own.
     key_since_us: i64,
+    /// The key before, and when it was heard of.
+    key_before: Option<(SeenKey, Instant)>,
 }
 
 /// What to ask the script for.
@@ -136,6 +140,7 @@ impl Default for Nodes {
             in_doubt: false,
             seen_key: SeenKey(random()),
             key_since_us: 0,
+            key_before: None,
         }
     }
 }
@@ -180,13 +185,35 @@ impl Nodes {
         let key = answer.next().and_then(|key| u64::from_redis_value(key).ok());
         let since_us = answer.next().and_then(|since_us| i64::from_redis_value(since_us).ok());
         if let (Some(key), Some(since_us)) = (key, since_us) {
-            (self.seen_key, self.key_since_us) = (SeenKey(key), since_us);
+            let before = answer.next().and_then(|key| u64::from_redis_value(key).ok());
+            self.set_key(SeenKey(key), before.map(SeenKey));
+            self.key_since_us = since_us;
         }
         self.version = version;
         let dead: Vec<NodeId> = self.living.difference(&living).cloned().collect();
         self.living = living;
         dead.iter().for_each(|node| self.bury(node));
         Some(Renewed::Held(dead))
+    }
+
+    /// Takes over the key of the nodes. The one `before`, or else the one that this node has shared with
+    /// others until now, counts for a while.
+    fn set_key(&mut self, key: SeenKey, before: Option<SeenKey>) {
+        let shared = Some(self.seen_key).filter(|_| self.key_since_us > 0);
+        let is_new =
+            |before: &SeenKey| *before != key && self.key_before.is_none_or(|(known, _)| known != *before);
+        if let Some(before) = before.filter(is_new).or(shared.filter(is_new)) {
+            self.key_before = Some((before, Instant::now()));
+        }
+        self.seen_key = key;
+    }
+
+    /// What messages are remembered by at some time.
+    pub fn seen_keys(&self, now: Instant) -> SeenKeys {
+        // A session remembers what it was shown no longer than this.
+        let counts = |since: Instant| now.duration_since(since) < 2 * SEEN_TIME;
+        let before = self.key_before.filter(|(_, since)| counts(*since)).map(|(key, _)| key);
+        SeenKeys { now: self.seen_key, before }
     }
 
     /// Tells whether a node is in the table.
@@ -288,6 +315,28 @@ mod tests {
             assert!(now > last);
             last = now;
         }
+    }
+
+    #[test]
+    fn the_key_before_counts_for_as_long_as_sessions_remember() {
+        let answer = |key: u64, since: i64, before: Option<u64>| {
+            let before = before.map_or(Value::Nil, |key| Value::BulkString(key.to_string().into()));
+            let key = Value::BulkString(key.to_string().into());
+            let head = [Value::Int(1), Value::BulkString("1".into()), Value::Int(0), Value::Array(vec![])];
+            Value::Array(head.into_iter().chain([key, Value::Int(since), before]).collect())
+        };
+        let start = Instant::now();
+        let mut nodes = Nodes::default();
+        let mut keys = |key, since, before| {
+            nodes.renewed(answer(key, since, before), 0).expect("it makes sense");
+            let keys = nodes.seen_keys(start);
+            (keys.now.0, keys.before.map(|key| key.0), nodes.seen_keys(start + 3 * SEEN_TIME).before)
+        };
+        assert_eq!(keys(5, 50, None), (5, None, None), "nobody knew the node's own");
+        assert_eq!(keys(4, 40, None), (4, Some(5), None), "Redis was told, not who it was before");
+        assert_eq!(keys(4, 40, Some(7)), (4, Some(7), None));
+        assert_eq!(keys(3, 30, Some(4)), (3, Some(4), None));
+        assert_eq!(keys(3, 30, Some(3)), (3, Some(4), None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use smol::channel::{Receiver, Sender, unbounded};
 use crate::cluster::post::Post;
 use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
 use crate::mailbox::Limits;
-use crate::outbox::{SeenKey, Shown};
+use crate::outbox::{SeenKey, SeenKeys, Shown};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// One node's end: alone, or in a mesh.
@@ -175,8 +175,8 @@ impl Local {
         lock(&self.post).left(user)
     }
 
-    pub(super) fn seen_key(&self) -> SeenKey {
-        self.seen_key
+    pub(super) fn seen_keys(&self) -> SeenKeys {
+        self.seen_key.into()
     }
 
     pub(super) fn has_mailboxes(&self) -> bool {

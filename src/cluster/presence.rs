@@ -310,8 +310,8 @@ impl Presence {
         let answer = self.store.query(&command)?;
         let renewed =
             self.shared.nodes().renewed(answer, asked_us).ok_or("it answers what makes no sense")?;
-        let key = self.shared.nodes().seen_key;
-        self.shared.set_seen_key(key);
+        let keys = self.shared.nodes().seen_keys(Instant::now());
+        self.shared.set_seen_keys(keys);
         self.renewed = Instant::now();
         self.renew_at = self.renewed + RENEW_TIME;
         match renewed {

@@ -24,7 +24,7 @@ use crate::cluster::shared::Shared;
 use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
 use crate::config::{Amqp, Redis};
 use crate::mailbox::Limits;
-use crate::outbox::{SeenKey, Shown};
+use crate::outbox::{SeenKeys, Shown};
 use crate::proto::batch::{BadBatch, Head, Item, SHOWN_MAX};
 use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
 
@@ -103,8 +103,8 @@ impl Remote {
         self.shared.left().find(user.as_str(), Instant::now())
     }
 
-    pub(super) fn seen_key(&self) -> SeenKey {
-        self.shared.seen_key()
+    pub(super) fn seen_keys(&self) -> SeenKeys {
+        self.shared.seen_keys()
     }
 
     pub(super) fn has_mailboxes(&self) -> bool {

@@ -21,7 +21,7 @@ use crate::cluster::presence::Ask;
 use crate::cluster::remembered::Remembered;
 use crate::cluster::{Event, Incoming, Place, Unavailable};
 use crate::mailbox::Limits;
-use crate::outbox::SeenKey;
+use crate::outbox::{SeenKey, SeenKeys};
 use crate::proto::batch::Item;
 use crate::proto::{NodeId, UserName};
 
@@ -41,6 +41,8 @@ pub struct Shared {
     /// Until Redis knows it, and for nodes that ask.
     left: Mutex<Left>,
     seen_key: AtomicU64,
+    /// The one before; 0 for none.
+    seen_key_before: AtomicU64,
     /// Of mailboxes.
     pub limits: Limits,
     incoming: Sender<Incoming>,
@@ -84,7 +86,8 @@ impl Shared {
             me: Mutex::new(me.clone()),
             epoch: AtomicU64::new(0),
             links: Mutex::new(Links::new(me)),
-            seen_key: AtomicU64::new(nodes.seen_key.0),
+            seen_key: AtomicU64::new(nodes.seen_keys(Instant::now()).now.0),
+            seen_key_before: AtomicU64::new(0),
             nodes: Mutex::new(nodes),
             remembered: Mutex::default(),
             announced: Mutex::default(),
@@ -141,13 +144,16 @@ impl Shared {
     }
 
     /// What messages are remembered by.
-    pub fn seen_key(&self) -> SeenKey {
-        SeenKey(self.seen_key.load(Ordering::Relaxed))
+    pub fn seen_keys(&self) -> SeenKeys {
+        let load = |key: &AtomicU64| key.load(Ordering::Relaxed);
+        let before = Some(load(&self.seen_key_before)).filter(|key| *key > 0).map(SeenKey);
+        SeenKeys { now: SeenKey(load(&self.seen_key)), before }
     }
 
     /// All nodes remember messages by this from now on.
-    pub fn set_seen_key(&self, key: SeenKey) {
-        self.seen_key.store(key.0, Ordering::Relaxed);
+    pub fn set_seen_keys(&self, keys: SeenKeys) {
+        self.seen_key_before.store(keys.before.map_or(0, |key| key.0), Ordering::Relaxed);
+        self.seen_key.store(keys.now.0, Ordering::Relaxed);
     }
 
     /// What users who have left were shown.

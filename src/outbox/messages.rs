@@ -8,7 +8,8 @@ use std::time::Instant;
 use crate::outbox::ledger::{Acked, Entry, Known};
 use crate::outbox::state::{ACKS, BEHIND, LEDGER, Locked};
 use crate::outbox::{
-    Dirty, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKey, Shown, Sink, Ticket, Unwritten, wake, wake_all,
+    Dirty, Hashes, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKeys, Shown, Sink, Ticket, Unwritten, wake,
+    wake_all,
 };
 use crate::proto::reply::print_msg;
 use crate::proto::{CloseReason, MessageId, UserName};
@@ -26,7 +27,7 @@ pub struct Message<'a> {
     pub ticket: Option<Ticket>,
     /// What it is remembered by. Given where a copy of it may come, and always to a session that
     /// acknowledges.
-    pub hash: Option<u64>,
+    pub hash: Option<Hashes>,
     /// It may be a copy of one that was pushed before.
     pub may_be_copy: bool,
     /// Where it comes from.
@@ -77,6 +78,7 @@ impl Outbox {
             return Push::Refused;
         }
         let Message { from, id, text, ticket, hash, may_be_copy, kind } = message;
+        let hash = hash.map(|hash| if may_be_copy { state.hash(hash) } else { hash.now });
         if let (Some(hash), false) = (hash, may_be_copy) {
             state.seen.get_or_insert_default().append(hash);
         } else if let Some(hash) = hash
@@ -176,10 +178,12 @@ impl<S: ?Sized + Sink> Outbox<S> {
     }
 
     /// What the session was shown: all that it has seen but for what is unwritten or unacknowledged.
-    pub fn shown(&self, key: SeenKey) -> Shown {
+    pub fn shown(&self, keys: SeenKeys) -> Shown {
         let state = self.lock();
         let Some(seen) = &state.seen else { return Shown::default() };
-        let mut unshown: Vec<u64> = state.bytes.unwritten_lines().map(|line| key.hash(line)).collect();
+        let hashes = state.bytes.unwritten_lines().map(|line| keys.hash(line));
+        let mut unshown: Vec<u64> =
+            hashes.flat_map(|hash| hash.before.into_iter().chain([hash.now])).collect();
         unshown.extend(state.ledger.iter().flat_map(|ledger| ledger.hashes()));
         unshown.sort_unstable();
         let is_shown = |hash: &u64| unshown.binary_search(hash).is_err();

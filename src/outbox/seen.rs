@@ -2,7 +2,7 @@
 //!
 //! A copy comes when a sender repeats a `SEND` under the same tag, or when a
 //! node routes a message again because another one went away. A message is
-//! remembered as a keyed 64-bit hash of its line: sender, id and text. The text
+//! remembered as a hash of its line (`seen_key.rs`): sender, id and text. The text
 //! is part of it so that a client that uses a tag twice for two different
 //! messages loses neither.
 //!
@@ -14,7 +14,6 @@
 //! two take 24 KiB, with eight 96 bytes.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hasher};
 use std::time::{Duration, Instant};
 
 /// Messages after which a generation is full: so many are remembered at least.
@@ -22,22 +21,6 @@ pub const SEEN_MAX: usize = 2_048;
 
 /// How long a message is remembered at least, unless [`SEEN_MAX`] others follow.
 pub const SEEN_TIME: Duration = Duration::from_secs(60);
-
-/// What every hash of a node depends on, so that nobody can make two messages
-/// look the same. The nodes of a cluster share it: what one of them has shown
-/// another one knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeenKey(pub u64);
-
-impl SeenKey {
-    /// The hash of a message, given the `MSG` line that shows it.
-    pub fn hash(self, line: &[u8]) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.0);
-        hasher.write(line);
-        hasher.finish()
-    }
-}
 
 /// The last messages, as hashes.
 #[derive(Debug, Default)]
@@ -100,11 +83,16 @@ const _: () = assert!(SEEN_MAX.is_power_of_two(), "the lists grow to that by dou
 impl Seen {
     /// Remembers a message; `false` when it was remembered already.
     pub fn insert(&mut self, hash: u64) -> bool {
-        let is_new = !self.older.contains(hash) && !self.newer.contains(hash);
+        let is_new = !self.contains(hash);
         if is_new {
             self.append(hash);
         }
         is_new
+    }
+
+    /// Tells whether a message is remembered.
+    pub fn contains(&mut self, hash: u64) -> bool {
+        self.older.contains(hash) || self.newer.contains(hash)
     }
 
     /// Remembers a message that is no copy.
@@ -141,7 +129,7 @@ impl Seen {
 
     /// Forgets messages, which may be shown once more.
     pub fn remove(&mut self, hashes: &[u64]) {
-        if hashes.iter().any(|hash| self.newer.contains(*hash) || self.older.contains(*hash)) {
+        if hashes.iter().any(|hash| self.contains(*hash)) {
             let gone: HashSet<u64> = hashes.iter().copied().collect();
             let stay = |count: usize| self.all().take(count).filter(|hash| !gone.contains(hash)).count();
             (self.aging, self.inherited) = (stay(self.aging), stay(self.inherited));
@@ -245,6 +233,7 @@ fn sign(hash: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::SeenKey;
 
     #[test]
     fn copies_are_known_over_the_window() {
@@ -425,13 +414,5 @@ mod tests {
             }
             assert!(step % 16 != 0 || seen.all().eq(list.iter().map(|(hash, _)| *hash)), "step {step}");
         }
-    }
-
-    #[test]
-    fn keys_and_lines_tell_messages_apart() {
-        let line = b"MSG alice t hi";
-        assert_eq!(SeenKey(1).hash(line), SeenKey(1).hash(line));
-        assert_ne!(SeenKey(1).hash(line), SeenKey(2).hash(line));
-        assert_ne!(SeenKey(1).hash(line), SeenKey(1).hash(b"MSG alice t ho"));
     }
 }

@@ -15,7 +15,7 @@ use crate::outbox::bytes::{Bytes, Framing};
 use crate::outbox::ledger::Ledger;
 use crate::outbox::replies::Replies;
 use crate::outbox::seen::Seen;
-use crate::outbox::{Await, REPLIES_DUE_MAX, Unwritten};
+use crate::outbox::{Await, Hashes, REPLIES_DUE_MAX, Unwritten};
 use crate::proto::CloseReason;
 
 /// All that changes in an outbox.
@@ -107,6 +107,12 @@ impl State {
             awaits: None,
             waiting: None,
         }
+    }
+
+    /// What a message is remembered by.
+    pub fn hash(&mut self, Hashes { now, before }: Hashes) -> u64 {
+        let Some((before, seen)) = before.zip(self.seen.as_mut()) else { return now };
+        if seen.contains(before) { before } else { now }
     }
 
     /// What everybody asks before every message, as bits.

@@ -39,6 +39,7 @@ struct Rig {
     valve: Arc<Outbox<Valve>>,
     dirty: Dirty,
     written: Vec<Ticket>,
+    keys: SeenKeys,
 }
 
 const BOUND: usize = 4096;
@@ -48,7 +49,7 @@ impl Rig {
     fn new() -> Self {
         let valve = Outbox::new(Valve::default(), Framing::Lines, BOUND, &Arc::default());
         let valve = Arc::new(valve);
-        Rig { outbox: valve.clone(), valve, dirty: Dirty::default(), written: vec![] }
+        Rig { outbox: valve.clone(), valve, dirty: Dirty::default(), written: vec![], keys: KEY.into() }
     }
 
     fn message(&mut self, ticket: u64, text: &str) -> Push {
@@ -59,7 +60,7 @@ impl Rig {
     fn push(&mut self, ticket: u64, text: &str, kind: Kind, now: Instant) -> Push {
         let alice = UserName::parse("alice").expect("valid");
         let id = MessageId::Tag((ticket % 1_000).to_string().into());
-        let hash = Some(KEY.hash(format!("MSG alice {id} {text}").as_bytes()));
+        let hash = Some(self.keys.hash(format!("MSG alice {id} {text}").as_bytes()));
         let message = Message {
             from: &alice,
             id: &id,
@@ -438,7 +439,7 @@ fn what_a_session_has_not_taken_is_outstanding() {
 fn only_what_was_shown_counts_as_shown() {
     let hash = |id: u64| KEY.hash(format!("MSG alice {id} hello").as_bytes());
     let shown = |rig: &Rig| {
-        let mut shown = rig.outbox.shown(KEY).all;
+        let mut shown = rig.outbox.shown(KEY.into()).all;
         shown.sort_unstable();
         shown
     };
@@ -466,4 +467,23 @@ fn only_what_was_shown_counts_as_shown() {
     assert_eq!(shown(&next), sorted(&[1, 2, 3]), "the fourth is not acknowledged");
     next.acknowledge("4", now);
     assert_eq!(shown(&next), sorted(&[1, 2, 3, 4]));
+}
+
+#[test]
+fn a_copy_is_known_by_the_key_before() {
+    let now = Instant::now();
+    for acks in [false, true] {
+        let mut rig = Rig::new();
+        if acks {
+            rig.outbox.set_acks(now);
+        }
+        assert_eq!(rig.push(1, "hello", Kind::Live, now), Push::Taken);
+        rig.keys = SeenKeys { now: SeenKey(8), before: Some(KEY) };
+        assert_eq!(rig.push(1, "hello", Kind::Live, now), Push::Copy);
+        assert_eq!(rig.push(2, "hello", Kind::Live, now), Push::Taken);
+        assert!(rig.outbox.shown(rig.keys).all.is_empty(), "neither is written");
+        rig.keys.before = None;
+        assert_eq!(rig.push(2, "hello", Kind::Live, now), Push::Copy);
+        assert_eq!(rig.push(1, "hello", Kind::Live, now), Push::Taken);
+    }
 }

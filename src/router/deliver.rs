@@ -1,6 +1,6 @@
 //! Handing messages to the sessions of this node.
 
-use crate::outbox::{Kind, Message, Push, Ticket};
+use crate::outbox::{Hashes, Kind, Message, Push, Ticket};
 use crate::proto::reply::print_msg;
 use crate::proto::{Envelope, Fate, MessageId, NodeId, UserName};
 use crate::router::again::Lost;
@@ -61,11 +61,11 @@ impl Router {
     }
 
     /// What a message is remembered by, once it was shown.
-    pub(super) fn hash(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) -> u64 {
+    pub(super) fn hash(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) -> Hashes {
         turn.line.clear();
         // The line is what the client would see twice: an id looks the same whoever made it.
         print_msg(from.as_str(), id, text, &mut turn.line);
-        self.cluster.seen_key().hash(&turn.line)
+        self.cluster.seen_keys().hash(&turn.line)
     }
 
     /// A message from another node: it is delivered here, or the origin is told.

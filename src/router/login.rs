@@ -132,7 +132,7 @@ impl Router {
         let question = Question::Leaving(outbox.clone());
         let ticket = self.in_flight().insert(question, Some(turn.now + RECEIPT_MS_MAX));
         outbox.expect_silence();
-        if !self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_key()), ticket.0) {
+        if !self.cluster.unregister(user, session, outbox.shown(self.cluster.seen_keys()), ticket.0) {
             self.unregistered(ticket);
         }
     }
@@ -172,7 +172,7 @@ impl Router {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         if let Some(seat) = seats.first() {
-            shown.extend(seat.outbox.shown(self.cluster.seen_key()).all);
+            shown.extend(seat.outbox.shown(self.cluster.seen_keys()).all);
         }
         shown
     }
