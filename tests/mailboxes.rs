@@ -472,6 +472,31 @@ fn copies_are_known_after_redis_has_lost_its_data() {
     bob.heard_all();
 }
 
+/// What users were shown who have left stands in Redis. When Redis has lost it, their nodes bring it back.
+#[test]
+fn copies_to_who_has_left_are_known_after_redis_has_lost_its_data() {
+    let real = Real::new();
+    let [a, b] = nodes(&real, &[]);
+    let mut alice = Peer::login(a.tcp, "alice");
+    for user in ["bob", "rob"] {
+        let mut peer = Peer::login(b.tcp, user);
+        alice.will_find(user, "online 1");
+        alice.sends(user, "1", "hi");
+        peer.hears("MSG alice 1 hi");
+        peer.quits();
+    }
+    for _ in 0..2 {
+        real.0.redis_command(&["FLUSHDB"]);
+        let count = || real.0.redis_command(&["EXISTS", "d:bob", "d:rob"]).number();
+        until("it is back", || count() == 2);
+        assert_eq!(real.0.redis_command(&["STRLEN", "d:bob"]).number(), 8);
+    }
+    let mut bob = Peer::login(a.tcp, "bob");
+    alice.will_find("bob", "online 1");
+    alice.sends("bob", "1", "hi");
+    bob.heard_all();
+}
+
 /// A node that comes first to a Redis that lost its data brings a key of its own. When one comes that
 /// knew the key before, what was shown meanwhile is known all the same.
 #[test]

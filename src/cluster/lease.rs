@@ -17,7 +17,8 @@
 //! {nodes}     sorted set   node id -> when its lease ends, in us
 //! {nodes}:m   hash         v -> version of the table, hold -> nobody is removed before, in us,
 //!                          k -> what the nodes remember messages by, ks -> since when, in us,
-//!                          kb -> what they did before, if it was replaced
+//!                          kb -> what they did before, if it was replaced,
+//!                          born -> when the first node came, in us: another time is other data
 //! {nodes}:d   sorted set   node id -> until when it is in doubt what it has
 //! ```
 
@@ -70,6 +71,10 @@ else
     redis.call('HSET', meta, 'k', ARGV[6], 'ks', text(since))
     changed = true
   end
+  if not redis.call('HGET', meta, 'born') then
+    redis.call('HSET', meta, 'born', text(now))
+    changed = true
+  end
   if busy == '1' then redis.call('ZADD', doubt, text(now + lease), me) else redis.call('ZREM', doubt, me) end
 end
 local v = redis.call('HGET', meta, 'v') or '0'
@@ -80,8 +85,8 @@ end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
 if v == known then return {now, v, in_doubt} end
-local keys = redis.call('HMGET', meta, 'k', 'ks', 'kb')
-return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), keys[1], keys[2], keys[3]}
+local function of(field) return redis.call('HGET', meta, field) end
+return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), of('k'), of('ks'), of('kb'), of('born')}
 ";
 
 /// What this node knows of the nodes.
@@ -98,6 +103,10 @@ pub struct Nodes {
     seen_key: SeenKey,
     /// Since when, by Redis's clock in us; 0 for a key of this node's own.
     key_since_us: i64,
+    /// When the first node came.
+    born: Option<String>,
+    /// Redis has lost its data since this was asked last.
+    has_lost_data: bool,
     /// The key before, and when it was heard of.
     key_before: Option<(SeenKey, Instant)>,
 }
@@ -140,6 +149,8 @@ impl Default for Nodes {
             in_doubt: false,
             seen_key: SeenKey(random()),
             key_since_us: 0,
+            born: None,
+            has_lost_data: false,
             key_before: None,
         }
     }
@@ -184,11 +195,14 @@ impl Nodes {
         }
         let key = answer.next().and_then(|key| u64::from_redis_value(key).ok());
         let since_us = answer.next().and_then(|since_us| i64::from_redis_value(since_us).ok());
+        let before = answer.next().and_then(|key| u64::from_redis_value(key).ok());
         if let (Some(key), Some(since_us)) = (key, since_us) {
-            let before = answer.next().and_then(|key| u64::from_redis_value(key).ok());
             self.set_key(SeenKey(key), before.map(SeenKey));
             self.key_since_us = since_us;
         }
+        let born = answer.next().and_then(|born| String::from_redis_value(born).ok());
+        self.has_lost_data |= self.born.is_some() && born != self.born;
+        self.born = born;
         self.version = version;
         let dead: Vec<NodeId> = self.living.difference(&living).cloned().collect();
         self.living = living;
@@ -206,6 +220,11 @@ impl Nodes {
             self.key_before = Some((before, Instant::now()));
         }
         self.seen_key = key;
+    }
+
+    /// Tells whether Redis has lost its data since this was asked last.
+    pub fn has_lost_data(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost_data)
     }
 
     /// What messages are remembered by at some time.

@@ -61,6 +61,13 @@ impl Left {
         found.map_or_else(Vec::new, |(_, seen)| seen.clone())
     }
 
+    /// What all users were shown, as far as that is known.
+    pub fn all(&self, now: Instant) -> impl Iterator<Item = (&UserName, &[u64])> {
+        let is_new = move |since: &Instant| now.duration_since(*since) < SEEN_TIME;
+        let new = self.users.iter().filter(move |(_, (since, _))| is_new(since));
+        new.map(|(user, (_, seen))| (user, &seen[..]))
+    }
+
     /// Forgets what is too old.
     pub fn expire(&mut self, now: Instant) {
         self.users.retain(|_, (since, seen)| {
@@ -94,6 +101,11 @@ mod tests {
         (0..5).for_each(|n| left.insert(&bob, &many(n * 10_000), now + SEEN_TIME));
         let found = left.find("bob", now + SEEN_TIME);
         assert_eq!((found.len(), found[0]), (LEFT_OF_USER_MAX, 10_001), "the latest of the last four");
+        assert_eq!(
+            left.all(now + SEEN_TIME).map(|(user, seen)| (user, seen.len())).collect::<Vec<_>>(),
+            [(&bob, LEFT_OF_USER_MAX)]
+        );
+        assert_eq!(left.all(now + 2 * SEEN_TIME).count(), 0);
         left.expire(now + 2 * SEEN_TIME);
         assert_eq!((left.users.len(), left.count), (0, 0));
     }

@@ -312,6 +312,9 @@ impl Presence {
             self.shared.nodes().renewed(answer, asked_us).ok_or("it answers what makes no sense")?;
         let keys = self.shared.nodes().seen_keys(Instant::now());
         self.shared.set_seen_keys(keys);
+        if self.shared.nodes().has_lost_data() {
+            self.remember_again();
+        }
         self.renewed = Instant::now();
         self.renew_at = self.renewed + RENEW_TIME;
         match renewed {
@@ -330,6 +333,13 @@ impl Presence {
                 self.restart("others took this node for dead, or Redis lost its data");
                 self.renew()
             }
+        }
+    }
+
+    /// Redis does not know any more what users were shown who have left this node.
+    fn remember_again(&mut self) {
+        for (user, shown) in self.shared.left().all(Instant::now()) {
+            self.mail.remember(user, &Shown { all: shown.to_vec(), inherited: 0 });
         }
     }
 
