@@ -103,12 +103,12 @@ pub struct Nodes {
     seen_key: SeenKey,
     /// Since when, by Redis's clock in us; 0 for a key of this node's own.
     key_since_us: i64,
-    /// When the first node came.
-    born: Option<String>,
-    /// Redis has lost its data since this was asked last.
-    has_lost_data: bool,
     /// The key before, and when it was heard of.
     key_before: Option<(SeenKey, Instant)>,
+    /// When the first node came to the data that Redis has.
+    born: Option<String>,
+    /// It had other data before.
+    has_lost_data: bool,
 }
 
 /// What to ask the script for.
@@ -149,9 +149,9 @@ impl Default for Nodes {
             in_doubt: false,
             seen_key: SeenKey(random()),
             key_since_us: 0,
+            key_before: None,
             born: None,
             has_lost_data: false,
-            key_before: None,
         }
     }
 }
@@ -223,7 +223,7 @@ impl Nodes {
     }
 
     /// Tells whether Redis has lost its data since this was asked last.
-    pub fn has_lost_data(&mut self) -> bool {
+    pub fn take_data_loss(&mut self) -> bool {
         std::mem::take(&mut self.has_lost_data)
     }
 

@@ -4,8 +4,8 @@
 //! A sender that lost its connection says the same line again under the same
 //! tag; meanwhile the recipient may have hopped to another connection or node.
 //! Kept for as long as a session remembers what it was shown. In a cluster
-//! Redis holds this too; here it is for nodes of one process, and for the moment
-//! between a session's end and Redis knowing of it.
+//! Redis holds this too; here it is for nodes of one process, for the moment
+//! between a session's end and Redis knowing of it, and for when Redis has lost it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;

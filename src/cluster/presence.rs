@@ -312,7 +312,7 @@ impl Presence {
             self.shared.nodes().renewed(answer, asked_us).ok_or("it answers what makes no sense")?;
         let keys = self.shared.nodes().seen_keys(Instant::now());
         self.shared.set_seen_keys(keys);
-        if self.shared.nodes().has_lost_data() {
+        if self.shared.nodes().take_data_loss() {
             self.remember_again();
         }
         self.renewed = Instant::now();
@@ -338,9 +338,11 @@ impl Presence {
 
     /// Redis does not know any more what users were shown who have left this node.
     fn remember_again(&mut self) {
-        for (user, shown) in self.shared.left().all(Instant::now()) {
-            self.mail.remember(user, &Shown { all: shown.to_vec(), inherited: 0 });
-        }
+        let left = self.shared.left();
+        let shown = |all: &[u64]| Shown { all: all.to_vec(), inherited: 0 };
+        let all: Vec<_> = left.all(Instant::now()).map(|(user, all)| (user.clone(), shown(all))).collect();
+        drop(left);
+        all.iter().for_each(|(user, shown)| self.mail.remember(user, shown));
     }
 
     /// This node goes on under a new id.

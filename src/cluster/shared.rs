@@ -38,7 +38,7 @@ pub struct Shared {
     nodes: Mutex<Nodes>,
     remembered: Mutex<Remembered>,
     announced: Mutex<Announced>,
-    /// Until Redis knows it, and for nodes that ask.
+    /// Until Redis knows it, for when Redis loses it, and for nodes that ask.
     left: Mutex<Left>,
     seen_key: AtomicU64,
     /// The one before; 0 for none.
@@ -145,15 +145,16 @@ impl Shared {
 
     /// What messages are remembered by.
     pub fn seen_keys(&self) -> SeenKeys {
-        let load = |key: &AtomicU64| key.load(Ordering::Relaxed);
-        let before = Some(load(&self.seen_key_before)).filter(|key| *key > 0).map(SeenKey);
-        SeenKeys { now: SeenKey(load(&self.seen_key)), before }
+        // Whoever finds a new key finds the one before it, too.
+        let now = SeenKey(self.seen_key.load(Ordering::Acquire));
+        let before = self.seen_key_before.load(Ordering::Relaxed);
+        SeenKeys { now, before: Some(before).filter(|key| *key > 0).map(SeenKey) }
     }
 
     /// All nodes remember messages by this from now on.
     pub fn set_seen_keys(&self, keys: SeenKeys) {
         self.seen_key_before.store(keys.before.map_or(0, |key| key.0), Ordering::Relaxed);
-        self.seen_key.store(keys.now.0, Ordering::Relaxed);
+        self.seen_key.store(keys.now.0, Ordering::Release);
     }
 
     /// What users who have left were shown.

@@ -21,7 +21,7 @@ use crate::proto::CloseReason;
 /// All that changes in an outbox.
 pub struct State {
     pub bytes: Bytes,
-    /// Set when the first message comes that may be a copy.
+    /// Set when there is a first message to remember.
     pub seen: Option<Box<Seen>>,
     /// Of a session that acknowledges, or while its mailbox is drained.
     pub ledger: Option<Box<Ledger>>,

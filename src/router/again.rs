@@ -7,6 +7,7 @@
 //! goes where the user is now; after three retries, or when the user is nowhere,
 //! it goes into the mailbox (`store.rs`), or its sender is told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::cluster::{Answer, Place, Unavailable};
@@ -215,6 +216,7 @@ impl Router {
             // Without an acknowledgement it was not delivered. But that nothing was sent would be a lie.
             let is_doubtful = sent.maybe_seen || (code == ErrorCode::Unavailable && sent.may_be_seen());
             let code = if is_doubtful { ErrorCode::Timeout } else { code };
+            self.in_flight().end_further(&HashSet::from([ticket]));
             self.fail(&sent.sender, &sent.reply, code, turn);
         }
     }

@@ -241,10 +241,7 @@ impl Router {
     /// These questions have expired: what waits behind them goes on, or it would wait for ever. Their
     /// senders were told so: what was to go to further nodes goes nowhere any more.
     pub(super) fn ask_again(&self, mut expired: HashSet<Ticket>, turn: &mut Turn) {
-        let mut in_flight = self.in_flight();
-        let further = in_flight.further_of(&expired);
-        further.iter().for_each(|ticket| drop(in_flight.remove(*ticket)));
-        drop(in_flight);
+        let further = self.in_flight().end_further(&expired);
         expired.extend(further);
         let mut lost = vec![];
         for (user, asked) in self.asked().iter_mut() {

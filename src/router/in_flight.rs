@@ -39,6 +39,8 @@ pub struct InFlight {
     len: usize,
     /// Questions that there ever were.
     count: u64,
+    /// What waits to go to further nodes.
+    further: usize,
     /// The generation of new slots: above that of every slot that was given back.
     first_generation: u32,
     windows: HashMap<UserName, Window>,
@@ -92,6 +94,7 @@ impl InFlight {
             self.slots.push(Slot { generation, ..Slot::default() });
             self.slots.len() as u32 - 1
         });
+        self.further += usize::from(matches!(question, Question::Further { .. }));
         let slot = &mut self.slots[index as usize];
         slot.question = Some(question);
         slot.order = self.count;
@@ -118,6 +121,7 @@ impl InFlight {
         self.unlink(index);
         self.free.push(index);
         self.len -= 1;
+        self.further -= usize::from(matches!(question, Question::Further { .. }));
         if let Question::Sent(Sent { remote: Some(remote), .. }) = &question {
             self.release(&remote.envelope);
         }
@@ -307,12 +311,18 @@ impl InFlight {
         })
     }
 
-    /// What waits to go to further nodes, of these messages.
-    pub fn further_of(&self, messages: &HashSet<Ticket>) -> Vec<Ticket> {
-        self.with_deadline(|question| match question {
+    /// Ends what waits to go to further nodes, of these messages, which were not delivered.
+    pub fn end_further(&mut self, messages: &HashSet<Ticket>) -> Vec<Ticket> {
+        // Looking through the whole table is for when there is something to find.
+        if self.further == 0 || messages.is_empty() {
+            return vec![];
+        }
+        let further = self.with_deadline(|question| match question {
             Question::Further { of, .. } => messages.contains(of),
             _ => false,
-        })
+        });
+        further.iter().for_each(|ticket| drop(self.remove(*ticket)));
+        further
     }
 
     /// Questions with a deadline, in the order they came.

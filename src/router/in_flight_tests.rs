@@ -62,7 +62,7 @@ fn the_oldest_is_due_first() {
 }
 
 #[test]
-fn what_is_to_go_further_is_found_by_its_message() {
+fn what_is_to_go_further_ends_with_its_message() {
     let mut table = InFlight::default();
     let [first, second] = [1, 2].map(|n| table.insert(received(n), None));
     let deadline = Some(Instant::now());
@@ -72,6 +72,9 @@ fn what_is_to_go_further_is_found_by_its_message() {
         table.insert(Question::Further { of, envelope, nodes: vec![] }, deadline)
     };
     let tickets = [first, second, first].map(&mut further);
-    assert_eq!(table.further_of(&HashSet::from([first])), [tickets[0], tickets[2]]);
-    assert_eq!(table.further_of(&HashSet::from([tickets[1]])), []);
+    assert_eq!(table.end_further(&HashSet::from([tickets[1]])), []);
+    assert_eq!(table.end_further(&HashSet::from([first])), [tickets[0], tickets[2]]);
+    assert!(table.question(tickets[0]).is_none() && table.question(tickets[1]).is_some());
+    assert_eq!(table.end_further(&HashSet::from([second])), [tickets[1]]);
+    assert_eq!((table.further, table.count()), (0, 2));
 }

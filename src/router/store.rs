@@ -6,6 +6,8 @@
 //! if the user turns out to have logged in meanwhile, the node where that is
 //! looks into the mailbox before anything else comes to it from here.
 
+use std::collections::HashSet;
+
 use crate::cluster::{Answer, Place, Stored, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::reply::print_stored;
@@ -85,6 +87,7 @@ impl Router {
             Stored::No if !sent.may_be_seen() => ErrorCode::Unavailable,
             _ => ErrorCode::Timeout,
         };
+        self.in_flight().end_further(&HashSet::from([ticket]));
         self.fail(sender, reply, code, turn);
     }
 }
