@@ -111,6 +111,7 @@ const ROWS: &[Row] = &[
             "outbox/messages.rs",
             "outbox/replies.rs",
             "outbox/seen.rs",
+            "outbox/seen_key.rs",
             "outbox/state.rs",
             "outbox/tests.rs",
         ],
