@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Everybody left in the house gets BYE draining, and `run` ends.
     node.drain();
-    running.join().expect("the node does not panic");
+    running.join().expect("the node does not panic")?;
     println!("after: {:?}", node.holdings());
     let metrics = node.metrics();
     println!("{} connections, {} messages", metrics.accepted.count(), metrics.delivered.count());

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for node in [a, b, c] {
         node.handle.drain();
-        node.thread.join().expect("a node does not panic");
+        node.thread.join().expect("a node does not panic")?;
     }
     println!("\nall nodes have ended");
     Ok(())
@@ -62,7 +62,7 @@ struct Node {
     id: NodeId,
     addr: String,
     handle: Handle,
-    thread: std::thread::JoinHandle<()>,
+    thread: std::thread::JoinHandle<std::io::Result<()>>,
 }
 
 impl Node {

@@ -8,6 +8,7 @@
 //! Reading order: `Connection::poll` and its phases, then `talk` (what a line
 //! does), `held` (lines that wait), `ws` and `http` (how lines come out of a WebSocket).
 
+mod alarms;
 mod held;
 mod http;
 mod phase;
@@ -17,25 +18,25 @@ mod ws;
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-
-use smol::{Async, Timer};
 
 use crate::conn::held::HeldLine;
 use crate::conn::http::Head;
 use crate::conn::phase::{End, Phase};
 use crate::conn::talk::{Stop, Talk};
 use crate::conn::ws::FrameDecoder;
-use crate::outbox::{Await, Framing, Outbox, Sink};
+use crate::outbox::{Await, Framing, Outbox, Socket};
 use crate::proto::{CloseReason, Line, LineDecoder};
+use crate::readiness::{HUNG, READABLE, Readiness, WRITABLE};
 use crate::router::{Router, Turn};
 
+pub use alarms::Alarms;
 pub use roll::Roll;
 
 /// What all connections of a node share.
@@ -50,22 +51,23 @@ pub struct Shared {
     pub login_time_max: Duration,
     /// Every connection there is.
     pub roll: Roll,
+    /// When connections have to act by themselves.
+    pub alarms: Alarms,
+    /// Tells when sockets are ready, each by its connection's place in the roll.
+    pub readiness: Readiness,
 }
-
-/// The socket of a connection, as its outbox sees it.
-pub struct Socket(Async<TcpStream>);
 
 /// One connection. Dropping it takes back all that it registered.
 pub struct Connection {
-    outbox: Arc<Outbox<Socket>>,
     talk: Talk,
     decoder: Decoder,
     phase: Phase,
     /// Input that was read and can't be carried out yet.
     paused: Option<Box<Paused>>,
-    timer: Option<Box<Alarm>>,
     /// The connection's place in the roll.
     place: usize,
+    /// There is a deadline among the alarms.
+    has_alarm: bool,
 }
 
 /// What came in.
@@ -96,11 +98,6 @@ struct Paused {
     unread: Vec<u8>,
 }
 
-struct Alarm {
-    at: Instant,
-    timer: Timer,
-}
-
 /// What a thread keeps for whichever of its connections has a turn.
 struct Scratch {
     buffer: Box<[u8]>,
@@ -127,9 +124,12 @@ thread_local! {
 }
 
 impl Connection {
-    /// Takes over an accepted socket; `is_http` tells which listener it came
+    /// Takes over an accepted socket, which must not block; `is_http` tells which listener it came
     /// from. The future ends when the connection has ended.
-    pub fn new(shared: Arc<Shared>, socket: Async<TcpStream>, is_http: bool) -> Self {
+    ///
+    /// # Errors
+    /// When the system can't watch one more socket.
+    pub fn new(shared: Arc<Shared>, socket: TcpStream, is_http: bool) -> io::Result<Self> {
         let metrics = shared.router.metrics();
         metrics.connections.enter();
         metrics.accepted.add();
@@ -138,16 +138,18 @@ impl Connection {
         let place = shared.roll.enter(outbox.clone());
         let decoder =
             if is_http { Decoder::Http(Vec::new()) } else { Decoder::Lines(LineDecoder::default()) };
-        let talk = Talk::new(shared, outbox.clone());
+        let talk = Talk::new(shared, outbox);
         let phase = Phase::Arriving;
-        Connection { outbox, talk, decoder, phase, paused: None, timer: None, place }
+        let connection = Connection { talk, decoder, phase, paused: None, place, has_alarm: false };
+        connection.talk.shared.readiness.watch(connection.socket(), place)?;
+        Ok(connection)
     }
 
     /// Does all that can be done now.
     fn advance(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
         let mut reads = 0;
         loop {
-            if !self.write(context, &mut scratch.turn) {
+            if !self.write(&mut scratch.turn) {
                 return Poll::Ready(());
             }
             let step = match self.phase {
@@ -161,26 +163,28 @@ impl Connection {
             };
             if step.is_pending() {
                 // A deadline that has come sends us round again.
-                ready!(self.poll_alarm(context, scratch.turn.now));
-                scratch.turn.now = Instant::now();
+                if self.is_due(scratch.turn.now) {
+                    continue;
+                }
+                return Poll::Pending;
             }
         }
     }
 
     /// Writes what is left from a flush that blocked; `false` when the socket is broken.
-    fn write(&mut self, context: &mut Context<'_>, turn: &mut Turn) -> bool {
-        while self.outbox.blocked().is_some() && self.socket().poll_writable(context).is_ready() {
-            self.talk.shared.router.flush(&*self.outbox, turn);
+    fn write(&mut self, turn: &mut Turn) -> bool {
+        while self.talk.outbox.blocked().is_some() && self.talk.outbox.take_ready(WRITABLE) != 0 {
+            self.talk.shared.router.flush(&self.talk.outbox, turn);
         }
         if self.phase.is_open() && self.stalls_at().is_some_and(|at| at <= turn.now) {
-            self.outbox.close(CloseReason::Slow);
+            self.talk.outbox.close(CloseReason::Slow);
         }
-        !self.outbox.is_broken()
+        !self.talk.outbox.is_broken()
     }
 
     /// When a socket that blocks makes its connection a slow consumer.
     fn stalls_at(&self) -> Option<Instant> {
-        let (since, is_full) = self.outbox.blocked()?;
+        let (since, is_full) = self.talk.outbox.blocked()?;
         Some(since + if is_full { FULL_STALL_TIME_MAX } else { STALL_TIME_MAX })
     }
 
@@ -195,7 +199,7 @@ impl Connection {
 
     /// Reads and carries out requests.
     fn open(&mut self, context: &mut Context<'_>, scratch: &mut Scratch, reads: &mut usize) -> Poll<()> {
-        if let Some(reason) = self.outbox.closing() {
+        if let Some(reason) = self.talk.outbox.closing() {
             if reason == CloseReason::Draining {
                 self.refuse_the_rest(context, scratch);
             }
@@ -215,14 +219,14 @@ impl Connection {
         if let ControlFlow::Break(stop) = self.talk.go_on(context.waker(), &mut scratch.turn) {
             return self.stop(stop, vec![], &mut scratch.turn);
         }
-        let waits = !self.outbox.takes_requests() && self.outbox.await_for(Await::Room);
+        let waits = !self.talk.outbox.takes_requests() && self.talk.outbox.await_for(Await::Room);
         if self.talk.hears_no_more() {
             return Poll::Pending;
         }
         if waits {
             // Those who wait for each other's acknowledgements would wait for ever.
             let has_to_wait = self.paused.as_ref().is_some_and(|paused| paused.line.is_some());
-            if has_to_wait || !self.outbox.takes_acks() {
+            if has_to_wait || !self.talk.outbox.takes_acks() {
                 return Poll::Pending;
             }
         }
@@ -233,19 +237,35 @@ impl Connection {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if self.socket().poll_readable(context).is_pending() {
-            return Poll::Pending;
-        }
         *reads += 1;
-        match self.socket().get_ref().read(&mut scratch.buffer) {
-            Ok(0) => return self.stop(Stop::End(End::Eof), vec![], &mut scratch.turn),
-            Ok(count) => {
+        match self.read(&mut scratch.buffer) {
+            None => return Poll::Pending,
+            Some(Ok(0)) => return self.stop(Stop::End(End::Eof), vec![], &mut scratch.turn),
+            Some(Ok(count)) => {
                 return self.feed(&mut scratch.buffer[..count], context.waker(), &mut scratch.turn);
             }
-            Err(error) if is_retry(&error) => {}
-            Err(_) => self.phase = Phase::Over,
+            Some(Err(_)) => self.phase = Phase::Over,
         }
         Poll::Ready(())
+    }
+
+    /// Reads once, if there may be something: `None` until the socket is readable again.
+    fn read(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut ready = self.talk.outbox.take_ready(READABLE | HUNG);
+        while ready != 0 {
+            match self.socket().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready = 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) => {
+                    // Less than there was room for is all there is, unless the end comes behind it.
+                    let more = if count == buffer.len() { ready } else { ready & HUNG };
+                    self.talk.outbox.put_ready(more);
+                    return Some(Ok(count));
+                }
+                error => return Some(error),
+            }
+        }
+        None
     }
 
     /// Goes on with input that had to wait; pending when it still has to.
@@ -273,7 +293,7 @@ impl Connection {
                 }
                 Head::Upgrade(response, length) => {
                     self.talk.outbox.push_raw(&response, &mut turn.dirty);
-                    self.outbox.set_framing(Framing::WebSocket);
+                    self.talk.outbox.set_framing(Framing::WebSocket);
                     self.decoder = Decoder::WebSocket(Box::default());
                     self.talk.greet(turn);
                     input = &mut input[length - before..];
@@ -308,7 +328,7 @@ impl Connection {
             Stop::Wait(waiting) => {
                 line = Some(waiting);
                 // It may wait for this connection's own replies.
-                if self.outbox.takes_requests() || self.outbox.await_for(Await::Room) {
+                if self.talk.outbox.takes_requests() || self.talk.outbox.await_for(Await::Room) {
                     step = Poll::Pending;
                 }
             }
@@ -345,7 +365,7 @@ impl Connection {
             if self.paused.is_some() || !matches!(self.phase, Phase::Open { .. }) {
                 return;
             }
-            match self.socket().get_ref().read(&mut scratch.buffer) {
+            match self.socket().read(&mut scratch.buffer) {
                 Ok(count) if count > 0 => {
                     let _ = self.feed(&mut scratch.buffer[..count], waker, &mut scratch.turn);
                 }
@@ -354,27 +374,22 @@ impl Connection {
         }
     }
 
-    fn socket(&self) -> &Async<TcpStream> {
-        &self.outbox.sink().0
+    fn socket(&self) -> &TcpStream {
+        &self.talk.outbox.sink().0
     }
 
-    /// Waits for the next deadline, if there is one; ready when it has come.
-    fn poll_alarm(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<()> {
+    /// Tells whether a deadline has come; if not, there is an alarm for the next one.
+    fn is_due(&mut self, now: Instant) -> bool {
         // Once it closes, a stall changes nothing: a deadline that has come must always lead on.
-        let is_watched = self.phase.is_open() && self.outbox.closing().is_none();
+        let is_watched = self.phase.is_open() && self.talk.outbox.closing().is_none();
         let stalled = self.stalls_at().filter(|_| is_watched);
-        let Some(at) = self.phase.deadline().into_iter().chain(stalled).min() else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        if at <= now {
-            return Poll::Ready(());
+        let at = self.phase.deadline().into_iter().chain(stalled).min();
+        let is_due = at.is_some_and(|at| at <= now);
+        if !is_due && (at.is_some() || self.has_alarm) {
+            self.talk.shared.alarms.set(self.place, at);
+            self.has_alarm = at.is_some();
         }
-        if self.timer.as_ref().is_none_or(|alarm| alarm.at != at) {
-            self.timer = Some(Box::new(Alarm { at, timer: Timer::at(at) }));
-        }
-        let alarm = self.timer.as_mut().expect("set just now");
-        Pin::new(&mut alarm.timer).poll(context).map(|_| self.timer = None)
+        is_due
     }
 }
 
@@ -385,7 +400,7 @@ impl Future for Connection {
         let this = self.get_mut();
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.turn.now = Instant::now();
-            this.outbox.set_owner(context.waker());
+            this.talk.outbox.set_owner(context.waker());
             let step = this.advance(context, scratch);
             this.talk.shared.router.end(&mut scratch.turn);
             step
@@ -395,20 +410,17 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.has_alarm {
+            self.talk.shared.alarms.set(self.place, None);
+        }
         self.talk.shared.roll.leave(self.place);
         let mut turn = Turn::default();
         self.talk.leave(&mut turn);
         // Questions in flight may hold the outbox, and its socket, a while longer: the peer is told now.
-        let _ = self.socket().get_ref().shutdown(Shutdown::Both);
-        self.talk.give_back(self.outbox.abandon(), &mut turn);
+        let _ = self.socket().shutdown(Shutdown::Both);
+        self.talk.give_back(self.talk.outbox.abandon(), &mut turn);
         self.talk.shared.router.end(&mut turn);
         self.talk.shared.router.metrics().connections.leave();
-    }
-}
-
-impl Sink for Socket {
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.get_ref().write(bytes)
     }
 }
 
@@ -427,8 +439,4 @@ fn feed_lines(
         }
     }
     at
-}
-
-fn is_retry(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -33,7 +33,7 @@
 //! })?;
 //!
 //! handle.drain();
-//! node.join().expect("the node does not panic");
+//! node.join().expect("the node does not panic")?;
 //! # Ok(())
 //! # }
 //! ```
@@ -150,6 +150,7 @@ pub mod metrics;
 pub mod outbox;
 mod pause;
 pub mod proto;
+pub mod readiness;
 pub mod router;
 pub mod send;
 pub mod server;

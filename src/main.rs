@@ -56,7 +56,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let signals = [async_signal::Signal::Term, async_signal::Signal::Int];
     let mut signals = async_signal::Signals::new(signals).map_err(at_run_time)?;
     print(&(server.ready_line() + "\n"))?;
-    // On the server's executor: a second thread in the reactor would cost every message.
+    // On the server's executor, which is there anyhow.
     server.spawn(async move {
         signals.next().await;
         handle.drain();
@@ -64,7 +64,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         log::warn!("a second signal: not drained");
         std::process::exit(1);
     });
-    smol::block_on(server.run());
+    server.run_alone();
     Ok(())
 }
 

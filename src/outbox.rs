@@ -9,9 +9,8 @@
 //! The outbox also keeps replies in order: a reply that is due later reserves
 //! its place, and replies behind it wait until it is known.
 //!
-//! Left out: sockets (a [`Sink`] takes the bytes) and what tickets mean.
+//! Left out: reading, and what tickets mean.
 
-use std::io;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -20,6 +19,7 @@ use std::time::Instant;
 use crate::metrics::Metrics;
 use crate::outbox::state::{CALM, Locked, OPEN, ROOM, State, TAKES_REQUESTS, Waiting};
 use crate::proto::CloseReason;
+use crate::readiness::{HUNG, READABLE, Ready};
 
 mod bytes;
 mod ledger;
@@ -27,6 +27,7 @@ mod messages;
 mod replies;
 mod seen;
 mod seen_key;
+mod sink;
 mod state;
 
 pub use bytes::{Bytes, Framing, Unwritten};
@@ -35,23 +36,14 @@ pub use messages::{Kind, Message, Push};
 pub use replies::ReplyTo;
 pub use seen::{SEEN_MAX, SEEN_TIME, Shown};
 pub use seen_key::{Hashes, SeenKey, SeenKeys};
-
-/// Where an outbox writes to.
-pub trait Sink: Send + Sync {
-    /// Writes what fits without waiting, and tells how much that was.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing fits; anything else ends the connection.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
-}
+pub use sink::{Sink, Socket};
 
 /// Names a message to those who wait for its fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
 /// Outboxes that were pushed to and wait for a flush, each once.
-#[derive(Default)]
-pub struct Dirty(pub Vec<Arc<Outbox>>);
+pub struct Dirty<S = Socket>(pub Vec<Arc<Outbox<S>>>);
 
 /// What the owner of an outbox may wait for; it is woken once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +55,13 @@ pub enum Await {
 }
 
 /// One connection's outbox. `Arc<Outbox>` is how the rest of the node knows a connection.
-pub struct Outbox<S: ?Sized = dyn Sink> {
+pub struct Outbox<S = Socket> {
     /// The bound: with this many bytes waiting, local senders wait and the connection is not read.
     bytes_max: usize,
     /// What of the state everybody asks before every message; kept up by [`Locked`].
     signs: AtomicU8,
+    /// What the socket is ready for, as far as nobody has acted on it.
+    ready: AtomicU8,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
     sink: S,
@@ -80,40 +74,44 @@ const RESERVE_BYTES_MIN: usize = 256 * 1024;
 /// Replies that one connection may be owed; then it is not read until half of them are answered.
 pub const REPLIES_DUE_MAX: u32 = 1_024;
 
-impl<S: Sink + 'static> Outbox<S> {
+impl<S> Default for Dirty<S> {
+    fn default() -> Self {
+        Dirty(Vec::new())
+    }
+}
+
+impl<S: Sink> Outbox<S> {
     /// Makes an empty outbox that holds `bytes_max` bytes.
     pub fn new(sink: S, framing: Framing, bytes_max: usize, metrics: &Arc<Metrics>) -> Self {
         let state = State::new(framing);
         metrics.outboxes.enter();
         let signs = AtomicU8::new(state.signs(bytes_max));
-        Outbox { bytes_max, signs, state: Mutex::new(state), metrics: metrics.clone(), sink }
+        let ready = AtomicU8::new(0);
+        Outbox { bytes_max, signs, ready, state: Mutex::new(state), metrics: metrics.clone(), sink }
     }
-}
 
-impl<S: ?Sized> Drop for Outbox<S> {
-    fn drop(&mut self) {
-        self.metrics.outboxes.leave();
-    }
-}
-
-impl Outbox {
     /// Appends bytes as they are: HTTP heads and WebSocket control frames.
-    pub fn push_raw(self: &Arc<Self>, bytes: &[u8], dirty: &mut Dirty) {
+    pub fn push_raw(self: &Arc<Self>, bytes: &[u8], dirty: &mut Dirty<S>) {
         self.append(dirty, |state| state.bytes.push_raw(bytes));
     }
 
     /// Appends one line that answers no request.
-    pub fn push_line(self: &Arc<Self>, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push_line(self: &Arc<Self>, dirty: &mut Dirty<S>, print: impl FnOnce(&mut Vec<u8>)) {
         self.append(dirty, |state| state.bytes.push_line(print));
     }
 
     /// Answers a request at once: under its tag, or behind the untagged replies that are due.
-    pub fn reply(self: &Arc<Self>, tag: Option<&str>, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
+    pub fn reply(
+        self: &Arc<Self>,
+        tag: Option<&str>,
+        dirty: &mut Dirty<S>,
+        print: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.append(dirty, |state| state.replies.reply(tag, &mut state.bytes, print));
     }
 
     /// Answers a request that was expected to be answered later.
-    pub fn answer(self: &Arc<Self>, to: &ReplyTo, dirty: &mut Dirty, print: impl FnOnce(&mut Vec<u8>)) {
+    pub fn answer(self: &Arc<Self>, to: &ReplyTo, dirty: &mut Dirty<S>, print: impl FnOnce(&mut Vec<u8>)) {
         let mut owner = None;
         self.append(dirty, |state| {
             state.replies.answer(to, &mut state.bytes, print);
@@ -123,7 +121,7 @@ impl Outbox {
     }
 
     /// Appends something, unless nothing is taken any more.
-    fn append(self: &Arc<Self>, dirty: &mut Dirty, append: impl FnOnce(&mut State)) {
+    fn append(self: &Arc<Self>, dirty: &mut Dirty<S>, append: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         if !state.closed {
             append(&mut state);
@@ -132,16 +130,14 @@ impl Outbox {
     }
 
     /// Notes that there is something to flush.
-    fn unlock_dirty(self: &Arc<Self>, mut state: Locked<'_>, dirty: &mut Dirty) {
+    fn unlock_dirty(self: &Arc<Self>, mut state: Locked<'_>, dirty: &mut Dirty<S>) {
         let was_dirty = std::mem::replace(&mut state.dirty, true);
         drop(state);
         if !was_dirty {
             dirty.0.push(self.clone());
         }
     }
-}
 
-impl<S: ?Sized + Sink> Outbox<S> {
     /// The place that bytes go to.
     pub fn sink(&self) -> &S {
         &self.sink
@@ -338,6 +334,36 @@ impl<S: ?Sized + Sink> Outbox<S> {
         }
     }
 
+    /// The socket has become ready: the owner is woken if that is of use.
+    pub fn tell_ready(&self, ready: Ready) {
+        self.ready.fetch_or(ready, Relaxed);
+        let state = self.lock();
+        let is_of_use = ready & (READABLE | HUNG) != 0 || state.blocked_since.is_some();
+        let owner = state.owner.clone().filter(|_| is_of_use);
+        drop(state);
+        wake(owner);
+    }
+
+    /// Takes what the socket is ready for, among `wanted`: until it is told again, or put back with
+    /// [`Outbox::put_ready`] because there is more.
+    pub fn take_ready(&self, wanted: Ready) -> Ready {
+        match self.ready.load(Relaxed) & wanted {
+            0 => 0,
+            _ => self.ready.fetch_and(!wanted, Relaxed) & wanted,
+        }
+    }
+
+    /// The socket is still ready for this.
+    pub fn put_ready(&self, ready: Ready) {
+        self.ready.fetch_or(ready, Relaxed);
+    }
+
+    /// Wakes the owner.
+    pub fn wake_owner(&self) {
+        let owner = self.lock().owner.clone();
+        wake(owner);
+    }
+
     /// Wakes the owner once when `what` has come; `false` when it is so already.
     pub fn await_for(&self, what: Await) -> bool {
         let mut state = self.lock();
@@ -352,6 +378,12 @@ impl<S: ?Sized + Sink> Outbox<S> {
         // A panic in a push leaves at worst one torn line in one connection's outbox.
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Locked { state, signs: &self.signs, bytes_max: self.bytes_max }
+    }
+}
+
+impl<S> Drop for Outbox<S> {
+    fn drop(&mut self) {
+        self.metrics.outboxes.leave();
     }
 }
 

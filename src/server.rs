@@ -6,8 +6,10 @@
 //! program, and dropping a server stops all of its tasks. One thread runs it:
 //! whoever polls `run`.
 
+mod drive;
 mod listen;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +23,12 @@ use smol::{Executor, Task, Timer};
 use crate::cluster::remote::Remote;
 use crate::cluster::{Cluster, Mesh};
 use crate::config::{Config, ConfigError};
-use crate::conn::{Roll, Shared};
+use crate::conn::{Alarms, Roll, Shared};
 use crate::mailbox::Limits;
 use crate::metrics::Metrics;
 use crate::outbox::SEEN_TIME;
 use crate::proto::{CloseReason, NodeId};
+use crate::readiness::Readiness;
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::server::listen::Listener;
 
@@ -83,9 +86,6 @@ const EXPIRE_TIME: Duration = SEEN_TIME;
 /// Events after which a turn takes in nothing more, so that others have theirs.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
-/// Tasks that run between two looks of the reactor for events: some 50 us of work.
-const STEP_TASKS: usize = 24;
-
 impl Server {
     /// Opens the listeners of a node: of a cluster if the settings name Redis
     /// and RabbitMQ, or else of one that needs no other. A node of a cluster
@@ -123,11 +123,12 @@ impl Server {
     ) -> Result<Self, ConfigError> {
         let files_max = files_max();
         config.check(files_max)?;
+        let readiness = Readiness::new().map_err(|error| ConfigError(format!("epoll: {error}")))?;
         let mut listeners = vec![];
         for addr in &config.listen {
-            listeners.push(Listener::bind("listen", *addr, false)?);
+            listeners.push(Listener::bind("listen", *addr, false, &readiness)?);
         }
-        let http = config.http.map(|addr| Listener::bind("http", addr, true)).transpose()?;
+        let http = config.http.map(|addr| Listener::bind("http", addr, true, &readiness)).transpose()?;
         let http_addr = http.as_ref().map(Listener::addr);
         listeners.extend(http);
 
@@ -139,6 +140,8 @@ impl Server {
             outbox_bytes_max: config.outbox_bytes_max,
             login_time_max: config.login_time_max,
             roll: Roll::default(),
+            alarms: Alarms::default(),
+            readiness,
         });
         let connections_max = files_max - crate::config::FILES_RESERVED;
         let (tx, stop) = bounded(1);
@@ -186,10 +189,19 @@ impl Server {
         self.executor.spawn(task).detach();
     }
 
-    /// Serves until [`Handle::drain`] is called and the drain has ended.
-    pub async fn run(self) {
-        let executor = self.executor.clone();
-        self.serve().or(drive(&executor)).await;
+    /// Serves until [`Handle::drain`] is called and the drain has ended, as a future of any runtime.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left for it.
+    pub async fn run(self) -> io::Result<()> {
+        let (executor, shared) = (self.executor.clone(), self.shared.clone());
+        drive::within(shared, &executor, self.serve()).await
+    }
+
+    /// The same on this thread, which does nothing else: for less CPU time a message.
+    pub fn run_alone(self) {
+        let (executor, shared) = (self.executor.clone(), self.shared.clone());
+        drive::alone(&shared, &executor, self.serve());
     }
 
     async fn serve(self) {
@@ -205,6 +217,7 @@ impl Server {
         let events = self.executor.spawn(take_events(self.shared.clone()));
         let sweeper = self.executor.spawn(sweep(self.shared.clone()));
         let resumer = self.executor.spawn(resume(self.shared.clone()));
+        let alarms = self.executor.spawn(ring(self.shared.clone()));
         let until_drained = async {
             // A dropped handle is no reason to stop, and the server holds one itself.
             let _ = self.stop.recv().await;
@@ -213,7 +226,7 @@ impl Server {
         };
         // These never end; but a panic in one of them must not leave a node that accepts and says
         // nothing: it comes out here.
-        until_drained.or(flusher).or(events).or(sweeper).or(resumer).await;
+        until_drained.or(flusher).or(events).or(sweeper).or(resumer).or(alarms).await;
     }
 }
 
@@ -250,21 +263,6 @@ fn limits_of(config: &Config) -> Limits {
 /// An id that no node ever had.
 fn fresh_id(name: &str) -> Result<NodeId, ConfigError> {
     NodeId::new(name, &nanoid!(8)).ok_or_else(|| ConfigError(format!("--node {name:?} is not allowed")))
-}
-
-/// Runs tasks, and lets the reactor look for events every few of them. Left to
-/// itself (`Executor::run`) it would look after 200, and meanwhile the reactor's
-/// helper thread, which wakes when nobody has looked for 50 us, would do it
-/// instead, on our CPU time.
-async fn drive(executor: &Executor<'static>) {
-    loop {
-        for _ in 0..STEP_TASKS {
-            if !executor.try_tick() {
-                executor.tick().await;
-            }
-        }
-        smol::future::yield_now().await;
-    }
 }
 
 /// Writes what every turn has left to write.
@@ -316,6 +314,14 @@ async fn sweep(shared: Arc<Shared>) {
             shared.roll.each(|outbox| outbox.forget_old(turn.now));
             shared.router.cluster().expire(turn.now);
         }
+    }
+}
+
+/// Wakes connections that have to act by themselves.
+async fn ring(shared: Arc<Shared>) {
+    loop {
+        let due = shared.alarms.due().await;
+        shared.roll.wake(&due);
     }
 }
 

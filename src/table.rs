@@ -134,18 +134,13 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use crate::outbox::{Framing, Sink};
-
-    struct Nowhere;
-
-    impl Sink for Nowhere {
-        fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
-            Ok(bytes.len())
-        }
-    }
+    use crate::outbox::{Framing, Socket};
 
     fn seat(session: &str) -> Seat {
-        let outbox = Outbox::new(Nowhere, Framing::Lines, 4096, &Arc::new(Metrics::default()));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let socket = Socket(std::net::TcpStream::connect(address).expect("it listens"));
+        let outbox = Outbox::new(socket, Framing::Lines, 4096, &Arc::new(Metrics::default()));
         Seat { session: SessionId::parse(session).expect("valid"), outbox: Arc::new(outbox) }
     }
 

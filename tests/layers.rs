@@ -30,13 +30,14 @@ struct Row {
 const ROWS: &[Row] = &[
     row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs"]),
     row("lib", 8, &[], &["lib.rs"]),
-    row("server", 7, &[], &["server.rs", "server/listen.rs"]),
+    row("server", 7, &[], &["server.rs", "server/drive.rs", "server/listen.rs"]),
     row(
         "conn",
         6,
         &[],
         &[
             "conn.rs",
+            "conn/alarms.rs",
             "conn/held.rs",
             "conn/http.rs",
             "conn/phase.rs",
@@ -112,6 +113,7 @@ const ROWS: &[Row] = &[
             "outbox/replies.rs",
             "outbox/seen.rs",
             "outbox/seen_key.rs",
+            "outbox/sink.rs",
             "outbox/state.rs",
             "outbox/tests.rs",
         ],
@@ -143,6 +145,7 @@ const ROWS: &[Row] = &[
     ),
     row("terminal", 2, &[], &["terminal.rs"]),
     row("pause", 1, &[], &["pause.rs"]),
+    row("readiness", 1, &[], &["readiness.rs"]),
     row(
         "proto",
         1,

@@ -5,7 +5,6 @@
 //! and what the peer still says is read away for a moment: closing a socket
 //! with unread input would reset it and take the last words with it.
 
-use std::io::Read;
 use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll, ready};
@@ -15,7 +14,7 @@ use smol::stream::Stream;
 
 use crate::cluster::Unavailable;
 use crate::conn::talk::Entering;
-use crate::conn::{Connection, Decoder, Scratch, ws};
+use crate::conn::{Connection, Decoder, READS_MAX, Scratch, ws};
 use crate::outbox::{Await, Bytes};
 use crate::proto::reply::print_tag;
 use crate::proto::{CloseReason, ServerLine};
@@ -64,9 +63,8 @@ const FINISH_TIME_MAX: Duration = RECEIPT_MS_MAX.saturating_add(Duration::from_s
 /// How long the last words may take.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How long, and how much, a peer may say after the last words.
+/// How long a peer may talk after the last words.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
-const LINGER_READS_MAX: usize = 64;
 
 impl Phase {
     /// When the connection has to act by itself.
@@ -89,9 +87,9 @@ impl Connection {
     /// Takes no request any more, and begins to end.
     pub(super) fn end(&mut self, end: End, turn: &mut Turn) {
         self.paused = None;
-        if self.outbox.blocked().is_none() {
+        if self.talk.outbox.blocked().is_none() {
             // What is written now is known to be shown, wherever the user logs in next.
-            self.talk.shared.router.flush(&*self.outbox, turn);
+            self.talk.shared.router.flush(&self.talk.outbox, turn);
         }
         self.talk.leave(turn);
         let metrics = self.talk.shared.router.metrics();
@@ -100,17 +98,17 @@ impl Connection {
             End::Quit(_) => metrics.closed(CloseReason::Quit),
             _ => {}
         }
-        let is_blocked = self.outbox.blocked().is_some();
+        let is_blocked = self.talk.outbox.blocked().is_some();
         if end == End::Closed(CloseReason::Slow) || (end == End::Closed(CloseReason::Replaced) && is_blocked)
         {
             // What it did not read goes elsewhere now; it is told why, if it ever looks.
-            let unwritten = self.outbox.cut_short(|bytes| self.last_words(&end, bytes));
+            let unwritten = self.talk.outbox.cut_short(|bytes| self.last_words(&end, bytes));
             self.talk.give_back(unwritten, turn);
-            self.talk.shared.router.flush(&*self.outbox, turn);
+            self.talk.shared.router.flush(&self.talk.outbox, turn);
             self.phase = Phase::Flushing(turn.now + FLUSH_TIME_MAX);
         } else {
             // No acknowledgement comes any more.
-            self.talk.give_back(self.outbox.give_back(), turn);
+            self.talk.give_back(self.talk.outbox.give_back(), turn);
             self.phase = Phase::Finishing(Box::new((end, turn.now + FINISH_TIME_MAX)));
         }
     }
@@ -133,17 +131,17 @@ impl Connection {
     pub(super) fn finishing(&mut self, turn: &mut Turn) -> Poll<()> {
         let Phase::Finishing(finish) = &self.phase else { return Poll::Ready(()) };
         let (end, by) = &**finish;
-        if self.outbox.await_for(Await::Replies) {
+        if self.talk.outbox.await_for(Await::Replies) {
             if turn.now < *by {
                 return Poll::Pending;
             }
             // Some may wait for acknowledgements that take longer than this connection can.
             self.talk.settle(turn);
         }
-        self.outbox.finish(|bytes| self.last_words(end, bytes));
+        self.talk.outbox.finish(|bytes| self.last_words(end, bytes));
         let lingers = *end != End::Eof;
-        self.talk.shared.router.flush(&*self.outbox, turn);
-        let is_over = !lingers && self.outbox.is_empty();
+        self.talk.shared.router.flush(&self.talk.outbox, turn);
+        let is_over = !lingers && self.talk.outbox.is_empty();
         self.phase = if is_over { Phase::Over } else { Phase::Flushing(turn.now + FLUSH_TIME_MAX) };
         Poll::Ready(())
     }
@@ -151,10 +149,10 @@ impl Connection {
     /// Waits until the last words are written, then shuts the socket's writing side.
     pub(super) fn flushing(&mut self, now: Instant) -> Poll<()> {
         let Phase::Flushing(by) = &self.phase else { return Poll::Ready(()) };
-        if !self.outbox.is_empty() && now < *by {
+        if !self.talk.outbox.is_empty() && now < *by {
             return Poll::Pending;
         }
-        let is_shut = self.outbox.is_empty() && self.socket().get_ref().shutdown(Shutdown::Write).is_ok();
+        let is_shut = self.talk.outbox.is_empty() && self.socket().shutdown(Shutdown::Write).is_ok();
         self.phase = if is_shut { Phase::Lingering(now + LINGER_TIME_MAX) } else { Phase::Over };
         Poll::Ready(())
     }
@@ -162,20 +160,23 @@ impl Connection {
     /// Reads away what the peer still says.
     pub(super) fn lingering(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
         let Phase::Lingering(by) = &self.phase else { return Poll::Ready(()) };
-        let by = *by;
-        for _ in 0..LINGER_READS_MAX {
-            if scratch.turn.now >= by {
-                break;
-            }
-            ready!(self.socket().poll_readable(context)).ok();
-            match self.socket().get_ref().read(&mut scratch.buffer) {
-                Ok(count) if count > 0 => {}
-                Err(error) if super::is_retry(&error) => {}
-                _ => break,
+        if scratch.turn.now >= *by {
+            self.phase = Phase::Over;
+            return Poll::Ready(());
+        }
+        for _ in 0..READS_MAX {
+            match self.read(&mut scratch.buffer) {
+                Some(Ok(count)) if count > 0 => {}
+                None => return Poll::Pending,
+                Some(_) => {
+                    self.phase = Phase::Over;
+                    return Poll::Ready(());
+                }
             }
         }
-        self.phase = Phase::Over;
-        Poll::Ready(())
+        // There may be more: after others have had their turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Appends what is said last.

@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 
 use crate::outbox::Outbox;
 use crate::proto::CloseReason;
+use crate::readiness::Ready;
 
 /// Every connection of a node, to reach all of them at once.
 #[derive(Default)]
@@ -45,6 +46,26 @@ impl Roll {
     pub fn each(&self, act: impl FnMut(&Arc<Outbox>)) {
         let outboxes: Vec<_> = self.lock().outboxes.iter().flatten().cloned().collect();
         outboxes.iter().for_each(act);
+    }
+
+    /// Tells sockets what they are ready for, each by its connection's place.
+    pub fn tell_ready(&self, ready: &[(usize, Ready)]) {
+        let state = self.lock();
+        let of = |(place, ready): &(usize, Ready)| Some((state.outboxes.get(*place)?.clone()?, *ready));
+        let told: Vec<_> = ready.iter().filter_map(of).collect();
+        drop(state);
+        // A socket whose connection has just left may speak for the next one in its place, which
+        // then finds nothing to read.
+        told.iter().for_each(|(outbox, ready)| outbox.tell_ready(*ready));
+    }
+
+    /// Wakes the connections in these places.
+    pub fn wake(&self, places: &[usize]) {
+        let state = self.lock();
+        let outboxes: Vec<_> =
+            places.iter().filter_map(|place| state.outboxes.get(*place)?.clone()).collect();
+        drop(state);
+        outboxes.iter().for_each(|outbox| outbox.wake_owner());
     }
 
     /// Waits until every connection has ended.

@@ -58,11 +58,11 @@ pub enum Push {
     Refused,
 }
 
-impl Outbox {
+impl<S: Sink> Outbox<S> {
     /// Appends a message. With a ticket, its fate will be told once: by a flush,
     /// [`Outbox::acknowledge`], [`Outbox::age`], or when the outbox ends. A copy
     /// of a message that was just seen adds nothing but its ticket.
-    pub fn push_message(self: &Arc<Self>, message: Message<'_>, now: Instant, dirty: &mut Dirty) -> Push {
+    pub fn push_message(self: &Arc<Self>, message: Message<'_>, now: Instant, dirty: &mut Dirty<S>) -> Push {
         let mut state = self.lock();
         if state.closed || state.closing.is_some() {
             return Push::Refused;
@@ -113,7 +113,7 @@ impl Outbox {
     }
 
     /// The session acknowledges a message.
-    pub fn acknowledge(self: &Arc<Self>, id: &str, from: &str, now: Instant, dirty: &mut Dirty) -> Acked {
+    pub fn acknowledge(self: &Arc<Self>, id: &str, from: &str, now: Instant, dirty: &mut Dirty<S>) -> Acked {
         let mut state = self.lock();
         let Some(ledger) = state.ledger.as_mut().filter(|ledger| ledger.acks) else {
             return Acked { tickets: vec![], is_late: false };
@@ -124,7 +124,7 @@ impl Outbox {
     }
 
     /// The mailbox has been drained, or will not be now: live messages are shown.
-    pub fn end_draining(self: &Arc<Self>, now: Instant, dirty: &mut Dirty) {
+    pub fn end_draining(self: &Arc<Self>, now: Instant, dirty: &mut Dirty<S>) {
         let mut state = self.lock();
         if let Some(ledger) = &mut state.ledger {
             ledger.is_draining = false;
@@ -133,7 +133,7 @@ impl Outbox {
     }
 
     /// Time passes: what has waited too long is given back.
-    pub fn age(self: &Arc<Self>, now: Instant, dirty: &mut Dirty) -> Overdue {
+    pub fn age(self: &Arc<Self>, now: Instant, dirty: &mut Dirty<S>) -> Overdue {
         if self.signs.load(Relaxed) & LEDGER == 0 {
             return Overdue::default();
         }
@@ -148,7 +148,7 @@ impl Outbox {
     }
 
     /// Shows what may be shown now, and wakes whoever waits for room.
-    fn show(self: &Arc<Self>, mut state: Locked<'_>, now: Instant, dirty: &mut Dirty) {
+    fn show(self: &Arc<Self>, mut state: Locked<'_>, now: Instant, dirty: &mut Dirty<S>) {
         let before = state.bytes.waiting();
         state.show(now, self.bytes_max);
         let waiting = if state.filled() <= self.bytes_max / 2 { state.waiting.take() } else { None };
@@ -159,9 +159,7 @@ impl Outbox {
         }
         wake_all(waiting);
     }
-}
 
-impl<S: ?Sized + Sink> Outbox<S> {
     /// From now on messages have to be acknowledged.
     pub fn set_acks(&self, now: Instant) {
         self.lock().ledger(now).acks = true;

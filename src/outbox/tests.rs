@@ -1,5 +1,6 @@
 //! What holds for an outbox whoever pushes and however its socket takes it.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Wake;
 
@@ -35,9 +36,8 @@ impl Wake for Woken {
 }
 
 struct Rig {
-    outbox: Arc<Outbox>,
-    valve: Arc<Outbox<Valve>>,
-    dirty: Dirty,
+    outbox: Arc<Outbox<Valve>>,
+    dirty: Dirty<Valve>,
     written: Vec<Ticket>,
     keys: SeenKeys,
 }
@@ -47,9 +47,8 @@ const KEY: SeenKey = SeenKey(7);
 
 impl Rig {
     fn new() -> Self {
-        let valve = Outbox::new(Valve::default(), Framing::Lines, BOUND, &Arc::default());
-        let valve = Arc::new(valve);
-        Rig { outbox: valve.clone(), valve, dirty: Dirty::default(), written: vec![], keys: KEY.into() }
+        let outbox = Outbox::new(Valve::default(), Framing::Lines, BOUND, &Arc::default());
+        Rig { outbox: Arc::new(outbox), dirty: Dirty::default(), written: vec![], keys: KEY.into() }
     }
 
     fn message(&mut self, ticket: u64, text: &str) -> Push {
@@ -88,9 +87,9 @@ impl Rig {
 
     /// Lets `room` bytes through and returns what came.
     fn flush(&mut self, room: usize) -> String {
-        self.valve.sink().room.store(room, SeqCst);
+        self.outbox.sink().room.store(room, SeqCst);
         self.outbox.flush(Instant::now(), &mut self.written);
-        let taken = std::mem::take(&mut *self.valve.sink().taken.lock().expect("no panic"));
+        let taken = std::mem::take(&mut *self.outbox.sink().taken.lock().expect("no panic"));
         String::from_utf8(taken).expect("text")
     }
 }
@@ -201,7 +200,7 @@ fn those_who_wait_for_room_are_woken_when_a_closing_outbox_has_given_back() {
 
 #[test]
 fn however_an_outbox_ends_those_who_wait_for_room_are_woken() {
-    let ends: [fn(&Outbox); 4] = [
+    let ends: [fn(&Outbox<Valve>); 4] = [
         |outbox| drop(outbox.give_back()),
         |outbox| drop(outbox.cut_short(|_| {})),
         |outbox| outbox.finish(|_| {}),

@@ -10,18 +10,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use log::warn;
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use smol::{Async, Executor, Timer};
+use smol::{Executor, Timer};
 
 use crate::config::ConfigError;
 use crate::conn::{Connection, Shared};
 use crate::proto::reply::print_hello;
 use crate::proto::{ErrorCode, NodeId, ServerLine};
+use crate::readiness::{Gate, Readiness};
 
 /// An open listener.
 pub struct Listener {
-    socket: Async<TcpListener>,
+    socket: TcpListener,
+    gate: Arc<Gate>,
     addr: SocketAddr,
     is_http: bool,
 }
@@ -51,8 +54,13 @@ impl Listener {
     ///
     /// # Errors
     /// One sentence naming both.
-    pub fn bind(setting: &str, addr: SocketAddr, is_http: bool) -> Result<Self, ConfigError> {
-        let listener = Self::try_bind(addr, is_http);
+    pub fn bind(
+        setting: &str,
+        addr: SocketAddr,
+        is_http: bool,
+        readiness: &Readiness,
+    ) -> Result<Self, ConfigError> {
+        let listener = Self::try_bind(addr, is_http, readiness);
         listener.map_err(|error| {
             let why = match error.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -68,7 +76,7 @@ impl Listener {
         })
     }
 
-    fn try_bind(addr: SocketAddr, is_http: bool) -> io::Result<Self> {
+    fn try_bind(addr: SocketAddr, is_http: bool, readiness: &Readiness) -> io::Result<Self> {
         let socket = TcpListener::bind(addr)?;
         rustix::net::listen(&socket, BACKLOG)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
@@ -78,7 +86,9 @@ impl Listener {
         sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
         sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT_MS)?;
         let addr = socket.local_addr()?;
-        Ok(Listener { socket: Async::new(socket)?, addr, is_http })
+        socket.set_nonblocking(true)?;
+        let gate = readiness.gate(&socket)?;
+        Ok(Listener { socket, gate, addr, is_http })
     }
 
     /// The address, with the real port.
@@ -89,6 +99,19 @@ impl Listener {
     /// Tells whether HTTP is spoken here.
     pub fn is_http(&self) -> bool {
         self.is_http
+    }
+
+    /// Waits for the next connection; its socket does not block.
+    async fn accept_one(&self) -> io::Result<TcpStream> {
+        loop {
+            match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => return Ok(socket.into()),
+                Err(Errno::AGAIN) => self.gate.open().await,
+                // A peer that has given up already is no failure.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Accepts connections, each a task of `executor`, until it is dropped.
@@ -106,18 +129,21 @@ impl Listener {
                 if count % ACCEPTS_MAX == 0 {
                     smol::future::yield_now().await;
                 }
-                match self.socket.accept().await {
-                    Ok((socket, _)) if shared.roll.len() >= connections_max => {
+                match self.accept_one().await {
+                    Ok(socket) if shared.roll.len() >= connections_max => {
                         if !std::mem::replace(&mut was_full, true) {
                             warn!("full: --connections {connections_max}; further ones are turned away");
                         }
                         shared.router.metrics().turned_away.add();
-                        turn_away(socket.get_ref(), self.is_http, &shared.router.cluster().node());
+                        turn_away(&socket, self.is_http, &shared.router.cluster().node());
                     }
-                    Ok((socket, _)) => {
+                    Ok(socket) => {
                         (was_full, was_failing) = (false, false);
                         let Some(executor) = executor.upgrade() else { return };
-                        executor.spawn(Connection::new(shared.clone(), socket, self.is_http)).detach();
+                        match Connection::new(shared.clone(), socket, self.is_http) {
+                            Ok(connection) => executor.spawn(connection).detach(),
+                            Err(error) => warn!("{}: can't watch a connection: {error}", self.addr),
+                        }
                     }
                     Err(error) => {
                         // Out of files or memory, mostly: others have to leave first.

@@ -48,7 +48,13 @@ impl Node {
         let (id, handle) = (server.node(), server.handle());
         let (tcp, http) = (server.tcp_addrs()[0], server.http_addr().expect("a test node serves HTTP"));
         let builder = thread::Builder::new().name(id.as_str().to_owned());
-        let thread = builder.spawn(|| smol::block_on(server.run())).expect("a thread for the node");
+        // Nodes run in either way; which one is no matter for what they do.
+        let is_alone = net.is_none();
+        let run = move || match is_alone {
+            true => server.run_alone(),
+            false => smol::block_on(server.run()).expect("there are file descriptors"),
+        };
+        let thread = builder.spawn(run).expect("a thread for the node");
         Node { id, tcp, http, handle, thread: Some(thread) }
     }
 

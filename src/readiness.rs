@@ -1,0 +1,202 @@
+//! Tells when sockets are ready, for as many of them as a node has.
+//!
+//! One epoll instance, edge-triggered: a socket is registered once, for both directions, and no system
+//! call follows however often it becomes ready. A runtime that serves everybody has to ask again for
+//! each event, and keeps some 220 bytes for each socket; a node has only one question, and keeps
+//! nothing. Who is told is the caller's business, who gives every socket a number.
+//!
+//! Edge-triggered means: whoever is told reads until the socket has no more, or a
+//! read comes back shorter than it could be and the peer has not hung up (epoll(7)).
+//!
+//! Left out: timers, and systems other than Linux.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Wake, Waker};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+
+/// Sockets, and what wakes who waits for them.
+pub struct Readiness {
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+    gates: Mutex<Vec<Arc<Gate>>>,
+}
+
+/// What a socket is ready for, as bits.
+pub type Ready = u8;
+
+/// There is something to read.
+pub const READABLE: Ready = 1;
+/// There is room to write.
+pub const WRITABLE: Ready = 2;
+/// The peer says no more, or the socket is broken: reading will tell.
+pub const HUNG: Ready = 4;
+
+/// Ends the wait of a thread in [`Readiness::wait`]: the waker of what that thread runs.
+pub struct Bell {
+    event: OwnedFd,
+    state: AtomicU8,
+}
+
+/// A file that one task waits for, such as a listener.
+#[derive(Default)]
+pub struct Gate {
+    is_open: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Nobody waits, and nothing was rung.
+const QUIET: u8 = 0;
+/// Somebody waits.
+const WAITING: u8 = 1;
+/// It was rung: the next wait does not wait.
+const RUNG: u8 = 2;
+
+/// Events of one wait.
+const EVENTS_MAX: usize = 256;
+
+/// The bell's number.
+const BELL: u64 = u64::MAX;
+/// Gates are numbered from here; sockets below.
+const GATES: u64 = 1 << 63;
+
+impl Readiness {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// When the system has no file descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // It is never read: each write is an edge of its own.
+        add(&epoll, event.as_fd(), BELL, epoll::EventFlags::IN)?;
+        let bell = Bell { event, state: AtomicU8::new(QUIET) };
+        Ok(Readiness { epoll, bell: Arc::new(bell), gates: Mutex::default() })
+    }
+
+    /// Watches a socket from now on, until it is closed. What it is ready for already is told, too.
+    ///
+    /// # Errors
+    /// When the system has no room for one more.
+    pub fn watch(&self, socket: impl AsFd, number: usize) -> io::Result<()> {
+        let both = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP;
+        add(&self.epoll, socket.as_fd(), number as u64, both)
+    }
+
+    /// Watches a file that one task reads.
+    ///
+    /// # Errors
+    /// As [`Readiness::watch`].
+    pub fn gate(&self, file: impl AsFd) -> io::Result<Arc<Gate>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&self.epoll, file.as_fd(), GATES + gates.len() as u64, epoll::EventFlags::IN)?;
+        let gate = Arc::new(Gate::default());
+        gates.push(gate.clone());
+        Ok(gate)
+    }
+
+    /// Waits until something is ready, the bell is rung, or `time_max` is over; without `time_max` there is
+    /// no end to it. Appends what sockets are ready for now.
+    ///
+    /// # Errors
+    /// None that could be mended.
+    pub fn wait(&self, time_max: Option<Duration>, ready: &mut Vec<(usize, Ready)>) -> io::Result<()> {
+        let time_max = time_max.map(|time| Timespec::try_from(time).expect("a few seconds fit"));
+        let mut room = [MaybeUninit::uninit(); EVENTS_MAX];
+        let events = match epoll::wait(&self.epoll, &mut room, time_max.as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for event in events {
+            // Copied out: the kernel's struct is packed.
+            let (number, flags) = (event.data.u64(), event.flags);
+            match number {
+                BELL => {}
+                GATES.. => self.open_gate((number - GATES) as usize),
+                _ => ready.push((number as usize, bits(flags))),
+            }
+        }
+        Ok(())
+    }
+
+    /// What ends a wait.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    /// The epoll instance: readable when a wait would not wait.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn open_gate(&self, at: usize) {
+        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = gates[at].clone();
+        drop(gates);
+        gate.is_open.store(true, SeqCst);
+        let waker = gate.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Gate {
+    /// Waits until there is something new to read since the last call. The caller reads all there is.
+    pub async fn open(&self) {
+        std::future::poll_fn(|context| {
+            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+            if self.is_open.swap(false, SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Bell {
+    /// Tells how long the next [`Readiness::wait`] may take: without end, or not at all because the
+    /// bell was rung since the last one.
+    pub fn begin_wait(&self) -> Option<Duration> {
+        match self.state.swap(WAITING, SeqCst) {
+            RUNG => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+
+    /// That wait is over.
+    pub fn end_wait(&self) {
+        // What rang meanwhile has ended the wait: that is all it was for.
+        self.state.store(QUIET, SeqCst);
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(RUNG, SeqCst) == WAITING {
+            // Full, after 2^64 - 1 of them, would still be readable.
+            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+fn add(epoll: &OwnedFd, file: BorrowedFd<'_>, number: u64, wanted: epoll::EventFlags) -> io::Result<()> {
+    Ok(epoll::add(epoll, file, epoll::EventData::new_u64(number), wanted | epoll::EventFlags::ET)?)
+}
+
+fn bits(flags: epoll::EventFlags) -> Ready {
+    let is = |flags: epoll::EventFlags, wanted, bit| if flags.intersects(wanted) { bit } else { 0 };
+    let hung = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+    is(flags, epoll::EventFlags::IN, READABLE)
+        | is(flags, epoll::EventFlags::OUT, WRITABLE)
+        | is(flags, hung, HUNG)
+}
