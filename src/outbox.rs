@@ -28,6 +28,7 @@ mod replies;
 mod seen;
 mod seen_key;
 mod sink;
+mod spares;
 mod state;
 
 pub use bytes::{Bytes, Framing, Unwritten};
@@ -166,7 +167,7 @@ impl<S: Sink> Outbox<S> {
                 waiting.push(waker.clone());
             }
             // That somebody waits shortens the owner's patience with a socket that blocks.
-            let owner = state.owner.clone().filter(|_| is_first && state.blocked_since.is_some());
+            let owner = state.owner.clone().filter(|_| is_first && state.bytes.blocked_since().is_some());
             drop(state);
             return wake(owner);
         }
@@ -207,7 +208,7 @@ impl<S: Sink> Outbox<S> {
     /// The same, but leaves a socket that blocks to its owner.
     pub fn flush_unless_blocked(&self, now: Instant, written: &mut Vec<Ticket>) {
         let mut state = self.lock();
-        match state.blocked_since {
+        match state.bytes.blocked_since() {
             None => self.write(state, now, written),
             Some(_) => state.dirty = false,
         }
@@ -218,22 +219,12 @@ impl<S: Sink> Outbox<S> {
         if state.broken {
             return;
         }
-        let result = state.bytes.write(|bytes| self.sink.try_write(bytes), written);
-        let progress = match result {
-            Ok(count) => count > 0,
-            Err(_) => {
-                state.broken = true;
-                state.closed = true;
-                false
-            }
-        };
-        let is_empty = state.bytes.waiting() == 0;
-        let was_blocked = state.blocked_since.is_some();
-        if is_empty {
-            state.blocked_since = None;
-        } else if progress || state.blocked_since.is_none() {
-            state.blocked_since = Some(now);
+        let was_blocked = state.bytes.blocked_since().is_some();
+        if state.bytes.write(now, |bytes| self.sink.try_write(bytes), written).is_err() {
+            state.broken = true;
+            state.closed = true;
         }
+        let is_empty = state.bytes.waiting() == 0;
         // A blocked or broken socket is the owner's business; that it still blocks is no news.
         let owner = match (state.broken, is_empty) {
             (false, true) => state.due_owner(self.bytes_max),
@@ -253,7 +244,7 @@ impl<S: Sink> Outbox<S> {
             return None;
         }
         let state = self.lock();
-        state.blocked_since.map(|since| (since, state.filled() >= self.bytes_max))
+        state.bytes.blocked_since().map(|since| (since, state.filled() >= self.bytes_max))
     }
 
     /// Tells whether nothing waits.
@@ -338,7 +329,7 @@ impl<S: Sink> Outbox<S> {
     pub fn tell_ready(&self, ready: Ready) {
         self.ready.fetch_or(ready, Relaxed);
         let state = self.lock();
-        let is_of_use = ready & (READABLE | HUNG) != 0 || state.blocked_since.is_some();
+        let is_of_use = ready & (READABLE | HUNG) != 0 || state.bytes.blocked_since().is_some();
         let owner = state.owner.clone().filter(|_| is_of_use);
         drop(state);
         wake(owner);

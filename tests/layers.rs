@@ -114,6 +114,7 @@ const ROWS: &[Row] = &[
             "outbox/seen.rs",
             "outbox/seen_key.rs",
             "outbox/sink.rs",
+            "outbox/spares.rs",
             "outbox/state.rs",
             "outbox/tests.rs",
         ],

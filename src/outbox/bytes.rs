@@ -1,13 +1,15 @@
 //! The bytes of an outbox, and the marks where its messages end.
 //!
 //! One growing buffer with a written prefix; positions are counted from the
-//! connection's first byte, so that a mark stays valid when the buffer moves.
-//! The buffer is given back whenever it runs empty.
+//! first byte since it was empty, so that a mark stays valid when the buffer moves.
+//! All of it is given back whenever it runs empty.
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Instant;
 
 use crate::outbox::Ticket;
+use crate::outbox::spares::Spares;
 
 /// How a line becomes bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +34,20 @@ pub struct Unwritten {
 /// Bytes in order, with marks.
 pub struct Bytes {
     framing: Framing,
+    /// What waits; nothing else costs an idle connection memory.
+    held: Option<Box<Held>>,
+}
+
+/// Bytes that wait.
+struct Held {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were written already.
     written: usize,
-    /// The position of `buffer[0]` in the connection's stream.
+    /// The position of `buffer[0]`.
     base: u64,
     marks: VecDeque<Mark>,
+    /// When the sink last took bytes before it blocked; `None` while it does not block.
+    blocked_since: Option<Instant>,
 }
 
 /// The end of a message.
@@ -60,9 +70,17 @@ const MOVE_BYTES_MIN: usize = 32 * 1024;
 const BUFFER_BYTES_MIN: usize = 2_048;
 const MARKS_MIN: usize = 16;
 
+/// What is larger is not kept as a spare.
+const BUFFER_BYTES_SPARE: usize = 8_192;
+const MARKS_SPARE: usize = 256;
+
+thread_local! {
+    static SPARES: Spares<Held> = const { Spares::new() };
+}
+
 impl Bytes {
     pub(super) fn new(framing: Framing) -> Self {
-        Bytes { framing, buffer: Vec::new(), written: 0, base: 0, marks: VecDeque::new() }
+        Bytes { framing, held: None }
     }
 
     pub(super) fn set_framing(&mut self, framing: Framing) {
@@ -71,12 +89,19 @@ impl Bytes {
 
     /// Bytes that wait to be written.
     pub fn waiting(&self) -> usize {
-        self.buffer.len() - self.written
+        self.held.as_ref().map_or(0, |held| held.waiting())
+    }
+
+    /// Since when the sink has taken nothing, if it blocks.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.held.as_ref()?.blocked_since
     }
 
     /// Appends bytes as they are.
     pub fn push_raw(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.held().buffer.extend_from_slice(bytes);
+        }
     }
 
     /// Appends one line, framed.
@@ -86,87 +111,186 @@ impl Bytes {
 
     /// Appends the line of a message, and its mark.
     pub(super) fn push_message(&mut self, ticket: Option<Ticket>, print: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.buffer.len();
+        let start = self.held().buffer.len();
         let line_bytes = self.append(print) as u32;
-        let frame_bytes = (self.buffer.len() - start) as u32;
-        self.mark(Mark { end: self.end(), line_bytes, frame_bytes, ticket });
+        let held = self.held();
+        let frame_bytes = (held.buffer.len() - start) as u32;
+        held.marks.push_back(Mark { end: held.end(), line_bytes, frame_bytes, ticket });
     }
 
     /// Appends only a mark: it is reached when all before it is written.
     pub(super) fn push_mark(&mut self, ticket: Ticket) {
-        self.mark(Mark { end: self.end(), line_bytes: 0, frame_bytes: 0, ticket: Some(ticket) });
+        let held = self.held();
+        held.marks.push_back(Mark { end: held.end(), line_bytes: 0, frame_bytes: 0, ticket: Some(ticket) });
     }
 
-    fn mark(&mut self, mark: Mark) {
-        if self.marks.capacity() == 0 {
-            self.marks.reserve(MARKS_MIN);
-        }
-        self.marks.push_back(mark);
+    fn held(&mut self) -> &mut Held {
+        self.held.get_or_insert_with(|| SPARES.try_with(Spares::take).unwrap_or_default())
     }
 
     /// Writes once, and appends the tickets of the marks that were reached.
-    /// Returns how many bytes were written, 0 when the sink would block.
     pub(super) fn write(
         &mut self,
+        now: Instant,
         mut try_write: impl FnMut(&[u8]) -> io::Result<usize>,
         reached: &mut Vec<Ticket>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
         let mut count = 0;
-        if self.waiting() > 0 {
-            count = match try_write(&self.buffer[self.written..]) {
+        if held.waiting() > 0 {
+            count = match try_write(&held.buffer[held.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => return Err(error),
             };
-            self.written += count;
+            held.written += count;
         }
-        let position = self.base + self.written as u64;
-        while let Some(mark) = self.marks.front().filter(|mark| mark.end <= position) {
+        if count > 0 || held.blocked_since.is_none() {
+            held.blocked_since = Some(now);
+        }
+        let position = held.base + held.written as u64;
+        while let Some(mark) = held.marks.front().filter(|mark| mark.end <= position) {
             reached.extend(mark.ticket);
-            self.marks.pop_front();
+            held.marks.pop_front();
         }
         self.tidy();
-        Ok(count)
+        Ok(())
     }
 
     /// Removes all that was not begun, and gives back the messages in it.
     pub(super) fn cut(&mut self) -> Vec<Unwritten> {
+        let Some(held) = &mut self.held else { return vec![] };
         // A line of which a part is written must end, or the peer would read nonsense.
-        let position = self.base + self.written as u64;
+        let position = held.base + held.written as u64;
         let begun = |mark: &&Mark| mark.end - u64::from(mark.frame_bytes) < position;
-        let keep = self.marks.front().filter(begun).copied();
-        let cut = keep.map_or_else(|| self.end_of_line(), |mark| (mark.end - self.base) as usize);
+        let keep = held.marks.front().filter(begun).copied();
+        let cut = keep.map_or_else(|| held.end_of_line(self.framing), |mark| (mark.end - held.base) as usize);
         let skip = usize::from(keep.is_some());
-        let unwritten = self.marks.iter().skip(skip).map(|mark| self.unwritten(mark)).collect();
-        self.marks.truncate(skip);
-        self.buffer.truncate(cut);
+        let unwritten = held.marks.iter().skip(skip).map(|mark| held.unwritten(mark, self.framing)).collect();
+        held.marks.truncate(skip);
+        held.buffer.truncate(cut);
         self.tidy();
         unwritten
     }
 
     /// Removes everything, and gives back the messages that were not written whole.
     pub(super) fn take_all(&mut self) -> Vec<Unwritten> {
-        let unwritten = self.marks.iter().map(|mark| self.unwritten(mark)).collect();
-        self.base = self.end();
-        self.written = 0;
-        self.buffer = Vec::new();
-        self.marks = VecDeque::new();
-        unwritten
+        let Some(held) = self.held.take() else { return vec![] };
+        held.marks.iter().map(|mark| held.unwritten(mark, self.framing)).collect()
+    }
+
+    /// The lines of the messages that are not written whole.
+    pub(super) fn unwritten_lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.held
+            .iter()
+            .flat_map(|held| held.lines(self.framing))
+            .map(|(_, line)| line)
+            .filter(|line| !line.is_empty())
+    }
+
+    /// The messages that are not written whole and whose fate somebody waits for, with their lines;
+    /// copies have none.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = (Ticket, &[u8])> {
+        let lines = self.held.iter().flat_map(|held| held.lines(self.framing));
+        lines.filter_map(|(ticket, line)| Some((ticket?, line)))
+    }
+
+    /// Appends a framed line, and returns its length without framing.
+    fn append(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let framing = self.framing;
+        let buffer = &mut self.held().buffer;
+        let start = buffer.len();
+        match framing {
+            Framing::Lines => {
+                print(buffer);
+                buffer.push(b'\n');
+                buffer.len() - start - 1
+            }
+            Framing::WebSocket => {
+                // Room for the usual header; the length is known only after printing.
+                buffer.extend_from_slice(&[0x81, 0]);
+                print(buffer);
+                let length = buffer.len() - start - 2;
+                match length {
+                    0..=125 => buffer[start + 1] = length as u8,
+                    126..=65_535 => {
+                        buffer[start + 1] = 126;
+                        let long = (length as u16).to_be_bytes();
+                        buffer.splice(start + 2..start + 2, long);
+                    }
+                    _ => {
+                        buffer[start + 1] = 127;
+                        let long = (length as u64).to_be_bytes();
+                        buffer.splice(start + 2..start + 2, long);
+                    }
+                }
+                length
+            }
+        }
+    }
+
+    /// Gives memory back, and moves the buffer when enough of it was written.
+    fn tidy(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        if held.waiting() > 0 {
+            return held.make_room();
+        }
+        if let Some(mut held) = self.held.take()
+            && held.buffer.capacity() <= BUFFER_BYTES_SPARE
+            && held.marks.capacity() <= MARKS_SPARE
+        {
+            held.clear();
+            // When the thread ends it keeps no more.
+            let _ = SPARES.try_with(|spares| spares.keep(held));
+        }
+    }
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        let (buffer, marks) = (Vec::with_capacity(BUFFER_BYTES_MIN), VecDeque::with_capacity(MARKS_MIN));
+        Held { buffer, written: 0, base: 0, marks, blocked_since: None }
+    }
+}
+
+impl Held {
+    fn waiting(&self) -> usize {
+        self.buffer.len() - self.written
     }
 
     fn end(&self) -> u64 {
         self.base + self.buffer.len() as u64
     }
 
+    /// Moves the buffer when enough of it was written.
+    fn make_room(&mut self) {
+        if self.written >= MOVE_BYTES_MIN && self.written >= self.buffer.len() / 2 {
+            // A message that is partly written stays whole: it may have to be given back.
+            let start = self.marks.front().map(|mark| mark.end - u64::from(mark.frame_bytes) - self.base);
+            // The last byte that was written stays too: it tells whether a line was ended with it.
+            let written = self.written - 1;
+            let count = start.map_or(written, |start| written.min(start as usize));
+            self.buffer.drain(..count);
+            self.base += count as u64;
+            self.written -= count;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.marks.clear();
+        (self.written, self.base, self.blocked_since) = (0, 0, None);
+    }
+
     /// The end of the line that is partly written: replies have no marks, so
     /// this looks for the line's end itself.
-    fn end_of_line(&self) -> usize {
+    fn end_of_line(&self, framing: Framing) -> usize {
         if self.written == 0 {
             return 0;
         }
-        match self.framing {
+        match framing {
             Framing::Lines if self.buffer[self.written - 1] == b'\n' => self.written,
             Framing::Lines => {
                 let end = memchr::memchr(b'\n', &self.buffer[self.written..]);
@@ -181,87 +305,25 @@ impl Bytes {
         }
     }
 
-    fn unwritten(&self, mark: &Mark) -> Unwritten {
-        Unwritten { ticket: mark.ticket, line: self.line(mark).into(), was_shown: false }
+    fn unwritten(&self, mark: &Mark, framing: Framing) -> Unwritten {
+        Unwritten { ticket: mark.ticket, line: self.line(mark, framing).into(), was_shown: false }
     }
 
-    /// The lines of the messages that are not written whole.
-    pub(super) fn unwritten_lines(&self) -> impl Iterator<Item = &[u8]> {
-        self.marks.iter().map(|mark| self.line(mark)).filter(|line| !line.is_empty())
+    /// The messages that are not written whole, with their lines.
+    fn lines(&self, framing: Framing) -> impl Iterator<Item = (Option<Ticket>, &[u8])> {
+        self.marks.iter().map(move |mark| (mark.ticket, self.line(mark, framing)))
     }
 
-    /// The messages that are not written whole and whose fate somebody waits for, with their lines;
-    /// copies have none.
-    pub(super) fn outstanding(&self) -> impl Iterator<Item = (Ticket, &[u8])> {
-        self.marks.iter().filter_map(|mark| Some((mark.ticket?, self.line(mark))))
-    }
-
-    fn line(&self, mark: &Mark) -> &[u8] {
+    fn line(&self, mark: &Mark, framing: Framing) -> &[u8] {
         if mark.line_bytes == 0 {
             return &[];
         }
-        let ending = match self.framing {
+        let ending = match framing {
             Framing::Lines => 1,
             Framing::WebSocket => 0,
         };
         let end = (mark.end - self.base) as usize - ending;
         &self.buffer[end - mark.line_bytes as usize..end]
-    }
-
-    /// Appends a framed line, and returns its length without framing.
-    fn append(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> usize {
-        if self.buffer.capacity() == 0 {
-            self.buffer.reserve(BUFFER_BYTES_MIN);
-        }
-        let start = self.buffer.len();
-        match self.framing {
-            Framing::Lines => {
-                print(&mut self.buffer);
-                self.buffer.push(b'\n');
-                self.buffer.len() - start - 1
-            }
-            Framing::WebSocket => {
-                // Room for the usual header; the length is known only after printing.
-                self.buffer.extend_from_slice(&[0x81, 0]);
-                print(&mut self.buffer);
-                let length = self.buffer.len() - start - 2;
-                match length {
-                    0..=125 => self.buffer[start + 1] = length as u8,
-                    126..=65_535 => {
-                        self.buffer[start + 1] = 126;
-                        let long = (length as u16).to_be_bytes();
-                        self.buffer.splice(start + 2..start + 2, long);
-                    }
-                    _ => {
-                        self.buffer[start + 1] = 127;
-                        let long = (length as u64).to_be_bytes();
-                        self.buffer.splice(start + 2..start + 2, long);
-                    }
-                }
-                length
-            }
-        }
-    }
-
-    /// Gives memory back, and moves the buffer when enough of it was written.
-    fn tidy(&mut self) {
-        if self.waiting() == 0 {
-            self.base = self.end();
-            self.written = 0;
-            self.buffer = Vec::new();
-            if self.marks.is_empty() {
-                self.marks = VecDeque::new();
-            }
-        } else if self.written >= MOVE_BYTES_MIN && self.written >= self.buffer.len() / 2 {
-            // A message that is partly written stays whole: it may have to be given back.
-            let start = self.marks.front().map(|mark| mark.end - u64::from(mark.frame_bytes) - self.base);
-            // The last byte that was written stays too: it tells whether a line was ended with it.
-            let written = self.written - 1;
-            let count = start.map_or(written, |start| written.min(start as usize));
-            self.buffer.drain(..count);
-            self.base += count as u64;
-            self.written -= count;
-        }
     }
 }
 
@@ -281,7 +343,7 @@ mod tests {
             out.extend_from_slice(&bytes[..count]);
             if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
         };
-        bytes.write(take, &mut reached).expect("no error here");
+        bytes.write(Instant::now(), take, &mut reached).expect("no error here");
         (out, reached.iter().map(|ticket| ticket.0).collect())
     }
 
@@ -295,7 +357,7 @@ mod tests {
         assert_eq!(write(&mut bytes, 0), (vec![], vec![]));
         assert_eq!(write(&mut bytes, 1), (b"\n".to_vec(), vec![1]));
         assert_eq!(write(&mut bytes, 99), (b"two\nthree\n".to_vec(), vec![3]));
-        assert_eq!((bytes.waiting(), bytes.buffer.capacity()), (0, 0));
+        assert!(bytes.waiting() == 0 && bytes.held.is_none(), "an idle one holds nothing");
         bytes.push_mark(Ticket(4));
         assert_eq!(write(&mut bytes, 99), (vec![], vec![4]));
     }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::outbox::bytes::Bytes;
+use crate::outbox::spares::Spares;
 use crate::proto::reply::print_tag;
 
 /// Where a reply that is not known yet will go.
@@ -20,12 +21,17 @@ pub enum ReplyTo {
 /// The replies that one connection is owed.
 #[derive(Default)]
 pub struct Replies {
-    /// The place of the first untagged reply that is due.
-    first_place: u64,
-    /// Untagged replies from there on: `None` is due, `Some` is known and waits for those before it.
-    places: VecDeque<Option<Box<[u8]>>>,
     /// Replies that are not known yet, tagged ones too.
     due: u32,
+    /// The untagged ones, while there are any.
+    row: Option<Box<Row>>,
+}
+
+/// Untagged replies in order, the first of them due. Places are numbered anew whenever there was none.
+struct Row {
+    first_place: u64,
+    /// `None` is due, `Some` is known and waits for those before it.
+    places: VecDeque<Option<Box<[u8]>>>,
     /// Memory of the replies in `places`, in bytes.
     held_bytes: u32,
 }
@@ -36,6 +42,13 @@ const HELD_REPLY_BYTES: u32 = 48;
 /// What the places begin with: a batch of requests fits without growing.
 const PLACES_MIN: usize = 16;
 
+/// What is larger is not kept as a spare.
+const PLACES_SPARE: usize = 256;
+
+thread_local! {
+    static SPARES: Spares<Row> = const { Spares::new() };
+}
+
 impl Replies {
     /// Replies that are not known yet.
     pub fn due(&self) -> u32 {
@@ -44,7 +57,7 @@ impl Replies {
 
     /// Memory of known replies that wait for others, in bytes.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes as usize
+        self.row.as_ref().map_or(0, |row| row.held_bytes as usize)
     }
 
     /// Takes note that a request will be answered later.
@@ -53,11 +66,9 @@ impl Replies {
         match tag {
             Some(tag) => ReplyTo::Tag(tag.into()),
             None => {
-                if self.places.capacity() == 0 {
-                    self.places.reserve(PLACES_MIN);
-                }
-                self.places.push_back(None);
-                ReplyTo::Place(self.first_place + self.places.len() as u64 - 1)
+                let row = self.row.get_or_insert_with(|| SPARES.try_with(Spares::take).unwrap_or_default());
+                row.places.push_back(None);
+                ReplyTo::Place(row.first_place + row.places.len() as u64 - 1)
             }
         }
     }
@@ -74,43 +85,65 @@ impl Replies {
 
     /// Gives a reply at once, or behind the untagged ones that are due.
     pub fn reply(&mut self, tag: Option<&str>, bytes: &mut Bytes, print: impl FnOnce(&mut Vec<u8>)) {
-        if tag.is_some() || self.places.is_empty() {
-            bytes.push_line(|out| {
+        match &mut self.row {
+            Some(row) if tag.is_none() => {
+                let line = row.hold(print);
+                row.places.push_back(Some(line));
+            }
+            _ => bytes.push_line(|out| {
                 print_tag(tag, out);
                 print(out);
-            });
-        } else {
-            let line = self.hold(print);
-            self.places.push_back(Some(line));
+            }),
         }
     }
 
     /// Gives a reply that was expected.
     pub fn answer(&mut self, to: &ReplyTo, bytes: &mut Bytes, print: impl FnOnce(&mut Vec<u8>)) {
         self.due -= 1;
-        match to {
-            ReplyTo::Tag(tag) => bytes.push_line(|out| {
+        match (to, &mut self.row) {
+            (ReplyTo::Tag(tag), _) => bytes.push_line(|out| {
                 print_tag(Some(tag), out);
                 print(out);
             }),
-            ReplyTo::Place(place) if *place == self.first_place => {
+            (ReplyTo::Place(place), Some(row)) if *place == row.first_place => {
                 bytes.push_line(print);
-                self.next_place(bytes);
+                if !row.next_place(bytes) {
+                    self.end_row();
+                }
             }
-            ReplyTo::Place(place) => {
-                let line = self.hold(print);
-                let at = (place - self.first_place) as usize;
-                self.places[at] = Some(line);
+            (ReplyTo::Place(place), Some(row)) => {
+                let line = row.hold(print);
+                let at = (place - row.first_place) as usize;
+                row.places[at] = Some(line);
             }
+            (ReplyTo::Place(_), None) => unreachable!("a place stays until its reply is known"),
         }
     }
 
     /// Forgets what waits: it will not be said any more.
     pub fn forget(&mut self) {
-        self.places = VecDeque::new();
-        self.held_bytes = 0;
+        self.row = None;
     }
 
+    /// None is due any more: the memory goes back.
+    fn end_row(&mut self) {
+        if let Some(mut row) = self.row.take()
+            && row.places.capacity() <= PLACES_SPARE
+        {
+            row.first_place = 0;
+            // When the thread ends it keeps no more.
+            let _ = SPARES.try_with(|spares| spares.keep(row));
+        }
+    }
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Row { first_place: 0, places: VecDeque::with_capacity(PLACES_MIN), held_bytes: 0 }
+    }
+}
+
+impl Row {
     /// Prints a reply that has to wait for those before it.
     fn hold(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
         let mut line = vec![];
@@ -119,8 +152,8 @@ impl Replies {
         line.into()
     }
 
-    /// Moves past the first place, and past all behind it that are known.
-    fn next_place(&mut self, bytes: &mut Bytes) {
+    /// Moves past the first place, and past all behind it that are known; `false` when none is left.
+    fn next_place(&mut self, bytes: &mut Bytes) -> bool {
         self.places.pop_front();
         self.first_place += 1;
         while let Some(Some(line)) = self.places.front() {
@@ -129,8 +162,6 @@ impl Replies {
             self.places.pop_front();
             self.first_place += 1;
         }
-        if self.places.is_empty() {
-            self.places = VecDeque::new();
-        }
+        !self.places.is_empty()
     }
 }

@@ -34,8 +34,6 @@ pub struct State {
     pub broken: bool,
     /// On somebody's list of outboxes to flush.
     pub dirty: bool,
-    /// When the socket last took bytes before it blocked; `None` while it does not block.
-    pub blocked_since: Option<Instant>,
     /// The connection's task.
     pub owner: Option<Waker>,
     pub awaits: Option<Await>,
@@ -102,7 +100,6 @@ impl State {
             closed: false,
             broken: false,
             dirty: false,
-            blocked_since: None,
             owner: None,
             awaits: None,
             waiting: None,
@@ -125,7 +122,7 @@ impl State {
             | self.ledger.as_deref().map_or(0, of_ledger)
             | sign(self.is_behind, BEHIND)
             | sign(takes_requests, TAKES_REQUESTS)
-            | sign(self.blocked_since.is_none() && !self.broken && self.closing.is_none(), CALM)
+            | sign(self.bytes.blocked_since().is_none() && !self.broken && self.closing.is_none(), CALM)
     }
 
     /// Tells whether local senders may push.
