@@ -254,6 +254,9 @@ pub(super) fn clean_text(bytes: &[u8]) -> Option<&str> {
         |word: &[u8; 8]| may_hold_control(u64::from_ne_bytes(*word)) && word.iter().any(|&b| is_control(b));
     let controls = words.iter().any(suspicious) || rest.iter().any(|&b| is_control(b));
     let text = std::str::from_utf8(bytes).ok().filter(|_| !controls)?;
+    if text.is_ascii() {
+        return Some(text);
+    }
     // C1, U+0080 to U+009F, is written C2 80 to C2 9F.
     let has_c1 = |at: usize| (0x80..=0x9f).contains(&bytes[at + 1]);
     (!memchr::memchr_iter(0xc2, bytes).any(has_c1)).then_some(text)

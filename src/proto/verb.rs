@@ -48,6 +48,13 @@ impl Verb {
 
     /// Finds the verb without regard to case.
     pub fn parse(word: &str) -> Option<Verb> {
+        // Those of messages, as programs write them, come at once.
+        match word {
+            "SEND" => return Some(Verb::Send),
+            "CAST" => return Some(Verb::Cast),
+            "ACK" => return Some(Verb::Ack),
+            _ => {}
+        }
         Self::ALL.into_iter().find(|verb| verb.word().eq_ignore_ascii_case(word))
     }
 
