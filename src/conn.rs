@@ -408,6 +408,10 @@ impl Future for Connection {
     }
 }
 
+// What every connection costs: `docs/performance.md` computes with it, `tests/crowd.rs` measures all of it.
+const _: () = assert!(size_of::<Connection>() <= 152 || usize::BITS < 64);
+const _: () = assert!(size_of::<Outbox>() <= 112 || usize::BITS < 64);
+
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.has_alarm {

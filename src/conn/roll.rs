@@ -52,7 +52,8 @@ impl Roll {
     pub fn tell_ready(&self, ready: &[(usize, Ready)]) {
         let state = self.lock();
         let of = |(place, ready): &(usize, Ready)| Some((state.outboxes.get(*place)?.clone()?, *ready));
-        let told: Vec<_> = ready.iter().filter_map(of).collect();
+        let mut told = Vec::with_capacity(ready.len());
+        told.extend(ready.iter().filter_map(of));
         drop(state);
         // A socket whose connection has just left may speak for the next one in its place, which
         // then finds nothing to read.

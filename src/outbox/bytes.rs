@@ -71,8 +71,8 @@ const BUFFER_BYTES_MIN: usize = 2_048;
 const MARKS_MIN: usize = 16;
 
 /// What is larger is not kept as a spare.
-const BUFFER_BYTES_SPARE: usize = 8_192;
-const MARKS_SPARE: usize = 256;
+const BUFFER_BYTES_SPARE: usize = 4_096;
+const MARKS_SPARE: usize = 64;
 
 thread_local! {
     static SPARES: Spares<Held> = const { Spares::new() };

@@ -43,7 +43,7 @@ const HELD_REPLY_BYTES: u32 = 48;
 const PLACES_MIN: usize = 16;
 
 /// What is larger is not kept as a spare.
-const PLACES_SPARE: usize = 256;
+const PLACES_SPARE: usize = 64;
 
 thread_local! {
     static SPARES: Spares<Row> = const { Spares::new() };

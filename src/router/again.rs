@@ -321,7 +321,7 @@ impl Router {
         let mut in_flight = self.in_flight();
         for ticket in &mut tickets {
             if let Some(Question::Sent(Sent { remote: Some(remote), .. })) = in_flight.question(*ticket) {
-                let (envelope, nodes) = (remote.envelope.clone(), remote.nodes.clone());
+                let (envelope, nodes) = (Box::new(remote.envelope.clone()), remote.nodes.clone());
                 let question = Question::Further { of: *ticket, envelope, nodes };
                 *ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
             }
@@ -351,7 +351,8 @@ impl Router {
             return false;
         }
         let to = envelope.to.clone();
-        let ticket = in_flight.insert(Question::Cast { envelope, is_taken }, Some(turn.now + RECEIPT_MS_MAX));
+        let question = Question::Cast { envelope: Box::new(envelope), is_taken };
+        let ticket = in_flight.insert(question, Some(turn.now + RECEIPT_MS_MAX));
         drop(in_flight);
         self.wait_for_presence(to, vec![ticket]);
         true

@@ -69,7 +69,7 @@ fn what_is_to_go_further_ends_with_its_message() {
     let mut further = |of| {
         let to = UserName::parse("bob").expect("valid");
         let envelope = crate::router::again::envelope_of(&to, b"MSG alice 1 hi").expect("a message");
-        table.insert(Question::Further { of, envelope, nodes: vec![] }, deadline)
+        table.insert(Question::Further { of, envelope: Box::new(envelope), nodes: vec![] }, deadline)
     };
     let tickets = [first, second, first].map(&mut further);
     assert_eq!(table.end_further(&HashSet::from([tickets[1]])), []);
@@ -77,4 +77,10 @@ fn what_is_to_go_further_ends_with_its_message() {
     assert!(table.question(tickets[0]).is_none() && table.question(tickets[1]).is_some());
     assert_eq!(table.end_further(&HashSet::from([second])), [tickets[1]]);
     assert_eq!((table.further, table.count()), (0, 2));
+}
+
+#[test]
+fn a_message_in_flight_takes_little() {
+    // `docs/performance.md` computes with it.
+    assert!(size_of::<Slot>() <= 120, "{}", size_of::<Slot>());
 }

@@ -8,7 +8,8 @@ use crate::cluster::{Unavailable, Welcome};
 use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::{Envelope, Fate, MessageId, NodeId, SessionId, UserName};
 
-/// What waits for an answer.
+/// What waits for an answer. There is room for the largest in every slot of the table: what is rare and
+/// large is in a box.
 pub enum Question {
     /// A message that was sent here.
     Sent(Sent),
@@ -26,14 +27,14 @@ pub enum Question {
         /// The message, if it has no fate yet.
         of: Ticket,
         /// The message.
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         /// The nodes that have it.
         nodes: Vec<NodeId>,
     },
     /// A `CAST` that waits for presence: nobody waits for it.
     Cast {
         /// The message.
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         /// Sessions of this node have it.
         is_taken: bool,
     },

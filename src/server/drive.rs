@@ -15,6 +15,7 @@ use smol::future::FutureExt;
 use smol::{Async, Executor};
 
 use crate::conn::Shared;
+use crate::readiness::Ready;
 
 /// Tasks that run between two looks for events: some 50 us of work.
 const STEP_TASKS: usize = 24;
@@ -25,9 +26,10 @@ pub fn alone(shared: &Shared, executor: &Executor<'static>, serve: impl Future<O
     let waker = Waker::from(bell.clone());
     let mut context = Context::from_waker(&waker);
     let mut all = pin!(serve.or(tasks(executor)));
+    let mut ready = vec![];
     while all.as_mut().poll(&mut context).is_pending() {
         let time_max = bell.begin_wait();
-        tell_events(shared, time_max).expect("an epoll instance that is open can be waited for");
+        tell_events(shared, time_max, &mut ready).expect("an epoll instance that is open can be waited for");
         bell.end_wait();
     }
 }
@@ -43,9 +45,10 @@ pub async fn within(
 ) -> io::Result<()> {
     let epoll = Async::new_nonblocking(shared.readiness.as_fd().try_clone_to_owned()?)?;
     let events = executor.spawn(async move {
+        let mut ready = vec![];
         loop {
             epoll.readable().await?;
-            tell_events(&shared, Some(Duration::ZERO))?;
+            tell_events(&shared, Some(Duration::ZERO), &mut ready)?;
         }
     });
     let served = async {
@@ -55,11 +58,16 @@ pub async fn within(
     served.or(events).or(async { tasks(executor).await }).await
 }
 
-/// Tells every socket that became ready, waiting for the first for so long.
-fn tell_events(shared: &Shared, time_max: Option<Duration>) -> io::Result<()> {
-    let mut ready = Vec::new();
-    shared.readiness.wait(time_max, &mut ready)?;
-    shared.roll.tell_ready(&ready);
+/// Tells every socket that became ready, waiting for the first for so long. `ready` is empty before and
+/// after: its room is used again.
+fn tell_events(
+    shared: &Shared,
+    time_max: Option<Duration>,
+    ready: &mut Vec<(usize, Ready)>,
+) -> io::Result<()> {
+    shared.readiness.wait(time_max, ready)?;
+    shared.roll.tell_ready(ready);
+    ready.clear();
     Ok(())
 }
 
