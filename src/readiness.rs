@@ -200,3 +200,80 @@ fn bits(flags: epoll::EventFlags) -> Ready {
         | is(flags, epoll::EventFlags::OUT, WRITABLE)
         | is(flags, hung, HUNG)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    const LONG: Option<Duration> = Some(Duration::from_secs(30));
+    const NOT_AT_ALL: Option<Duration> = Some(Duration::ZERO);
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let here = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        (here, listener.accept().expect("it connected").0)
+    }
+
+    fn ready(readiness: &Readiness, time_max: Option<Duration>) -> Vec<(usize, Ready)> {
+        let mut ready = vec![];
+        readiness.wait(time_max, &mut ready).expect("it is open");
+        ready
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let readiness = Readiness::new().expect("a file");
+        let (mut here, there) = pair();
+        readiness.watch(&there, 7).expect("a socket");
+        assert_eq!(ready(&readiness, LONG), [(7, WRITABLE)], "what it is ready for already");
+        assert_eq!(ready(&readiness, NOT_AT_ALL), []);
+        for _ in 0..2 {
+            here.write_all(b"x").expect("it takes that");
+            assert_eq!(ready(&readiness, LONG), [(7, READABLE | WRITABLE)], "though nobody has read");
+            assert_eq!(ready(&readiness, NOT_AT_ALL), []);
+        }
+        drop(here);
+        let [(7, last)] = ready(&readiness, LONG)[..] else { panic!("the end is told") };
+        assert_eq!(last & HUNG, HUNG);
+        drop(there);
+        assert_eq!(ready(&readiness, NOT_AT_ALL), [], "closed is not watched");
+    }
+
+    #[test]
+    fn the_bell_ends_a_wait_and_is_not_forgotten_between_two() {
+        let readiness = Readiness::new().expect("a file");
+        let bell = readiness.bell();
+        Waker::from(bell.clone()).wake();
+        assert_eq!(bell.begin_wait(), NOT_AT_ALL, "it was rung before");
+        bell.end_wait();
+        assert_eq!(bell.begin_wait(), None);
+        let waker = Waker::from(bell.clone());
+        let ringing = thread::spawn(move || waker.wake());
+        // Rung before this wait begins or while it lasts: it ends either way.
+        assert_eq!(ready(&readiness, LONG), []);
+        bell.end_wait();
+        ringing.join().expect("no panic");
+        assert_eq!(bell.begin_wait(), None, "once is enough");
+        bell.end_wait();
+    }
+
+    #[test]
+    fn a_gate_opens_for_the_task_that_waits() {
+        let readiness = Readiness::new().expect("a file");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let gate = readiness.gate(&listener).expect("a file");
+        let woken = readiness.bell();
+        let waker = Waker::from(woken.clone());
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut open = std::pin::pin!(gate.open());
+        assert!(open.as_mut().poll(&mut context).is_pending());
+        let _peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        assert_eq!(ready(&readiness, LONG), [], "a gate is no socket");
+        assert_eq!(woken.begin_wait(), NOT_AT_ALL, "its task was woken");
+        assert!(open.as_mut().poll(&mut context).is_ready());
+    }
+}
