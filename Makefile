@@ -20,9 +20,10 @@ build: needs ## build the release binary, target/release/pinpost
 test: services ## run every test; installs Redis, RabbitMQ and a C linker through apt-get if they are missing
 	tests/services.sh around $(CARGO) test
 
-check: needs ## formatting, lints, documentation, layers
+check: needs ## formatting, lints (of the small node too), documentation, layers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --lib --bins -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 	$(CARGO) test --test layers
 

@@ -9,10 +9,12 @@
 //! does), `held` (lines that wait), `ws` and `http` (how lines come out of a WebSocket).
 
 mod held;
+#[cfg_attr(not(feature = "websocket"), path = "conn/no_http.rs")]
 mod http;
 mod phase;
 mod roll;
 mod talk;
+#[cfg_attr(not(feature = "websocket"), path = "conn/no_ws.rs")]
 mod ws;
 
 use std::cell::RefCell;

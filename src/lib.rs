@@ -140,7 +140,9 @@
 //! - Rooms and watches: `JOIN`, `LEAVE`, `WATCH`, `UNWATCH` and `SEND #room` get `ERR unknown-verb`.
 //! - Tokens, TLS and rate limits: anybody who can connect can be any user.
 
+#[cfg(feature = "client")]
 pub mod chat;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -148,9 +150,14 @@ pub mod conn;
 pub mod mailbox;
 pub mod metrics;
 pub mod outbox;
+#[cfg_attr(
+    not(any(feature = "client", feature = "cluster")),
+    expect(dead_code, reason = "nobody has to wait")
+)]
 mod pause;
 pub mod proto;
 pub mod router;
+#[cfg(feature = "client")]
 pub mod send;
 pub mod server;
 pub mod session;

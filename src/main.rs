@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 mod args;
 mod log_to_stderr;
+#[cfg_attr(not(feature = "client"), path = "no_talk.rs")]
+mod talk;
 
 use args::{Command, Usage};
 use pinpost::config::Config;
@@ -19,18 +21,12 @@ fn main() -> ExitCode {
     let result = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve(config)) => serve(&config),
-        Ok(Command::Chat(options)) => {
-            pinpost::chat::run(options).map_err(|error| Failure::AtRunTime(error.to_string()))
-        }
-        Ok(Command::Send(options)) => match pinpost::send::run(options) {
-            true => Ok(()),
-            // It has told what went wrong.
-            false => return ExitCode::from(1),
-        },
+        Ok(Command::Talk(talk)) => talk.run(),
         Err(Usage(text)) => Err(Failure::Usage(text)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
         Err(Failure::Usage(text)) => {
             complain(&text);
             ExitCode::from(2)
@@ -45,6 +41,9 @@ fn main() -> ExitCode {
 enum Failure {
     Usage(String),
     AtRunTime(String),
+    /// At run time, and it has told what went wrong.
+    #[cfg_attr(not(feature = "client"), expect(dead_code))]
+    Told,
 }
 
 /// Runs a node until a signal drains it; a second signal ends it at once.
