@@ -6,7 +6,10 @@ LINES = 1000000
 # How long `make chaos` plays.
 SECONDS = 720
 
-.PHONY: help run build test check smoke bench fuzz chaos cluster cluster-stop ci needs services
+# Where the small node is built, beside the full one.
+SMALL = $(or $(CARGO_TARGET_DIR),target)/small
+
+.PHONY: help run build test check smoke size cross bench fuzz chaos cluster cluster-stop ci needs services
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -27,9 +30,18 @@ check: needs ## formatting, lints (of the small node too), documentation, layers
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 	$(CARGO) test --test layers
 
-smoke: needs ## start the real binary, talk to it from outside, drain it; run the examples
+smoke: needs ## start the real binary, and the small node; talk to them from outside, drain them; run the examples
 	$(CARGO) build --release
+	$(CARGO) build --no-default-features --bin pinpost --target-dir $(SMALL)
 	tests/smoke.sh
+
+size: needs ## build the full and the small node; print their sizes, start times and memory, with their bounds
+	$(CARGO) build --release --bin pinpost
+	$(CARGO) build --release --no-default-features --bin pinpost --target-dir $(SMALL)
+	$(CARGO) run --release --example bench -- --only size --small $(SMALL)/release/pinpost
+
+cross: ## build for aarch64 and armv7, and run what comes out under qemu; installs compilers through apt-get
+	tests/cross.sh
 
 bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release
