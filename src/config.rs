@@ -286,7 +286,7 @@ impl Config {
             "outbox" => self.outbox_bytes_max.to_string(),
             "connections" => self.connections_max.unwrap_or(0).to_string(),
             "open" => self.is_open.to_string(),
-            "log" => self.log.to_string().to_lowercase(),
+            "log" => self.log.as_str().to_ascii_lowercase(),
             _ => unreachable!("{name} is not in the table of settings"),
         }
     }

@@ -152,7 +152,7 @@ pub mod metrics;
 pub mod outbox;
 #[cfg_attr(
     not(any(feature = "client", feature = "cluster")),
-    expect(dead_code, reason = "nobody has to wait")
+    allow(dead_code, reason = "nobody has to wait")
 )]
 mod pause;
 pub mod proto;

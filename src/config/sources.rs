@@ -54,7 +54,7 @@ impl Layers {
     /// When a variable's value is not allowed.
     pub fn environment(&mut self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
-            let variable = format!("PINPOST_{}", setting.name.to_uppercase().replace('-', "_"));
+            let variable = format!("PINPOST_{}", setting.name.to_ascii_uppercase().replace('-', "_"));
             let Some(value) = env::var_os(&variable) else { continue };
             let flag = format!("--{}", setting.name);
             let result = self.config.set(setting.name, &value.to_string_lossy());
