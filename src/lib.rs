@@ -5,7 +5,8 @@
 //! told what became of it. This crate is the node, the client library, and what
 //! the `pinpost` command does; the command itself only reads arguments.
 //!
-//! This page is the tour of the code. `README.md` tells how to use it.
+//! This page is the tour of the code. `README.md` tells how to use it, and which
+//! parts are behind cargo's features: `cluster`, `websocket`, `client`, `line-editor`.
 //!
 //! # A node inside a program
 //!

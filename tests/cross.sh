@@ -137,7 +137,7 @@ for architecture; do
     step "$architecture: the small node"
     build --no-default-features
     cp "$full" "$small"
-    step "$architecture: the full node"
+    step "$architecture: a server"
     build
     pinpost=("$qemu" -L "$root" "$small")
     run off
@@ -146,5 +146,5 @@ for architecture; do
     [ -z "${PINPOST_TEST_REDIS:-}" ] || cluster
     report+=("$(printf '%-31s %10s %10s' "$target" "$(stat -c %s "$full")" "$(stat -c %s "$small")")")
 done
-step "all is well; bytes of the full and of the small node, glibc $(needs_glibc) or newer:"
+step "all is well; bytes of a server and of the small node, glibc $(needs_glibc) or newer:"
 printf '  %s\n' "${report[@]}"
