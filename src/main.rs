@@ -3,18 +3,18 @@
 //! Exit codes: 0 when it went well, 1 for a failure at run time, 2 for wrong
 //! arguments or settings. Everything else is in the library.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 mod args;
 mod log_to_stderr;
+mod outcome;
 #[cfg_attr(not(feature = "client"), path = "no_talk.rs")]
 mod talk;
 
 use args::{Command, Usage};
+use outcome::{Failure, complain, print};
 use pinpost::config::Config;
 use pinpost::server::Server;
-use pinpost::terminal::printable;
 use smol::stream::StreamExt;
 
 fn main() -> ExitCode {
@@ -38,14 +38,6 @@ fn main() -> ExitCode {
     }
 }
 
-enum Failure {
-    Usage(String),
-    AtRunTime(String),
-    /// At run time, and it has told what went wrong.
-    #[cfg_attr(not(feature = "client"), expect(dead_code))]
-    Told,
-}
-
 /// Runs a node until a signal drains it; a second signal ends it at once.
 fn serve(config: &Config) -> Result<(), Failure> {
     log_to_stderr::start(config.log);
@@ -65,17 +57,4 @@ fn serve(config: &Config) -> Result<(), Failure> {
     });
     smol::block_on(server.run());
     Ok(())
-}
-
-/// Tells standard error what went wrong.
-fn complain(text: &str) {
-    // Not `eprintln`, which panics when nobody can read it: the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "pinpost: {}", printable(text));
-}
-
-/// Prints to standard output, flushed.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    result.map_err(|error| Failure::AtRunTime(format!("standard output: {error}")))
 }

@@ -4,8 +4,8 @@
 
 use std::convert::Infallible;
 
-use crate::Failure;
 use crate::args::Usage;
+use crate::outcome::Failure;
 
 /// What a person wants to say: nothing, in this build.
 pub struct Talk(Infallible);

@@ -11,7 +11,7 @@ use pinpost::proto::UserRef;
 use pinpost::send::SendOptions;
 
 use crate::args::{Usage, usage, value};
-use crate::{Failure, print};
+use crate::outcome::{Failure, print};
 
 /// What a person wants to say.
 pub enum Talk {

@@ -28,7 +28,7 @@ struct Row {
 
 /// The layers, from the top down.
 const ROWS: &[Row] = &[
-    row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs", "no_talk.rs", "talk.rs"]),
+    row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs", "no_talk.rs", "outcome.rs", "talk.rs"]),
     row("lib", 8, &[], &["lib.rs"]),
     row("server", 7, &[], &["server.rs", "server/listen.rs"]),
     row(
