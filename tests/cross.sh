@@ -34,12 +34,14 @@ library() { # ARCHITECTURE RUST-TARGET: sees to $cross/ARCHITECTURE/sysroot
         (cd "$at" && "${apt[@]}" download "libstd-rust-web-dev=$version") >>"$at/apt.log" 2>&1; then
         deb=("$at"/libstd-rust-web-dev_*.deb)
     else
-        # A mirror may have the package and an index that is out of step.
-        step "$1: apt's index of it is not to be had ($at/apt.log): taken by its address, UNVERIFIED"
+        # A mirror may have the package, and an index that is out of step with its signature.
+        step "$1: apt can't check it ($at/apt.log): taken from its address, with TLS for all proof"
         uri=$(apt-get download --print-uris "libstd-rust-web-dev=$version" | cut -d"'" -f2)
+        uri=${uri/_$(dpkg --print-architecture)/_$1}
+        uri=${uri/#http:/https:}
         deb=("$at/library.deb")
         timeout 300 /usr/lib/apt/apt-helper -qq -o APT::Sandbox::User=root download-file \
-            "${uri/_$(dpkg --print-architecture)/_$1}" "${deb[0]}" || fail "$uri can't be had for $1"
+            "$uri" "${deb[0]}" || fail "$uri can't be had"
     fi
     dpkg-deb -x "${deb[0]}" "$at/package"
     rm -f "${deb[0]}"
@@ -52,12 +54,12 @@ rustlib() {
     echo "$(/usr/bin/rustc --print sysroot)/lib/rustlib"
 }
 
-# What follows works on one architecture: architecture, target, gcc and pinpost are set.
+# What follows works on one architecture: architecture, target, tools, qemu and pinpost are set.
 
 build() { # ARGUMENT...
     local under=${target//-/_} log=$cross/$architecture/build.log
     # RUSTC, because cargo would take another Rust that comes first in PATH.
-    env "CC_$under=$gcc" "CARGO_TARGET_${under^^}_LINKER=$gcc" RUSTC=/usr/bin/rustc \
+    env "CC_$under=$tools-gcc" "CARGO_TARGET_${under^^}_LINKER=$tools-gcc" RUSTC=/usr/bin/rustc \
         "RUSTFLAGS=--sysroot $cross/$architecture/sysroot" CARGO_TARGET_DIR="$cross/build" \
         /usr/bin/cargo build --release --bin pinpost --target "$target" "$@" >"$log" 2>&1 || {
         tail -n 30 "$log" >&2
@@ -80,7 +82,7 @@ run() { # HTTP: what a person would do
 }
 
 needs_glibc() { # the newest version that the binary asks for
-    "${gcc%gcc}objdump" -T "$full" | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1
+    "$tools-objdump" -T "$full" | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1
 }
 
 ends() { # PID: it ends by itself, with exit code 0
@@ -128,8 +130,8 @@ if [ $# -eq 0 ]; then
 fi
 for architecture; do
     case $architecture in
-    arm64) target=aarch64-unknown-linux-gnu gcc=aarch64-linux-gnu-gcc root=/usr/aarch64-linux-gnu qemu=qemu-aarch64-static ;;
-    armhf) target=armv7-unknown-linux-gnueabihf gcc=arm-linux-gnueabihf-gcc root=/usr/arm-linux-gnueabihf qemu=qemu-arm-static ;;
+    arm64) target=aarch64-unknown-linux-gnu tools=aarch64-linux-gnu qemu=qemu-aarch64-static ;;
+    armhf) target=armv7-unknown-linux-gnueabihf tools=arm-linux-gnueabihf qemu=qemu-arm-static ;;
     *) fail "$architecture is not known: it takes arm64 or armhf" ;;
     esac
     library "$architecture" "$target"
@@ -139,9 +141,9 @@ for architecture; do
     cp "$full" "$small"
     step "$architecture: a server"
     build
-    pinpost=("$qemu" -L "$root" "$small")
+    pinpost=("$qemu" -L "/usr/$tools" "$small")
     run off
-    pinpost=("$qemu" -L "$root" "$full")
+    pinpost=("$qemu" -L "/usr/$tools" "$full")
     run 127.0.0.1:0
     [ -z "${PINPOST_TEST_REDIS:-}" ] || cluster
     report+=("$(printf '%-31s %10s %10s' "$target" "$(stat -c %s "$full")" "$(stat -c %s "$small")")")

@@ -38,7 +38,7 @@ if [ "${1:-}" = cross ]; then
     needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     needs arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
     needs qemu-arm-static qemu-user-static
-    needs dpkg-deb dpkg
+    needs update-ca-certificates ca-certificates
 elif ! command -v "${CARGO:-cargo}" >/dev/null; then
     echo "needs: cargo is missing: install Rust, as Cargo.toml's rust-version or newer" >&2
     exit 1
