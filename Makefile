@@ -6,29 +6,43 @@ LINES = 1000000
 # How long `make chaos` plays.
 SECONDS = 720
 
-.PHONY: help run build test check smoke bench fuzz chaos cluster cluster-stop ci needs services
+# Where the small node is built, beside the full one.
+SMALL = $(or $(CARGO_TARGET_DIR),target)/small
+
+.PHONY: help run build test check smoke size cross bench fuzz chaos cluster cluster-stop ci needs services
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 run: needs ## build and run a node with default settings; Ctrl-C drains it
-	$(CARGO) run --release -- serve
+	$(CARGO) run --release --all-features -- serve
 
-build: needs ## build the release binary, target/release/pinpost
-	$(CARGO) build --release
+build: needs ## build the release binary with all commands, target/release/pinpost
+	$(CARGO) build --release --all-features
 
 test: services ## run every test; installs Redis, RabbitMQ and a C linker through apt-get if they are missing
 	tests/services.sh around $(CARGO) test
 
-check: needs ## formatting, lints, documentation, layers
+check: needs ## formatting, lints (of the small node too), documentation, layers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
+	$(CARGO) clippy --lib --bins -- -D warnings
+	$(CARGO) clippy --no-default-features --lib --bins -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
 	$(CARGO) test --test layers
 
-smoke: needs ## start the real binary, talk to it from outside, drain it; run the examples
-	$(CARGO) build --release
+smoke: needs ## start the real binary, and the small node; talk to them from outside, drain them; run the examples
+	$(CARGO) build --release --all-features
+	$(CARGO) build --no-default-features --bin pinpost --target-dir $(SMALL)
 	tests/smoke.sh
+
+size: needs ## build a server and the small node; print their sizes, start times and memory, with their bounds
+	$(CARGO) build --release --bin pinpost
+	$(CARGO) build --release --no-default-features --bin pinpost --target-dir $(SMALL)
+	$(CARGO) run --release --example bench -- --only size --small $(SMALL)/release/pinpost
+
+cross: ## build a server and the small node for aarch64 and armv7, and run what comes out under qemu; installs compilers through apt-get
+	tests/cross.sh
 
 bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release

@@ -11,6 +11,8 @@
 //! lost: it goes to another session of the user or to the mailbox.
 
 mod console;
+#[cfg_attr(not(feature = "line-editor"), path = "chat/no_editor.rs")]
+mod editor;
 
 use std::cell::Cell;
 use std::error::Error;

@@ -15,22 +15,37 @@
 //! cluster, `remote.rs` and `shared.rs` join the parts; `presence.rs`, `sessions.rs`,
 //! `lease.rs`, `remembered.rs`, `announced.rs` and `store.rs` are who is where; `bus.rs`,
 //! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there. `post.rs` and
-//! `left.rs` are for users who are not here.
+//! `left.rs` are for users who are not here. `no_remote.rs` is in the place of all of the
+//! remote cluster in a node that is built without the feature `cluster`.
 
-mod announced;
-mod bus;
-mod lease;
 mod left;
-mod link;
-mod links;
 pub mod local;
 mod post;
+
+// The remote cluster, or, in a node that is built without it, what stands in its place.
+#[cfg(feature = "cluster")]
+mod announced;
+#[cfg(feature = "cluster")]
+mod bus;
+#[cfg(feature = "cluster")]
+mod lease;
+#[cfg(feature = "cluster")]
+mod link;
+#[cfg(feature = "cluster")]
+mod links;
+#[cfg(feature = "cluster")]
 mod presence;
+#[cfg(feature = "cluster")]
 mod remembered;
+#[cfg_attr(not(feature = "cluster"), path = "cluster/no_remote.rs")]
 pub mod remote;
+#[cfg(feature = "cluster")]
 mod sessions;
+#[cfg(feature = "cluster")]
 mod shared;
+#[cfg(feature = "cluster")]
 mod store;
+#[cfg(feature = "cluster")]
 mod watchdog;
 
 use std::time::Instant;

@@ -5,6 +5,8 @@
 //! all follow from it, so that none of them can lie. A value is text until
 //! [`Config::set`] understands it, wherever it came from.
 
+pub mod features;
+#[cfg_attr(not(feature = "cluster"), path = "config/no_services.rs")]
 mod services;
 mod sources;
 #[cfg(test)]
@@ -14,6 +16,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::config::features::{Feature, WEBSOCKET};
 use crate::proto::{LINE_BYTES_LIMIT, LINE_BYTES_MAX, NodeId};
 
 pub use services::{Amqp, Redis};
@@ -67,6 +70,13 @@ pub struct Setting {
     pub allowed: &'static str,
 }
 
+impl Setting {
+    /// The feature that it needs to be anything but `off`, if this build is without.
+    pub fn missing(&self) -> Option<Feature> {
+        features::needed_by(self.name).filter(|feature| !feature.is_built)
+    }
+}
+
 /// Every setting of `pinpost serve`.
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -79,7 +89,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "http",
         form: "ADDR",
-        default: "127.0.0.1:7780",
+        default: if WEBSOCKET.is_built { "127.0.0.1:7780" } else { "off" },
         about: "HTTP and WebSocket (/ws); off for none",
         allowed: "an IP address and a port, such as 127.0.0.1:7780, or off",
     },
@@ -191,7 +201,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 7700))],
-            http: Some(SocketAddr::from(([127, 0, 0, 1], 7780))),
+            http: WEBSOCKET.is_built.then(|| SocketAddr::from(([127, 0, 0, 1], 7780))),
             node: host_name(),
             redis: None,
             amqp: None,
@@ -212,7 +222,8 @@ impl Config {
     /// Loopback, and ports that are free: for tests and for nodes inside other programs.
     pub fn ephemeral() -> Self {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        Config { listen: vec![any_port], http: Some(any_port), node: "node".to_owned(), ..Config::default() }
+        let http = WEBSOCKET.is_built.then_some(any_port);
+        Config { listen: vec![any_port], http, node: "node".to_owned(), ..Config::default() }
     }
 
     /// Sets one setting from text. `listen` takes one address or several, a comma between them.
@@ -222,9 +233,12 @@ impl Config {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let setting = SETTINGS.iter().find(|setting| setting.name == name);
         let setting = setting.ok_or_else(|| ConfigError(format!("{name}: there is no such setting")))?;
-        self.try_set(name, value).ok_or_else(|| {
-            ConfigError(format!("--{name} {value:?} is not allowed: it takes {}", setting.allowed))
-        })
+        match setting.missing() {
+            Some(feature) if value != "off" => Err(not_built(name, value, &feature)),
+            _ => self.try_set(name, value).ok_or_else(|| {
+                ConfigError(format!("--{name} {value:?} is not allowed: it takes {}", setting.allowed))
+            }),
+        }
     }
 
     fn try_set(&mut self, name: &str, value: &str) -> Option<()> {
@@ -272,7 +286,7 @@ impl Config {
             "outbox" => self.outbox_bytes_max.to_string(),
             "connections" => self.connections_max.unwrap_or(0).to_string(),
             "open" => self.is_open.to_string(),
-            "log" => self.log.to_string().to_lowercase(),
+            "log" => self.log.as_str().to_ascii_lowercase(),
             _ => unreachable!("{name} is not in the table of settings"),
         }
     }
@@ -283,6 +297,9 @@ impl Config {
     /// # Errors
     /// One sentence naming the setting, its value and what is allowed.
     pub fn check(&self, files_max: usize) -> Result<(), ConfigError> {
+        if let (Some(addr), false) = (self.http, WEBSOCKET.is_built) {
+            return Err(not_built("http", &addr.to_string(), &WEBSOCKET));
+        }
         let addresses = self.listen.iter().map(|addr| ("listen", addr));
         for (name, addr) in addresses.chain(self.http.iter().map(|addr| ("http", addr))) {
             if !addr.ip().is_loopback() && !self.is_open {
@@ -334,6 +351,15 @@ impl Config {
         }
         out
     }
+}
+
+/// A setting asks for what this build does not have.
+fn not_built(name: &str, value: &str, feature: &Feature) -> ConfigError {
+    ConfigError(format!(
+        "--{name} {value:?} is not allowed: it takes off, because this pinpost was built without \
+         the feature {}",
+        feature.name
+    ))
 }
 
 fn quoted(text: &str) -> String {

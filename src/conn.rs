@@ -10,10 +10,12 @@
 
 mod alarms;
 mod held;
+#[cfg_attr(not(feature = "websocket"), path = "conn/no_http.rs")]
 mod http;
 mod phase;
 mod roll;
 mod talk;
+#[cfg_attr(not(feature = "websocket"), path = "conn/no_ws.rs")]
 mod ws;
 
 use std::cell::RefCell;

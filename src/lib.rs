@@ -5,7 +5,8 @@
 //! told what became of it. This crate is the node, the client library, and what
 //! the `pinpost` command does; the command itself only reads arguments.
 //!
-//! This page is the tour of the code. `README.md` tells how to use it.
+//! This page is the tour of the code. `README.md` tells how to use it, and which
+//! parts are behind cargo's features: `cluster`, `websocket`, `client`, `line-editor`.
 //!
 //! # A node inside a program
 //!
@@ -140,7 +141,9 @@
 //! - Rooms and watches: `JOIN`, `LEAVE`, `WATCH`, `UNWATCH` and `SEND #room` get `ERR unknown-verb`.
 //! - Tokens, TLS and rate limits: anybody who can connect can be any user.
 
+#[cfg(feature = "client")]
 pub mod chat;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -148,10 +151,15 @@ pub mod conn;
 pub mod mailbox;
 pub mod metrics;
 pub mod outbox;
+#[cfg_attr(
+    not(any(feature = "client", feature = "cluster")),
+    allow(dead_code, reason = "nobody has to wait")
+)]
 mod pause;
 pub mod proto;
 pub mod readiness;
 pub mod router;
+#[cfg(feature = "client")]
 pub mod send;
 pub mod server;
 pub mod session;

@@ -19,7 +19,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let level = record.level().as_str().to_lowercase();
+            let level = record.level().as_str().to_ascii_lowercase();
             // One call, so that lines of several processes on one terminal stay whole.
             eprint!("{}", format_args!("{level}: {}\n", record.args()));
         }

@@ -11,6 +11,7 @@
 //! Left out: when to store and whom to tell, which is the router's business.
 
 pub mod memory;
+#[cfg(feature = "cluster")]
 pub mod redis;
 
 use std::time::Duration;

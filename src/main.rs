@@ -3,34 +3,30 @@
 //! Exit codes: 0 when it went well, 1 for a failure at run time, 2 for wrong
 //! arguments or settings. Everything else is in the library.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 mod args;
 mod log_to_stderr;
+mod outcome;
+#[cfg_attr(not(feature = "client"), path = "no_talk.rs")]
+mod talk;
 
 use args::{Command, Usage};
+use outcome::{Failure, complain, print};
 use pinpost::config::Config;
 use pinpost::server::Server;
-use pinpost::terminal::printable;
 use smol::stream::StreamExt;
 
 fn main() -> ExitCode {
     let result = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Serve(config)) => serve(&config),
-        Ok(Command::Chat(options)) => {
-            pinpost::chat::run(options).map_err(|error| Failure::AtRunTime(error.to_string()))
-        }
-        Ok(Command::Send(options)) => match pinpost::send::run(options) {
-            true => Ok(()),
-            // It has told what went wrong.
-            false => return ExitCode::from(1),
-        },
+        Ok(Command::Talk(talk)) => talk.run(),
         Err(Usage(text)) => Err(Failure::Usage(text)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
         Err(Failure::Usage(text)) => {
             complain(&text);
             ExitCode::from(2)
@@ -40,11 +36,6 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
-}
-
-enum Failure {
-    Usage(String),
-    AtRunTime(String),
 }
 
 /// Runs a node until a signal drains it; a second signal ends it at once.
@@ -66,17 +57,4 @@ fn serve(config: &Config) -> Result<(), Failure> {
     });
     server.run_alone();
     Ok(())
-}
-
-/// Tells standard error what went wrong.
-fn complain(text: &str) {
-    // Not `eprintln`, which panics when nobody can read it: the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "pinpost: {}", printable(text));
-}
-
-/// Prints to standard output, flushed.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    result.map_err(|error| Failure::AtRunTime(format!("standard output: {error}")))
 }

@@ -28,7 +28,7 @@ struct Row {
 
 /// The layers, from the top down.
 const ROWS: &[Row] = &[
-    row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs"]),
+    row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs", "no_talk.rs", "outcome.rs", "talk.rs"]),
     row("lib", 8, &[], &["lib.rs"]),
     row("server", 7, &[], &["server.rs", "server/drive.rs", "server/listen.rs"]),
     row(
@@ -40,6 +40,8 @@ const ROWS: &[Row] = &[
             "conn/alarms.rs",
             "conn/held.rs",
             "conn/http.rs",
+            "conn/no_http.rs",
+            "conn/no_ws.rs",
             "conn/phase.rs",
             "conn/roll.rs",
             "conn/talk.rs",
@@ -83,6 +85,7 @@ const ROWS: &[Row] = &[
             "cluster/link_tests.rs",
             "cluster/links.rs",
             "cluster/local.rs",
+            "cluster/no_remote.rs",
             "cluster/post.rs",
             "cluster/presence.rs",
             "cluster/presence/answers.rs",
@@ -98,7 +101,7 @@ const ROWS: &[Row] = &[
         ],
     ),
     // What the commands for people do stands beside the node, not on it: above the client alone.
-    row("chat", 3, &["send"], &["chat.rs", "chat/console.rs"]),
+    row("chat", 3, &["send"], &["chat.rs", "chat/console.rs", "chat/editor.rs", "chat/no_editor.rs"]),
     row("send", 3, &[], &["send.rs"]),
     row("session", 2, &[], &["session.rs"]),
     row(
@@ -119,7 +122,19 @@ const ROWS: &[Row] = &[
             "outbox/tests.rs",
         ],
     ),
-    row("config", 2, &[], &["config.rs", "config/sources.rs", "config/services.rs", "config/tests.rs"]),
+    row(
+        "config",
+        2,
+        &[],
+        &[
+            "config.rs",
+            "config/features.rs",
+            "config/no_services.rs",
+            "config/services.rs",
+            "config/sources.rs",
+            "config/tests.rs",
+        ],
+    ),
     row("mailbox", 2, &[], &["mailbox.rs", "mailbox/memory.rs", "mailbox/redis.rs"]),
     row("metrics", 2, &[], &["metrics.rs"]),
     row(

@@ -3,11 +3,12 @@
 #
 #   needs.sh            for a build: a C linker
 #   needs.sh services   and for tests and a cluster: Redis and RabbitMQ, which tests/services.sh starts
+#   needs.sh cross      for other architectures: Debian's Rust, cross compilers, and an emulator
 #
 # A row of `needs` is a command and the Debian packages that bring it. What is
 # missing is installed through apt-get, once, and said so; where that can't be
 # done, the script tells what is missing and fails. Rust itself is never
-# installed: how it comes to a machine is its owner's choice.
+# installed, but for other architectures: how it comes to a machine is its owner's choice.
 #
 # Debian starts a service when it is installed, and again whenever the machine
 # starts. We want the programs alone, so neither happens to what is installed here.
@@ -30,8 +31,15 @@ if [ "${1:-}" = services ]; then
     # Erlang, which RabbitMQ runs on, has what talks to it.
     needs erl_call erlang-base
 fi
-
-if ! command -v "${CARGO:-cargo}" >/dev/null; then
+if [ "${1:-}" = cross ]; then
+    # Those of bookworm-security; the owner's own Rust has no libraries for other architectures.
+    needs /usr/bin/cargo cargo-web
+    needs /usr/bin/rustc rustc-web
+    needs aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    needs arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
+    needs qemu-arm-static qemu-user-static
+    needs update-ca-certificates ca-certificates
+elif ! command -v "${CARGO:-cargo}" >/dev/null; then
     echo "needs: cargo is missing: install Rust, as Cargo.toml's rust-version or newer" >&2
     exit 1
 fi

@@ -1,12 +1,9 @@
-//! What pinpost costs while it does nothing: size of the binary, time to start,
-//! memory when empty and for each connected user.
+//! What pinpost costs while it does nothing: memory for each connected user.
 //!
 //! Memory a user is the difference between a full and an empty server, divided
 //! by the users: nothing is estimated. It is read once the server has settled.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,36 +11,9 @@ use crate::client::Transport;
 use crate::crowd::Crowd;
 use crate::load::Pairs;
 use crate::machine::Cores;
-use crate::measure::{Memory, Spread, memory, open_files, settled_memory};
+use crate::measure::{Memory, open_files, settled_memory};
 use crate::report::{grouped, megabytes, table, verdict};
 use crate::server::Program;
-
-/// Prints the binary's size, the time it takes to start, and the memory it needs when empty.
-pub fn empty(path: &Path, program: &Program, cores: Cores) -> io::Result<()> {
-    let size = fs::metadata(path)?.len() as f64;
-    let mut starts = Vec::new();
-    let mut memories = Vec::new();
-    for _ in 0..STARTS {
-        let server = program.start(cores, &[])?;
-        starts.push(server.started_in.as_secs_f64() * 1e3);
-        memories.push(memory(server.pid())?);
-    }
-    let start = Spread::of(starts);
-    let pss = Spread::of(memories.iter().map(|memory| memory.pss as f64));
-    let rss = Spread::of(memories.iter().map(|memory| memory.rss as f64));
-    println!();
-    println!("footprint: binary, and {STARTS} starts of an empty node (medians)");
-    let row = |what: &str, figure: String, verdict: String| vec![what.to_owned(), figure, verdict];
-    let milliseconds = format!("{:.1} ms, at best {:.1}", start.median, start.min);
-    let rows = [
-        row("release binary", format!("{} bytes", grouped(size)), verdict(size, SIZE_MAX, "1,500,000")),
-        row("spawn to ready line", milliseconds, verdict(start.median, START_MS_MAX, "10 ms")),
-        row("PSS when empty", megabytes(pss.median as u64), verdict(pss.median, EMPTY_MAX, "3 MB")),
-        row("RSS when empty", megabytes(rss.median as u64), verdict(rss.median, EMPTY_MAX, "3 MB")),
-    ];
-    table(&["", "", ""], &rows);
-    Ok(())
-}
 
 /// Logs in many users and prints the memory that each takes, through to the end of the last one.
 pub fn users(program: &Program, cores: Cores, transport: Transport, count: usize) -> io::Result<()> {
@@ -110,13 +80,9 @@ fn wait_for_files(pid: u32, files: usize) -> io::Result<()> {
     Ok(())
 }
 
-const STARTS: usize = 20;
 const AT_ONCE_MAX: usize = 128;
 const LEAVE_MAX: Duration = Duration::from_secs(30);
 
-/// The bounds: bytes, milliseconds.
-const SIZE_MAX: f64 = 1_500_000.0;
-const START_MS_MAX: f64 = 10.0;
-const EMPTY_MAX: f64 = 3_000_000.0;
+/// The bounds, in bytes.
 const USER_BYTES_MAX_TCP: f64 = 1_024.0;
 const USER_BYTES_MAX_WEBSOCKET: f64 = 4_096.0;

@@ -7,7 +7,7 @@
 //! fails when a server gives a wrong answer or loses a message, never because
 //! of a figure: those are printed with their bounds.
 //!
-//! The tour, from the top: `compare`, `footprint`, `cluster` and `mailboxes` are
+//! The tour, from the top: `compare`, `size`, `footprint`, `cluster` and `mailboxes` are
 //! the parts; `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
 //! `websocket`; `dialect` is what differs between pinpost and the `relay`;
 //! `server` starts either; `measure`, `machine` and `report` are what they say.
@@ -34,6 +34,7 @@ mod measure;
 mod relay;
 mod report;
 mod server;
+mod size;
 mod websocket;
 
 fn main() -> ExitCode {
@@ -69,9 +70,11 @@ fn exit_code(outcome: io::Result<()>) -> ExitCode {
     }
 }
 
+#[derive(Default)]
 struct Options {
     server: Option<PathBuf>,
     before: Option<PathBuf>,
+    small: Option<PathBuf>,
     quick: bool,
     noise: bool,
     only: Option<String>,
@@ -80,22 +83,22 @@ struct Options {
 
 impl Options {
     fn parse(arguments: Vec<String>) -> Result<Options, String> {
-        let mut options =
-            Options { server: None, before: None, quick: false, noise: false, only: None, window: None };
+        let mut options = Options::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--server" => options.server = Some(arguments.next().ok_or("--server needs a path")?.into()),
                 "--before" => options.before = Some(arguments.next().ok_or("--before needs a path")?.into()),
+                "--small" => options.small = Some(arguments.next().ok_or("--small needs a path")?.into()),
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
-                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER | MAILBOXES)) => {
+                    Some(part @ (MESSAGES | SIZE | FOOTPRINT | CLUSTER | MAILBOXES)) => {
                         options.only = Some(part.to_owned())
                     }
                     _ => {
                         return Err(format!(
-                            "--only needs {MESSAGES}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"
+                            "--only needs {MESSAGES}, {SIZE}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"
                         ));
                     }
                 },
@@ -123,7 +126,7 @@ fn bench(options: Options) -> io::Result<()> {
         Some(path) => path,
         None => beside_this_program()?,
     };
-    let pinpost = Program::Pinpost(path.clone());
+    let pinpost = Program::Pinpost(path);
     let before = options.before.map(Program::Before);
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
     if wanted(MESSAGES) {
@@ -131,12 +134,16 @@ fn bench(options: Options) -> io::Result<()> {
             [&pinpost].into_iter().chain(&before).chain([&Program::Relay]).collect();
         compare::run(&programs, cores, options.quick, options.window)?;
     }
+    if wanted(SIZE) {
+        let small = options.small.map(Program::Small);
+        let builds: Vec<&Program> = [&pinpost].into_iter().chain(&small).collect();
+        size::run(&builds, cores)?;
+    }
     if wanted(FOOTPRINT) {
         // Both ends of every connection count, each in its own process; the server is told to
         // take a tenth more than there are users.
         let room = files.saturating_sub(FILES_RESERVED) as usize * 10 / 11;
         let users = if options.quick { USERS_QUICK } else { USERS }.min(room / 2 * 2);
-        footprint::empty(&path, &pinpost, cores)?;
         footprint::users(&pinpost, cores, Transport::Tcp, users)?;
         footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
     }
@@ -162,15 +169,17 @@ fn beside_this_program() -> io::Result<PathBuf> {
 }
 
 const HELP: &str = "\
-usage: bench [--quick] [--server PATH] [--before PATH] [--only PART] [--window N] [--noise]
+usage: bench [--quick] [--server PATH] [--before PATH] [--small PATH] [--only PART] [--window N] [--noise]
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
   --before PATH  another pinpost binary, whose messages are measured beside
-  --only PART    messages, footprint, cluster or mailboxes
+  --small PATH   the small node, whose size and start are measured beside
+  --only PART    messages, size, footprint, cluster or mailboxes
   --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
 
 const MESSAGES: &str = "messages";
+const SIZE: &str = "size";
 const FOOTPRINT: &str = "footprint";
 const CLUSTER: &str = "cluster";
 const MAILBOXES: &str = "mailboxes";

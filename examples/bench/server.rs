@@ -23,6 +23,8 @@ pub enum Program {
     Pinpost(PathBuf),
     /// Another build of it, which the first is compared with.
     Before(PathBuf),
+    /// The small node: no HTTP, no cluster.
+    Small(PathBuf),
     /// This program itself, as the relay.
     Relay,
 }
@@ -32,13 +34,14 @@ impl Program {
         match self {
             Program::Pinpost(_) => "pinpost",
             Program::Before(_) => "before",
+            Program::Small(_) => "small",
             Program::Relay => "relay",
         }
     }
 
     pub fn dialect(&self) -> Dialect {
         match self {
-            Program::Pinpost(_) | Program::Before(_) => Dialect::Pinpost,
+            Program::Pinpost(_) | Program::Before(_) | Program::Small(_) => Dialect::Pinpost,
             Program::Relay => Dialect::Relay,
         }
     }
@@ -46,10 +49,12 @@ impl Program {
     /// Starts it on the server's core and waits for its `ready` line. `flags` are for pinpost alone.
     pub fn start(&self, cores: Cores, flags: &[&str]) -> io::Result<Server> {
         let mut command = match self {
-            Program::Pinpost(path) | Program::Before(path) => {
+            Program::Pinpost(path) | Program::Before(path) | Program::Small(path) => {
+                let http = if let Program::Small(_) = self { "off" } else { "127.0.0.1:0" };
                 let mut command = Command::new(path);
-                let addresses = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
-                command.arg("serve").args(addresses).args(["--log", "warn"]).args(flags);
+                command
+                    .args(["serve", "--listen", "127.0.0.1:0", "--http", http, "--log", "warn"])
+                    .args(flags);
                 command
             }
             Program::Relay => {

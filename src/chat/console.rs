@@ -4,13 +4,13 @@
 //! while it waits for a key, so a chat that ends otherwise leaves it behind and puts
 //! the terminal right itself.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustyline::{DefaultEditor, ExternalPrinter};
 use smol::channel::{Receiver, Sender, bounded};
 
+use crate::chat::editor;
 use crate::chat::{Patience, Shown, Typed};
 use crate::proto::{LINE_BYTES_LIMIT, Line, LineDecoder, UserName};
 use crate::terminal::KeptModes;
@@ -29,12 +29,12 @@ impl Console {
         let (typed_tx, typed_rx) = bounded(TYPED_MAX);
         let (shown_tx, shown_rx) = bounded(SHOWN_MAX);
         // The reading thread is never joined: nothing but a key wakes it.
-        let (shower, modes) = match line_editor()? {
+        let (shower, modes) = match editor::open()? {
             Some((editor, mut printer, modes)) => {
-                spawn("read", move || edit(editor, peer, &typed_tx))?;
+                spawn("read", move || editor.read(peer, &typed_tx))?;
                 let print = move |shown| {
                     let (Shown::Line(line) | Shown::Trouble(line)) = shown;
-                    printer.print(line + "\n").is_ok()
+                    printer.print(line)
                 };
                 (spawn("show", move || show(&shown_rx, print))?, Some(modes))
             }
@@ -81,38 +81,6 @@ impl Console {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("chat-{name}")).spawn(work)
-}
-
-/// The line editor, if this is a terminal that can have one.
-fn line_editor() -> io::Result<Option<(DefaultEditor, impl ExternalPrinter + Send + 'static, KeptModes)>> {
-    if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-        return Ok(None);
-    }
-    let modes = KeptModes::of_stdin()?;
-    let mut editor = DefaultEditor::new().map_err(io::Error::other)?;
-    // A terminal that can't move its cursor has no printer: plain lines do there.
-    let Ok(printer) = editor.create_external_printer() else { return Ok(None) };
-    Ok(Some((editor, printer, modes)))
-}
-
-/// Reads with the line editor, until the person leaves.
-fn edit(mut editor: DefaultEditor, mut peer: Option<UserName>, typed: &Sender<Typed>) {
-    loop {
-        let prompt = format!("{}> ", peer.as_ref().map_or("", UserName::as_str));
-        // Ctrl-C, Ctrl-D, or a terminal that is gone: all mean leaving.
-        let Ok(line) = editor.readline(&prompt) else { return };
-        // Pasted text may be several lines.
-        for meant in line.lines().filter_map(Typed::parse) {
-            if let Typed::To(user) = &meant {
-                peer = Some(user.clone());
-            }
-            if meant == Typed::Quit || typed.send_blocking(meant).is_err() {
-                return;
-            }
-        }
-        // Without a history the arrow keys do less; that is all.
-        let _ = editor.add_history_entry(line);
-    }
 }
 
 /// Reads plain lines, until their end.

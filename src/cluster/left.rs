@@ -62,6 +62,7 @@ impl Left {
     }
 
     /// What all users were shown, as far as that is known.
+    #[cfg(any(feature = "cluster", test))]
     pub fn all(&self, now: Instant) -> impl Iterator<Item = (&UserName, &[u64])> {
         let is_new = move |since: &Instant| now.duration_since(*since) < SEEN_TIME;
         let new = self.users.iter().filter(move |(_, (since, _))| is_new(since));

@@ -4,6 +4,8 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
+use toml::de::{DeTable, DeValue};
+
 use crate::config::{Config, ConfigError, SETTINGS};
 
 /// Settings from several sources, read from the weakest to the strongest.
@@ -23,12 +25,14 @@ impl Layers {
         let text = fs::read_to_string(path).map_err(|error| {
             ConfigError(format!("--config {shown} can't be read: {error}; it takes a readable TOML file"))
         })?;
-        let table: toml::Table = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        let line_of = |place: usize| text[..place].matches('\n').count() + 1;
+        let table = DeTable::parse(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(span.start));
             ConfigError(format!("{shown} line {line}: {}", error.message()))
         })?;
-        for (key, value) in &table {
-            let at = format!("{shown} line {}", line_of(&text, key));
+        for (key, value) in table.get_ref() {
+            let at = format!("{shown} line {}", line_of(key.span().start));
+            let (key, value) = (key.get_ref(), value.get_ref());
             let name = key.replace('_', "-");
             if key.contains('-') || !SETTINGS.iter().any(|setting| setting.name == name) {
                 return Err(ConfigError(format!("{at}: {key} is not a setting")));
@@ -50,7 +54,7 @@ impl Layers {
     /// When a variable's value is not allowed.
     pub fn environment(&mut self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
-            let variable = format!("PINPOST_{}", setting.name.to_uppercase().replace('-', "_"));
+            let variable = format!("PINPOST_{}", setting.name.to_ascii_uppercase().replace('-', "_"));
             let Some(value) = env::var_os(&variable) else { continue };
             let flag = format!("--{}", setting.name);
             let result = self.config.set(setting.name, &value.to_string_lossy());
@@ -73,27 +77,19 @@ impl Layers {
     }
 }
 
-fn text_of(value: &toml::Value) -> Option<String> {
+fn text_of(value: &DeValue<'_>) -> Option<String> {
     match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Boolean(switch) => Some(switch.to_string()),
-        toml::Value::Array(values) => {
-            let texts: Option<Vec<String>> = values.iter().map(text_of).collect();
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+        }
+        DeValue::Boolean(switch) => Some(switch.to_string()),
+        DeValue::Array(values) => {
+            let texts: Option<Vec<String>> = values.iter().map(|value| text_of(value.get_ref())).collect();
             Some(texts?.join(","))
         }
         _ => None,
     }
-}
-
-/// The line of a key, for messages: the file is flat, so the first line that begins with it,
-/// as a whole word: `log` is not `login_timeout`.
-fn line_of(text: &str, key: &str) -> usize {
-    let is_it = |line: &str| {
-        let rest = line.trim_start_matches([' ', '\t', '"', '\'', '[']).strip_prefix(key);
-        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '-'))
-    };
-    text.lines().position(is_it).map_or(1, |at| at + 1)
 }
 
 #[cfg(test)]
@@ -149,6 +145,7 @@ mod tests {
             ("prefix", "login_timeout = \"60s\"\nlog = \"loud\"\n", "line 2: log \"loud\""),
             ("type", "log = 1.5\n", "line 1: log takes text"),
             ("table", "\n[http]\n", "line 2: http takes text"),
+            ("twice", "log = \"info\"\n'http' = 1\n", "line 2: http \"1\" is not allowed"),
             ("toml", "sessions = 1\nlisten = \n", "line 2: "),
         ] {
             let file = File::new(name, text);

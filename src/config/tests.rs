@@ -46,6 +46,9 @@ fn what_is_set_is_told() {
         ("log", "debug"),
     ];
     for (name, value) in good {
+        if !is_built(name) && value != "off" {
+            continue;
+        }
         let mut config = Config::default();
         config.set(name, value).expect(value);
         assert_eq!(config.value(name), value, "{name}");
@@ -109,7 +112,10 @@ fn what_only_the_whole_tells() {
         config
     };
     assert!(config("listen", "0.0.0.0:1").check(1024).expect_err("open").0.contains("--listen 0.0.0.0:1"));
-    assert!(config("http", "192.0.2.1:1").check(1024).expect_err("open").0.contains("--http 192.0.2.1:1"));
+    if is_built("http") {
+        let error = config("http", "192.0.2.1:1").check(1024).expect_err("open").0;
+        assert!(error.contains("--http 192.0.2.1:1"), "{error}");
+    }
     let mut open = config("listen", "0.0.0.0:1");
     open.is_open = true;
     assert_eq!(open.check(1024), Ok(()));
@@ -117,8 +123,32 @@ fn what_only_the_whole_tells() {
     let error = config("connections", "961").check(1024).expect_err("too many").0;
     assert!(error.contains("--connections 961") && error.contains("960"), "{error}");
     assert!(Config::default().check(64).is_err());
-    let error = config("redis", "redis://h").check(1024).expect_err("no broker").0;
-    assert!(error.contains("--redis alone") && error.contains("--amqp too"), "{error}");
-    let error = config("amqp", "amqp://h").check(1024).expect_err("no store").0;
-    assert!(error.contains("--amqp alone") && error.contains("--redis too"), "{error}");
+    if is_built("redis") {
+        let error = config("redis", "redis://h").check(1024).expect_err("no broker").0;
+        assert!(error.contains("--redis alone") && error.contains("--amqp too"), "{error}");
+        let error = config("amqp", "amqp://h").check(1024).expect_err("no store").0;
+        assert!(error.contains("--amqp alone") && error.contains("--redis too"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_not_built_in_is_refused() {
+    for (name, value) in [("http", "127.0.0.1:1"), ("redis", "redis://h"), ("amqp", "amqp://h")] {
+        let result = Config::default().set(name, value);
+        let Some(feature) = features::needed_by(name).filter(|feature| !feature.is_built) else {
+            assert_eq!(result, Ok(()), "{name}");
+            continue;
+        };
+        let error = result.expect_err(name).0;
+        assert!(error.contains(&format!("--{name} {value:?} is not allowed: it takes off")), "{error}");
+        assert!(error.ends_with(&format!("the feature {}", feature.name)), "{error}");
+        assert_eq!(Config::default().value(name), "off");
+    }
+    let program = Config { http: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..Config::default() };
+    assert_eq!(program.check(1024).is_ok(), is_built("http"));
+}
+
+/// Tells whether this build has what a setting needs.
+fn is_built(name: &str) -> bool {
+    features::needed_by(name).is_none_or(|feature| feature.is_built)
 }

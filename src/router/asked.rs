@@ -164,7 +164,7 @@ impl Router {
         let Some(Asked { mut waiters, bounced, .. }) = self.asked().remove(user) else { return };
         // They may have come back in another order.
         let in_flight = self.in_flight();
-        waiters[..bounced].sort_by_key(|waiter| in_flight.order(waiter.ticket));
+        waiters[..bounced].sort_unstable_by_key(|waiter| in_flight.order(waiter.ticket));
         drop(in_flight);
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         // A message that waited behind a question of somebody else goes where it would have gone without.

@@ -328,7 +328,7 @@ impl InFlight {
     /// Questions with a deadline, in the order they came.
     fn in_order(&self, is_wanted: impl Fn(&Question) -> bool) -> Vec<Ticket> {
         let mut tickets = self.with_deadline(is_wanted);
-        tickets.sort_by_key(|ticket| self.order(*ticket));
+        tickets.sort_unstable_by_key(|ticket| self.order(*ticket));
         tickets
     }
 

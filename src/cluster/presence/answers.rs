@@ -408,7 +408,7 @@ fn read(reply: Value) -> Option<Vec<Entry>> {
 /// The same by node, in the order of the logins.
 fn places<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Place> {
     let mut entries: Vec<&Entry> = entries.collect();
-    entries.sort_by_key(|entry| (entry.since_us, entry.session));
+    entries.sort_unstable_by_key(|entry| (entry.since_us, entry.session));
     let mut places: Vec<Place> = vec![];
     for Entry { node, session, .. } in entries {
         match places.iter_mut().find(|place| place.node == *node) {
