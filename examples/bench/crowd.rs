@@ -54,8 +54,13 @@ impl Crowd {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let servers = servers.to_vec();
         let mut crowd = Crowd { epoll, servers, transport, clients: Vec::with_capacity(users) };
-        crowd.run(&mut LogIn(dialect), users, at_once)?;
+        crowd.grow(dialect, users, at_once)?;
         Ok(crowd)
+    }
+
+    /// The same for those who are missing until there are `users` clients.
+    pub fn grow(&mut self, dialect: Dialect, users: usize, at_once: usize) -> io::Result<()> {
+        self.run_from(self.clients.len(), &mut LogIn(dialect), users, at_once)
     }
 
     /// How many clients there are.
@@ -71,9 +76,19 @@ impl Crowd {
 
     /// Lets `users` clients do the job, the first ones first, at most `at_once` of them at a time.
     pub fn run(&mut self, job: &mut impl Job, users: usize, at_once: usize) -> io::Result<()> {
+        self.run_from(0, job, users, at_once)
+    }
+
+    fn run_from(
+        &mut self,
+        first: usize,
+        job: &mut impl Job,
+        users: usize,
+        at_once: usize,
+    ) -> io::Result<()> {
         let mut inbox = Inbox::default();
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        let (mut begun, mut over) = (0, 0);
+        let (mut begun, mut over) = (first, first);
         while over < users {
             while begun < users && begun - over < at_once {
                 self.begin(job, begun)?;

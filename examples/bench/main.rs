@@ -7,8 +7,8 @@
 //! fails when a server gives a wrong answer or loses a message, never because
 //! of a figure: those are printed with their bounds.
 //!
-//! The tour, from the top: `compare`, `footprint`, `cluster` and `mailboxes` are
-//! the parts; `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
+//! The tour, from the top: `compare`, `footprint`, `growth`, `cluster` and
+//! `mailboxes` are the parts; `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
 //! `websocket`; `dialect` is what differs between pinpost and the `relay`;
 //! `server` starts either; `measure`, `machine` and `report` are what they say.
 
@@ -27,6 +27,7 @@ mod compare;
 mod crowd;
 mod dialect;
 mod footprint;
+mod growth;
 mod load;
 mod machine;
 mod mailboxes;
@@ -90,12 +91,12 @@ impl Options {
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
-                    Some(part @ (MESSAGES | FOOTPRINT | CLUSTER | MAILBOXES)) => {
+                    Some(part @ (MESSAGES | FOOTPRINT | GROWTH | CLUSTER | MAILBOXES)) => {
                         options.only = Some(part.to_owned())
                     }
                     _ => {
                         return Err(format!(
-                            "--only needs {MESSAGES}, {FOOTPRINT}, {CLUSTER} or {MAILBOXES}"
+                            "--only needs {MESSAGES}, {FOOTPRINT}, {GROWTH}, {CLUSTER} or {MAILBOXES}"
                         ));
                     }
                 },
@@ -140,8 +141,15 @@ fn bench(options: Options) -> io::Result<()> {
         footprint::users(&pinpost, cores, Transport::Tcp, users)?;
         footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
     }
-    if wanted(CLUSTER) || wanted(MAILBOXES) {
+    if wanted(GROWTH) {
+        let users = files.saturating_sub(FILES_RESERVED) as usize;
+        growth::users(&pinpost, cores, options.quick, users)?;
+    }
+    if wanted(GROWTH) || wanted(CLUSTER) || wanted(MAILBOXES) {
         let rig = Rig::start(&pinpost, before.as_ref(), cores, options.quick)?;
+        if wanted(GROWTH) {
+            growth::nodes(&rig)?;
+        }
         if wanted(CLUSTER) {
             cluster::run(&rig, options.window)?;
         }
@@ -166,12 +174,13 @@ usage: bench [--quick] [--server PATH] [--before PATH] [--only PART] [--window N
   --quick        fewer and shorter rounds, fewer users
   --server PATH  the pinpost binary (default: the release build beside this program)
   --before PATH  another pinpost binary, whose messages are measured beside
-  --only PART    messages, footprint, cluster or mailboxes
+  --only PART    messages, footprint, growth, cluster or mailboxes
   --window N     of the messages, only those with N under way: 1 or 16
   --noise        compare the relay with itself: how far apart equals come out here";
 
 const MESSAGES: &str = "messages";
 const FOOTPRINT: &str = "footprint";
+const GROWTH: &str = "growth";
 const CLUSTER: &str = "cluster";
 const MAILBOXES: &str = "mailboxes";
 const USERS: usize = 10_000;
