@@ -14,7 +14,8 @@ use std::time::Instant;
 use crate::client::Transport;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
-use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
 use crate::machine::Cores;
 use crate::measure::{self, Spread};
 use crate::report::{grouped, table, verdict};
@@ -77,19 +78,18 @@ pub fn measure(
     let address = server.address(server.tcp)?;
     let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
     let mut samples = Vec::new();
-    let mut pairs = Pairs::new(dialect, crowd.len());
     for load in loads {
-        if load.verb == Verb::Cast && dialect == Dialect::Relay {
+        if !program.knows(load.verb) {
             samples.push(None);
             continue;
         }
-        pairs.say(load.verb);
-        pairs.exchange(&mut crowd, load.window, load.each / 10, USERS)?;
+        let mut traffic = Traffic::pairs(dialect, load.verb, crowd.len());
+        traffic.exchange(&mut crowd, load.window, load.each / 10, USERS)?;
         let (cpu, clock) = (measure::cpu(server.pid())?, Instant::now());
-        pairs.exchange(&mut crowd, load.window, load.each, USERS)?;
+        traffic.exchange(&mut crowd, load.window, load.each, USERS)?;
         let elapsed = clock.elapsed();
         let cpu = measure::cpu(server.pid())? - cpu;
-        crowd.expect_silence(dialect)?;
+        crowd.expect_silence()?;
         let messages = f64::from(load.each) * USERS as f64;
         samples.push(Some(Sample {
             cpu_seconds_per_million: cpu.as_secs_f64() * 1e6 / messages,

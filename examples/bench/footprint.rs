@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::Transport;
 use crate::crowd::Crowd;
-use crate::load::Pairs;
+use crate::dialect::Verb;
+use crate::load::closed::Traffic;
 use crate::machine::Cores;
 use crate::measure::{Memory, Spread, memory, open_files, settled_memory};
 use crate::report::{grouped, megabytes, table, verdict};
@@ -63,8 +64,8 @@ pub fn users(program: &Program, cores: Cores, transport: Transport, count: usize
     let logins_per_second = count as f64 / clock.elapsed().as_secs_f64();
     let idle = settled_memory(pid)?;
 
-    let mut pairs = Pairs::new(program.dialect(), crowd.len());
-    pairs.exchange(&mut crowd, 1, 1, AT_ONCE_MAX)?;
+    let mut traffic = Traffic::pairs(program.dialect(), Verb::Send, crowd.len());
+    traffic.exchange(&mut crowd, 1, 1, AT_ONCE_MAX)?;
     let used = settled_memory(pid)?;
 
     drop(crowd);

@@ -2,13 +2,11 @@
 //! memory a user, which an operator hopes are the same for many as for few.
 //!
 //! Parts: `users`, one node with 100 to 15,000 of them; `nodes`, clusters of 2, 3
-//! and 5. `rotation` is the load that stays the same whatever the size. Every
-//! figure has a column that compares it with the smallest size of its table, and a
-//! verdict: within a fifth is called flat. What is held constant is said above
-//! each table, since without that a figure would tell of batches, not of size.
+//! and 5. The largest size of each table is compared with the smallest: within a
+//! fifth is called flat. What is held constant is said above each table, since
+//! without that a figure would tell of batches, not of size.
 
 mod nodes;
-mod rotation;
 mod users;
 
 pub use nodes::run as nodes;

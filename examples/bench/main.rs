@@ -32,6 +32,7 @@ mod load;
 mod machine;
 mod mailboxes;
 mod measure;
+mod peer;
 mod relay;
 mod report;
 mod server;
@@ -39,7 +40,7 @@ mod websocket;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(outcome) = cluster::plain::run(&arguments) {
+    if let Some(outcome) = peer::launch(&arguments).or_else(|| cluster::plain::run(&arguments)) {
         return exit_code(outcome);
     }
     // The relay is this same program, started by `server.rs`.
@@ -118,7 +119,12 @@ fn bench(options: Options) -> io::Result<()> {
     println!("{}", machine::describe());
     println!("{}", cores.describe());
     if options.noise {
-        return compare::run(&[&Program::Relay, &Program::Relay], cores, options.quick, options.window);
+        return compare::run(
+            &[&Program::RelayAnswering, &Program::RelayAnswering],
+            cores,
+            options.quick,
+            options.window,
+        );
     }
     let path = match options.server {
         Some(path) => path,
@@ -128,8 +134,11 @@ fn bench(options: Options) -> io::Result<()> {
     let before = options.before.map(Program::Before);
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
     if wanted(MESSAGES) {
-        let programs: Vec<&Program> =
-            [&pinpost].into_iter().chain(&before).chain([&Program::Relay]).collect();
+        let programs: Vec<&Program> = [&pinpost]
+            .into_iter()
+            .chain(&before)
+            .chain([&Program::RelayAnswering, &Program::Relay, &Program::Peer(peer::Peer::Nats)])
+            .collect();
         compare::run(&programs, cores, options.quick, options.window)?;
     }
     if wanted(FOOTPRINT) {

@@ -1,9 +1,8 @@
 //! What the kernel tells about a process, and what a series of figures comes to.
 //!
-//! CPU time is user and system time of all threads from `/proc/PID/stat`. It
-//! counts in ticks of 10 ms, which is below one percent of the rounds measured
-//! here; the finer `schedstat` is not compiled into every kernel, and loses
-//! threads that ended.
+//! CPU time is user and system time of all threads, those that ended too, by the
+//! clock that the kernel keeps for each process: in nanoseconds, where the times
+//! in `/proc/PID/stat` come in ticks of 10 ms.
 //!
 //! Memory is the proportional set size (PSS): pages shared with other
 //! processes, such as the C library's, count by their share.
@@ -12,6 +11,9 @@ use std::fs;
 use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// Memory of a process at one moment, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,15 +52,8 @@ pub fn settled_memory(pid: u32) -> io::Result<Memory> {
 
 /// The CPU time that a process has used since it began, all threads together.
 pub fn cpu(pid: u32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the command's name in parentheses, which may hold anything.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-    let [user, system] = ticks[..] else {
-        return Err(io::Error::other(format!("/proc/{pid}/stat has no CPU times")));
-    };
-    let ticks_per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_millis((user + system) * 1000 / ticks_per_second))
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid as i32))?;
+    Ok(clock.now()?.into())
 }
 
 /// How many files and sockets a process has open.

@@ -15,7 +15,8 @@ use crate::cluster::{Nodes, Rig};
 use crate::compare::BEFORE_RATIO_MAX;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
-use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
 use crate::measure::{self, Spread};
 use crate::report::{grouped, table, verdict};
 use crate::server::Program;
@@ -71,13 +72,13 @@ pub fn pinpost(program: &Program, dialect: Dialect, rig: &Rig<'_>, load: &Load) 
     let addresses = nodes.addresses()?;
     let mut crowd = Crowd::log_in(&addresses, Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
     let each = load.each(rig.quick, load.each);
-    let mut pairs = Pairs::one_way(dialect, load.verb, USERS);
-    pairs.exchange(&mut crowd, load.window, each / 10, USERS)?;
+    let mut traffic = Traffic::one_way(dialect, load.verb, USERS);
+    traffic.exchange(&mut crowd, load.window, each / 10, USERS)?;
     let processes = [nodes.a.pid(), nodes.b.pid(), rig.services.broker_pid, rig.services.redis_pid];
     let sample = measure(rig, processes, f64::from(each) * PAIRS as f64, || {
-        pairs.exchange(&mut crowd, load.window, each, USERS)
+        traffic.exchange(&mut crowd, load.window, each, USERS)
     })?;
-    crowd.expect_silence(dialect)?;
+    crowd.expect_silence()?;
     Ok(sample)
 }
 

@@ -13,9 +13,10 @@ use std::net::SocketAddr;
 use crate::client::Transport;
 use crate::cluster::{Nodes, Rig};
 use crate::crowd::Crowd;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Verb};
 use crate::growth::flat;
-use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
 use crate::measure::{self, Spread};
 use crate::report::{grouped, table};
 use crate::server::Server;
@@ -80,7 +81,7 @@ fn measure(rig: &Rig<'_>, nodes: &[Server], load: &Load) -> io::Result<Sample> {
     let (users, homes) = load.users(&addresses);
     let dialect = Dialect::Cluster;
     let mut crowd = Crowd::log_in(&homes, Transport::Tcp, dialect, users, LOGINS_AT_ONCE)?;
-    let mut pairs = Pairs::new(dialect, users);
+    let mut pairs = Traffic::pairs(dialect, Verb::Send, users);
     let messages = if rig.quick { MESSAGES_QUICK } else { MESSAGES } * load.window;
     let each = messages / users as u32;
     pairs.exchange(&mut crowd, load.window, each / 10, users)?;
@@ -97,7 +98,7 @@ fn measure(rig: &Rig<'_>, nodes: &[Server], load: &Load) -> io::Result<Sample> {
     let after = cpu()?;
     let messages = f64::from(each) * users as f64;
     let published = (rig.services.published()? - published) as f64 / messages;
-    crowd.expect_silence(dialect)?;
+    crowd.expect_silence()?;
     let mut cpu_us = [0.0; 4];
     for which in 0..3 {
         cpu_us[which] = (after[which] - before[which]) * 1e6 / messages;

@@ -18,10 +18,11 @@ use std::io;
 
 use crate::client::Transport;
 use crate::crowd::Crowd;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Verb};
 use crate::growth::flat;
-use crate::growth::rotation::Rotation;
-use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
+use crate::load::rotation::Rotation;
 use crate::machine::Cores;
 use crate::measure::{self, Spread, settled_memory};
 use crate::report::{grouped, table};
@@ -35,7 +36,7 @@ pub fn run(program: &Program, cores: Cores, quick: bool, users_max: usize) -> io
     if sizes.len() < 2 {
         return Err(io::Error::other(format!("{users_max} open files are too few to compare sizes")));
     }
-    let programs = [program, &Program::Relay];
+    let programs = [program, &Program::RelayAnswering];
     let mut rounds_of = [vec![], vec![]];
     let mut idle = vec![];
     for round in 0..rounds {
@@ -82,7 +83,7 @@ impl Filling {
         let server = program.start(cores, &["--connections", &limit])?;
         let address = server.address(server.tcp)?;
         let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, FIRST, LOGINS_AT_ONCE)?;
-        Pairs::new(dialect, FIRST).exchange(&mut crowd, 1, WARM_UP, FIRST)?;
+        Traffic::pairs(dialect, Verb::Send, FIRST).exchange(&mut crowd, 1, WARM_UP, FIRST)?;
         let fixed = settled_memory(server.pid())?.pss as f64;
         Ok(Filling { server, crowd, dialect, fixed })
     }
@@ -99,10 +100,10 @@ fn active(program: &Program, cores: Cores, messages: u64, sizes: &[usize]) -> io
     let mut filling = Filling::start(program, cores, sizes)?;
     let mut samples = vec![];
     for &size in sizes {
-        filling.crowd.grow(filling.dialect, size, LOGINS_AT_ONCE)?;
+        filling.crowd.grow(size, LOGINS_AT_ONCE)?;
         let cpu_us = loads(&filling.server, &mut filling.crowd, filling.dialect, messages)?;
         let bytes = filling.bytes()?;
-        filling.crowd.expect_silence(filling.dialect)?;
+        filling.crowd.expect_silence()?;
         samples.push(Sample { cpu_us, bytes });
     }
     Ok(samples)
@@ -113,7 +114,7 @@ fn logged_in(program: &Program, cores: Cores, sizes: &[usize]) -> io::Result<Vec
     let mut filling = Filling::start(program, cores, sizes)?;
     let mut bytes = vec![];
     for &size in sizes {
-        filling.crowd.grow(filling.dialect, size, LOGINS_AT_ONCE)?;
+        filling.crowd.grow(size, LOGINS_AT_ONCE)?;
         bytes.push(filling.bytes()?);
     }
     Ok(bytes)
@@ -122,7 +123,7 @@ fn logged_in(program: &Program, cores: Cores, sizes: &[usize]) -> io::Result<Vec
 /// CPU time a message: a hundred in turn, all in turn, all at once.
 fn loads(server: &Server, crowd: &mut Crowd, dialect: Dialect, messages: u64) -> io::Result<[f64; LOADS]> {
     let size = crowd.len();
-    let mut everybody = Pairs::new(dialect, size);
+    let mut everybody = Traffic::pairs(dialect, Verb::Send, size);
     everybody.exchange(crowd, 1, WARM_UP, LOGINS_AT_ONCE)?;
     let (mut few, mut all) = (Rotation::new(dialect, FEW), Rotation::new(dialect, size));
     let each = u32::try_from(messages / size as u64).expect("millions fit");
