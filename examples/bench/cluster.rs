@@ -13,6 +13,7 @@ mod again;
 mod amqp;
 pub mod forward;
 mod latency;
+mod nats;
 pub mod plain;
 pub mod presence;
 mod services;
@@ -99,15 +100,15 @@ pub struct Nodes {
 impl Nodes {
     /// Two nodes with default settings.
     fn start(rig: &Rig<'_>) -> io::Result<Nodes> {
-        Nodes::of(rig.pinpost, rig, &[])
+        Nodes::of(rig.pinpost, rig, rig.cores, &[])
     }
 
     /// Two nodes of this program, with more flags.
-    pub fn of(program: &Program, rig: &Rig<'_>, more: &[&str]) -> io::Result<Nodes> {
+    pub fn of(program: &Program, rig: &Rig<'_>, cores: Cores, more: &[&str]) -> io::Result<Nodes> {
         let start = |name| {
             let services = &rig.services;
             let flags = ["--redis", &services.redis, "--amqp", &services.amqp, "--node", name];
-            program.start(rig.cores, &[&flags[..], more].concat())
+            program.start(cores, &[&flags[..], more].concat())
         };
         Ok(Nodes { a: start(NODE_NAMES[0])?, b: start(NODE_NAMES[1])? })
     }

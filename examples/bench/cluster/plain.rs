@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 use crate::cluster::amqp::{self, Inbox};
 use crate::load::PAYLOAD_BYTES;
+use crate::machine::Cores;
 
 /// Both processes; dropping it ends them.
 pub struct Plain {
@@ -33,10 +34,10 @@ struct Role {
 
 impl Plain {
     /// Starts both. The recipient answers one in so many messages; so many are under way.
-    pub fn start(amqp: &str, answer_every: u64, window: u64) -> io::Result<Plain> {
-        let recipient = Role::start(&[RECIPIENT, amqp, &answer_every.to_string()])?;
+    pub fn start(amqp: &str, cores: Cores, answer_every: u64, window: u64) -> io::Result<Plain> {
+        let recipient = Role::start(cores, &[RECIPIENT, amqp, &answer_every.to_string()])?;
         let key = amqp::key(recipient.child.id());
-        let sender = Role::start(&[SENDER, amqp, &key, &window.to_string()])?;
+        let sender = Role::start(cores, &[SENDER, amqp, &key, &window.to_string()])?;
         Ok(Plain { sender, recipient })
     }
 
@@ -56,9 +57,10 @@ impl Plain {
 }
 
 impl Role {
-    fn start(arguments: &[&str]) -> io::Result<Role> {
+    fn start(cores: Cores, arguments: &[&str]) -> io::Result<Role> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = cores.on_server_core(|| command.spawn())?;
         let commands = child.stdin.take().expect("it was asked for as a pipe");
         let answers = BufReader::new(child.stdout.take().expect("it was asked for as a pipe"));
         let mut role = Role { child, commands, answers };

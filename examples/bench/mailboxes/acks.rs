@@ -34,8 +34,8 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
             }
             for (series, (window, _, each)) in series.iter_mut().zip(WINDOWS) {
                 // It is shortened there.
-                let load = forward::Load { verb: Verb::Send, window, each, each_plain: 0 };
-                let cpu = forward::pinpost(rig.pinpost, dialect, rig, &load)?.cpu_us;
+                let load = forward::Load { window, each, ..forward::SEND };
+                let cpu = forward::pinpost(rig.pinpost, dialect, rig, rig.cores, &load)?.cpu_us;
                 series[2 + which].push(cpu[0] + cpu[1]);
             }
         }
