@@ -1,11 +1,12 @@
 //! The load on a server: users who send messages to one another.
 //!
-//! `closed` is a load where everybody waits for what is under way, `ledger` checks
-//! every message. What a message's text is, is here: its sender and a number, and
-//! words up to the length that is wanted.
+//! `closed` is a load where everybody waits for what is under way, `open` one at a
+//! fixed rate; `ledger` checks every message. What a message's text is, is here:
+//! its sender and a number, and words up to the length that is wanted.
 
 pub mod closed;
 mod ledger;
+pub mod open;
 
 use std::ops::Range;
 
