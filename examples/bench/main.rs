@@ -145,12 +145,17 @@ impl Options {
 fn bench(options: Options) -> io::Result<()> {
     let cores = Cores::choose()?;
     let files = machine::raise_open_files()?;
-    println!("{}", machine::describe());
+    let machine = machine::describe();
+    println!("{machine}");
     println!("{}", cores.describe());
     if options.noise {
         let programs = vec![&Program::Relay, &Program::Relay];
         let workloads = compare::messages(options.window);
-        return compared(Plan { programs, workloads, cores, quick: options.quick, logins: 0 }, None);
+        return compared(
+            Plan { programs, workloads, cores, quick: options.quick, logins: 0 },
+            &machine,
+            None,
+        );
     }
     let path = match &options.server {
         Some(path) => path.clone(),
@@ -176,7 +181,7 @@ fn bench(options: Options) -> io::Result<()> {
         let programs = [&pinpost].into_iter().chain(&before).chain(&OURS).chain(&peers).collect();
         let logins = USERS.min(room / 2 * 2);
         let plan = Plan { programs, workloads, cores, quick: options.quick, logins };
-        compared(plan, options.chart.as_deref())?;
+        compared(plan, &machine, options.chart.as_deref())?;
     }
     if wanted(CLUSTER) || wanted(MAILBOXES) {
         let rig = Rig::start(&pinpost, before.as_ref(), cores, options.quick)?;
@@ -191,7 +196,7 @@ fn bench(options: Options) -> io::Result<()> {
 }
 
 /// Compares, and tells what came of it.
-fn compared(plan: Plan<'_>, drawing: Option<&Path>) -> io::Result<()> {
+fn compared(plan: Plan<'_>, machine: &str, drawing: Option<&Path>) -> io::Result<()> {
     let Plan { programs, workloads, .. } = &plan;
     if programs.iter().any(|program| !program.is_ours()) {
         println!("compared with {}", peer::versions());
@@ -203,7 +208,7 @@ fn compared(plan: Plan<'_>, drawing: Option<&Path>) -> io::Result<()> {
         bars::versus(programs, [0, 1], workloads, &results);
     }
     match drawing {
-        Some(path) => chart::write(path, programs, workloads, &results),
+        Some(path) => chart::write(path, machine, programs, workloads, &results),
         None => Ok(()),
     }
 }
