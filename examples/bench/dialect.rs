@@ -1,5 +1,6 @@
 //! The protocols that the load generator speaks, behind one small interface:
-//! pinpost's own lines and those of the relay (`lines`), and NATS's (`nats`).
+//! pinpost's own lines and those of the relay (`lines`), NATS's (`nats`), MQTT,
+//! that of Redis (`resp`), and XMPP.
 //!
 //! A dialect is asked for the bytes of a login, of a message and of a question
 //! for a sign of life, and it takes what a server wrote apart into the few events
@@ -13,9 +14,14 @@
 //! beforehand.
 
 mod lines;
+pub mod mqtt;
 mod nats;
+mod resp;
+mod xmpp;
 
 use std::io;
+
+use crate::dialect::mqtt::Quality;
 
 /// Which protocol is spoken, and how users are called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,8 +32,10 @@ pub enum Dialect {
     /// The first with longer names: what a user takes in Redis depends on them.
     Cluster,
     Relay,
-    /// A subject for each user.
     Nats,
+    Mqtt(Quality),
+    Resp,
+    Xmpp,
 }
 
 /// What a client is at.
@@ -46,8 +54,11 @@ pub enum Event<'a> {
     Nothing,
     LoggedIn,
     /// A message of this client has reached its recipient, or the server, whichever it is that the
-    /// protocol answers. They are answered in the order in which they were sent.
-    Answered,
+    /// protocol answers. They are answered in the order in which they were sent; the id is that of
+    /// `packet_id`, where the protocol has any.
+    Answered {
+        id: Option<u16>,
+    },
     Message(Message<'a>),
     /// The answer to the question for a sign of life.
     Pong,
@@ -75,8 +86,11 @@ impl Dialect {
     /// What a client says as soon as it is connected; nothing where the server speaks first.
     pub fn first_words(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Relay => lines::login(self, user),
             Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Nats => Vec::new(),
+            Dialect::Relay => lines::login(self, user),
+            Dialect::Mqtt(quality) => mqtt::login(quality, &self.name(user)),
+            Dialect::Resp => resp::login(&self.name(user)),
+            Dialect::Xmpp => xmpp::STREAM.to_vec(),
         }
     }
 
@@ -87,6 +101,9 @@ impl Dialect {
                 lines::message_head(self, verb, user)
             }
             Dialect::Nats => nats::message_head(&self.name(user), text_bytes),
+            Dialect::Mqtt(quality) => mqtt::message_head(quality, &self.name(user), text_bytes),
+            Dialect::Resp => resp::message_head(&self.name(user), text_bytes),
+            Dialect::Xmpp => xmpp::message_head(&self.name(user)),
         }
     }
 
@@ -94,7 +111,16 @@ impl Dialect {
     pub fn message_tail(self) -> &'static [u8] {
         match self {
             Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Relay => b"\n",
-            Dialect::Nats => b"\r\n",
+            Dialect::Nats | Dialect::Resp => b"\r\n",
+            Dialect::Mqtt(_) => b"",
+            Dialect::Xmpp => xmpp::TAIL,
+        }
+    }
+
+    /// Makes a head that of this message of its sender's, where the protocol numbers them.
+    pub fn number_head(self, head: &mut [u8], number: u32) {
+        if self == Dialect::Mqtt(Quality::AtLeastOnce) {
+            mqtt::set_id(head, packet_id(number));
         }
     }
 
@@ -103,6 +129,9 @@ impl Dialect {
         match self {
             Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Relay => lines::probe(self, user),
             Dialect::Nats => nats::PING.to_vec(),
+            Dialect::Mqtt(_) => mqtt::PING.to_vec(),
+            Dialect::Resp => resp::PING.to_vec(),
+            Dialect::Xmpp => xmpp::PING.to_vec(),
         }
     }
 
@@ -121,8 +150,16 @@ impl Dialect {
             }
             Dialect::Relay => lines::decode_relay(phase, bytes),
             Dialect::Nats => nats::decode(phase, || self.name(user), bytes, reply),
+            Dialect::Mqtt(quality) => mqtt::decode(phase, quality, bytes, reply),
+            Dialect::Resp => resp::decode(phase, bytes),
+            Dialect::Xmpp => xmpp::decode(phase, || self.name(user), bytes, reply),
         }
     }
+}
+
+/// The id of a sender's message in protocols that have one: never 0.
+pub fn packet_id(number: u32) -> u16 {
+    (number % u32::from(u16::MAX)) as u16 + 1
 }
 
 /// An error that shows what nobody expected.

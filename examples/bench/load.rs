@@ -1,11 +1,13 @@
 //! The load on a server: users who send messages to one another.
 //!
-//! `closed` is a load where everybody waits for what is under way, `rotation` one
-//! that does not depend on how many they are, and `ledger` checks every message. What a message's text is, is here: its sender and a number, and
-//! words up to the length that is wanted.
+//! `closed` is a load where everybody waits for what is under way, `open` one at a
+//! fixed rate, `rotation` one that is the same for any number of users; `ledger`
+//! checks every message. What a message's text is, is here: its sender and a
+//! number, and words up to the length that is wanted.
 
 pub mod closed;
 mod ledger;
+pub mod open;
 pub mod rotation;
 
 use std::ops::Range;

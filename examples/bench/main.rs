@@ -13,14 +13,20 @@
 //! `server` starts either; `measure`, `machine` and `report` are what they say.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::client::Transport;
 use crate::cluster::Rig;
+use crate::compare::Plan;
+use crate::dialect::mqtt::Quality;
 use crate::machine::Cores;
+use crate::peer::Peer;
 use crate::server::Program;
+use crate::workload::Workload;
 
+mod bars;
+mod chart;
 mod client;
 mod cluster;
 mod compare;
@@ -29,18 +35,22 @@ mod dialect;
 mod footprint;
 mod growth;
 mod load;
+mod logins;
 mod machine;
 mod mailboxes;
 mod measure;
 mod peer;
 mod relay;
 mod report;
+mod results;
 mod server;
+mod sheet;
 mod websocket;
+mod workload;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(outcome) = peer::launch(&arguments).or_else(|| cluster::plain::run(&arguments)) {
+    if let Some(outcome) = peer::become_launched(&arguments).or_else(|| cluster::plain::run(&arguments)) {
         return exit_code(outcome);
     }
     // The relay is this same program, started by `server.rs`.
@@ -71,24 +81,26 @@ fn exit_code(outcome: io::Result<()>) -> ExitCode {
     }
 }
 
+#[derive(Default)]
 struct Options {
     server: Option<PathBuf>,
     before: Option<PathBuf>,
     quick: bool,
     noise: bool,
+    chart: Option<PathBuf>,
     only: Option<String>,
     window: Option<u32>,
 }
 
 impl Options {
     fn parse(arguments: Vec<String>) -> Result<Options, String> {
-        let mut options =
-            Options { server: None, before: None, quick: false, noise: false, only: None, window: None };
+        let mut options = Options::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--server" => options.server = Some(arguments.next().ok_or("--server needs a path")?.into()),
                 "--before" => options.before = Some(arguments.next().ok_or("--before needs a path")?.into()),
+                "--chart" => options.chart = Some(arguments.next().ok_or("--chart needs a path")?.into()),
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
@@ -111,44 +123,66 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// Who else is compared: nobody where another build and a window ask for something quick and exact, and
+    /// not the slowest of them in a hurry.
+    fn peers(&self) -> Vec<Program> {
+        let mut peers = vec![
+            Peer::Nats,
+            Peer::Redis,
+            Peer::Mosquitto(Quality::AtMostOnce),
+            Peer::Mosquitto(Quality::AtLeastOnce),
+        ];
+        if !self.quick {
+            peers.push(Peer::Ejabberd);
+        }
+        if self.window.is_some() {
+            peers.clear();
+        }
+        peers.into_iter().map(Program::Peer).collect()
+    }
 }
 
 fn bench(options: Options) -> io::Result<()> {
     let cores = Cores::choose()?;
     let files = machine::raise_open_files()?;
-    println!("{}", machine::describe());
+    let machine = machine::describe();
+    println!("{machine}");
     println!("{}", cores.describe());
     if options.noise {
-        return compare::run(
-            &[&Program::RelayAnswering, &Program::RelayAnswering],
-            cores,
-            options.quick,
-            options.window,
+        let programs = vec![&Program::Relay, &Program::Relay];
+        let workloads = compare::messages(options.window);
+        return compared(
+            Plan { programs, workloads, cores, quick: options.quick, logins: 0 },
+            &machine,
+            None,
         );
     }
-    let path = match options.server {
-        Some(path) => path,
+    let path = match &options.server {
+        Some(path) => path.clone(),
         None => beside_this_program()?,
     };
     let pinpost = Program::Pinpost(path.clone());
-    let before = options.before.map(Program::Before);
+    let before = options.before.clone().map(Program::Before);
     let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
-    if wanted(MESSAGES) {
-        let programs: Vec<&Program> = [&pinpost]
-            .into_iter()
-            .chain(&before)
-            .chain([&Program::RelayAnswering, &Program::Relay, &Program::Peer(peer::Peer::Nats)])
-            .collect();
-        compare::run(&programs, cores, options.quick, options.window)?;
+    if wanted(FOOTPRINT) && options.window.is_none() {
+        footprint::empty(&path, &pinpost, cores)?;
     }
-    if wanted(FOOTPRINT) {
+    if wanted(MESSAGES) || wanted(FOOTPRINT) {
         // Both ends of every connection count, each in its own process; the server is told to
         // take a tenth more than there are users.
         let room = files.saturating_sub(FILES_RESERVED) as usize * 10 / 11;
-        let users = if options.quick { USERS_QUICK } else { USERS }.min(room / 2 * 2);
-        footprint::empty(&path, &pinpost, cores)?;
-        footprint::users(&pinpost, cores, Transport::Tcp, users)?;
-        footprint::users(&pinpost, cores, Transport::WebSocket, users)?;
+        let mut workloads = if wanted(MESSAGES) { compare::messages(options.window) } else { vec![] };
+        if wanted(FOOTPRINT) && options.window.is_none() {
+            workloads.extend(
+                [Transport::Tcp, Transport::WebSocket].map(|transport| Workload::Logins { transport }),
+            );
+        }
+        let peers = options.peers();
+        let programs = [&pinpost].into_iter().chain(&before).chain(&OURS).chain(&peers).collect();
+        let logins = USERS.min(room / 2 * 2);
+        let plan = Plan { programs, workloads, cores, quick: options.quick, logins };
+        compared(plan, &machine, options.chart.as_deref())?;
     }
     if wanted(GROWTH) {
         let users = files.saturating_sub(FILES_RESERVED) as usize;
@@ -167,6 +201,24 @@ fn bench(options: Options) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Compares, and tells what came of it.
+fn compared(plan: Plan<'_>, machine: &str, drawing: Option<&Path>) -> io::Result<()> {
+    let Plan { programs, workloads, .. } = &plan;
+    if programs.iter().any(|program| !program.is_ours()) {
+        println!("compared with {}", peer::versions());
+    }
+    let results = compare::run(&plan)?;
+    sheet::print(programs, workloads, &results, plan.logins);
+    bars::print(programs, workloads, &results);
+    if matches!(programs[..], [_, Program::Before(_), ..] | [Program::Relay, Program::Relay]) {
+        bars::versus(programs, [0, 1], workloads, &results);
+    }
+    match drawing {
+        Some(path) => chart::write(path, machine, programs, workloads, &results),
+        None => Ok(()),
+    }
 }
 
 /// `target/release/pinpost`, seen from `target/release/examples/bench`.
@@ -192,6 +244,6 @@ const FOOTPRINT: &str = "footprint";
 const GROWTH: &str = "growth";
 const CLUSTER: &str = "cluster";
 const MAILBOXES: &str = "mailboxes";
+const OURS: [Program; 2] = [Program::Relay, Program::RelayAnswering];
 const USERS: usize = 10_000;
-const USERS_QUICK: usize = 2_000;
 const FILES_RESERVED: u64 = 200;

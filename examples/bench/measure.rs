@@ -38,10 +38,15 @@ pub fn memory(pid: u32) -> io::Result<Memory> {
 /// Reads the memory of a process once it stays the same for a while, or, on a
 /// restless machine, when the time for that is up.
 pub fn settled_memory(pid: u32) -> io::Result<Memory> {
+    settled_memory_within(pid, SETTLE_MAX)
+}
+
+/// The same with another time.
+pub fn settled_memory_within(pid: u32, time_max: Duration) -> io::Result<Memory> {
     let start = Instant::now();
     let mut last = memory(pid)?;
     let mut same = 0;
-    while same < SAME_READINGS && start.elapsed() < SETTLE_MAX {
+    while same < SAME_READINGS && start.elapsed() < time_max {
         sleep(READING_PAUSE);
         let now = memory(pid)?;
         same = if now == last { same + 1 } else { 0 };
@@ -103,7 +108,12 @@ impl Times {
 
     /// The time, in microseconds, that so many percent of them did not take longer than.
     pub fn percentile_us(&self, percent: usize) -> f64 {
-        let at = (self.0.len() * percent).div_ceil(100).max(1) - 1;
+        self.per_mille_us(10 * percent)
+    }
+
+    /// The same for so many of a thousand of them.
+    pub fn per_mille_us(&self, per_mille: usize) -> f64 {
+        let at = (self.0.len() * per_mille).div_ceil(1000).max(1) - 1;
         self.0[at].as_secs_f64() * 1e6
     }
 }

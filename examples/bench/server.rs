@@ -61,6 +61,16 @@ impl Program {
         }
     }
 
+    /// Whether its users can come as WebSockets.
+    pub fn knows_websocket(&self) -> bool {
+        matches!(self, Program::Pinpost(_) | Program::Before(_))
+    }
+
+    /// Whether it is held to every word: whoever wrote it has this bench to answer for it.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, Program::Peer(_))
+    }
+
     /// Starts it on the server's core and waits for its `ready` line. `flags` are for pinpost alone.
     pub fn start(&self, cores: Cores, flags: &[&str]) -> io::Result<Server> {
         let mut command = match self {
@@ -100,6 +110,7 @@ pub struct Server {
     child: Child,
     /// Kept open: a server that writes to a closed pipe would die of it. A peer has none.
     stdout: Option<ChildStdout>,
+    folder: Option<PathBuf>,
     /// Where the line protocol is spoken.
     pub tcp: Option<SocketAddr>,
     /// Where WebSocket is spoken, if at all.
@@ -109,9 +120,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of somebody else, which is being started on this address.
-    pub fn of_peer(child: Child, address: SocketAddr) -> Server {
-        Server { child, stdout: None, tcp: Some(address), http: None, started_in: Duration::ZERO }
+    /// A server of somebody else, which is being started on this address, and has this folder for itself.
+    pub fn of_peer(child: Child, address: SocketAddr, folder: Option<PathBuf>) -> Server {
+        Server { child, stdout: None, folder, tcp: Some(address), http: None, started_in: Duration::ZERO }
     }
 
     /// Whether its process has ended by itself.
@@ -130,7 +141,8 @@ impl Server {
 
     fn ready(mut child: Child, start: Instant) -> io::Result<Server> {
         let stdout = child.stdout.take();
-        let mut server = Server { child, stdout, tcp: None, http: None, started_in: Duration::ZERO };
+        let mut server =
+            Server { child, stdout, folder: None, tcp: None, http: None, started_in: Duration::ZERO };
         let line = server.first_line(start)?;
         server.started_in = start.elapsed();
         let fields = line.strip_prefix("ready ").map(|rest| rest.split(' '));
@@ -168,14 +180,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
-        if ended(&mut self.child) {
-            return;
-        }
         if self.stdout.is_none() {
             // A peer has nothing to keep.
             let _ = self.child.kill();
             let _ = self.child.wait();
+            if let Some(folder) = &self.folder {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+            return;
+        }
+        let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+        if ended(&mut self.child) {
             return;
         }
         // It cannot be another process's id: the child has not been waited for.

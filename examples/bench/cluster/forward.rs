@@ -12,11 +12,11 @@
 use std::io;
 use std::time::Instant;
 
+use crate::bars::BEFORE_RATIO_MAX;
 use crate::client::Transport;
 use crate::cluster::nats::Nats;
 use crate::cluster::plain::Plain;
 use crate::cluster::{Nodes, Rig};
-use crate::compare::BEFORE_RATIO_MAX;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
 use crate::load::PAYLOAD_BYTES;

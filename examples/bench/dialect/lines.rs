@@ -70,7 +70,7 @@ fn load_line<'a>(dialect: Dialect, line: &'a [u8], reply: &mut Vec<u8>) -> Event
     }
     let id = line.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b" delivered"));
     match id.is_some_and(|id| !id.is_empty() && !id.contains(&b' ')) {
-        true => Event::Answered,
+        true => Event::Answered { id: None },
         false => Event::Wrong,
     }
 }
@@ -84,7 +84,7 @@ pub fn decode_relay(phase: Phase, bytes: &[u8]) -> Option<(usize, Event<'_>)> {
     let length = memchr::memchr(b'\n', bytes)?;
     let event = match (&bytes[..length], phase) {
         (b"OK", Phase::LogIn) => Event::LoggedIn,
-        (b"OK", Phase::Load) => Event::Answered,
+        (b"OK", Phase::Load) => Event::Answered { id: None },
         (b"OK", Phase::Probe) => Event::Pong,
         ([b'M', b'S', b'G', b' ', text @ ..], Phase::Load) => Event::Message(Message { from: None, text }),
         _ => Event::Wrong,

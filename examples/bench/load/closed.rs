@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::crowd::{Crowd, Job, SILENCE_MAX};
-use crate::dialect::{Dialect, Event, Phase, Verb};
+use crate::dialect::{Dialect, Event, Phase, Verb, packet_id};
 use crate::load::PAYLOAD_BYTES;
 use crate::load::ledger::Ledger;
 
@@ -143,9 +143,11 @@ impl Job for Traffic {
                 }
                 sender
             }
-            Event::Answered => {
+            Event::Answered { id } => {
                 let sender = &mut self.ledger.users[user];
-                if self.verb == Verb::Cast || sender.answered == sender.sent {
+                let is_due =
+                    sender.answered < sender.sent && id.is_none_or(|id| id == packet_id(sender.answered));
+                if self.verb == Verb::Cast || !is_due {
                     return Err(io::Error::other(format!("u{user} was answered to what it did not ask")));
                 }
                 sender.answered += 1;

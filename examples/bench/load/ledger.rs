@@ -66,6 +66,7 @@ impl Ledger {
         let request = &mut self.request;
         request.clear();
         request.extend_from_slice(&user.head);
+        self.dialect.number_head(request, user.sent);
         let text = request.len();
         request.extend_from_slice(&self.text);
         digits(&mut request[text..][SENDER_AT], sender as u32);

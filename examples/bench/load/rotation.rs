@@ -72,7 +72,7 @@ impl Job for Rotation {
                 self.ledger.take(user, message)?;
                 self.to_arrive -= 1;
             }
-            Event::Answered => {
+            Event::Answered { .. } => {
                 let sender = &mut self.ledger.users[user];
                 if sender.answered == sender.sent {
                     return Err(io::Error::other(format!("u{user} was answered to what it did not ask")));
