@@ -14,6 +14,7 @@ mod amqp;
 pub mod forward;
 mod latency;
 mod nats;
+mod paced;
 pub mod plain;
 pub mod presence;
 mod services;
@@ -84,6 +85,7 @@ impl Drop for OneCore {
 pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
     forward::run(rig, window)?;
     if window.is_none() {
+        paced::run(rig)?;
         latency::run(rig)?;
         presence::run(rig)?;
         again::run(rig)?;
