@@ -25,20 +25,21 @@ use crate::server::Server;
 pub fn run(rig: &Rig<'_>) -> io::Result<()> {
     let rounds = if rig.quick { 1 } else { 5 };
     let loads = if rig.quick { &LOADS[..2] } else { &LOADS[..] };
+    let sizes = if rig.quick { &SIZES_QUICK[..] } else { &SIZES[..] };
     let one_core = rig.on_one_core()?;
     // One series for each load and size.
-    let mut series = vec![vec![vec![]; SIZES.len()]; loads.len()];
+    let mut series = vec![vec![vec![]; sizes.len()]; loads.len()];
     for round in 0..rounds {
-        for at in measure::order(round, SIZES.len()) {
-            eprintln!("growth, round {} of {rounds}: {} nodes", round + 1, SIZES[at]);
-            let nodes = Nodes::many(rig, one_core.cores, SIZES[at])?;
+        for at in measure::order(round, sizes.len()) {
+            eprintln!("growth, round {} of {rounds}: {} nodes", round + 1, sizes[at]);
+            let nodes = Nodes::many(rig, one_core.cores, sizes[at])?;
             for (load, series) in loads.iter().zip(&mut series) {
                 series[at].push(measure(rig, &nodes, load)?);
             }
         }
     }
     for (load, series) in loads.iter().zip(&series) {
-        print(load, series);
+        print(load, sizes, series);
     }
     Ok(())
 }
@@ -107,7 +108,7 @@ fn measure(rig: &Rig<'_>, nodes: &[Server], load: &Load) -> io::Result<Sample> {
     Ok(Sample { cpu_us, published })
 }
 
-fn print(load: &Load, series: &[Vec<Sample>]) {
+fn print(load: &Load, sizes: &[usize], series: &[Vec<Sample>]) {
     let who = match load.pairs {
         None => format!("the same {USERS} users on all"),
         Some(pairs) => format!("{pairs} pairs of users on each pair of nodes"),
@@ -122,27 +123,28 @@ fn print(load: &Load, series: &[Vec<Sample>]) {
     let of = |at: usize, figure: &dyn Fn(&Sample) -> f64| Spread::of(series[at].iter().map(figure));
     let all = |at| of(at, &|sample| sample.cpu_us[3]);
     let row = |at: usize| {
-        let mut row = vec![grouped(SIZES[at] as f64)];
+        let mut row = vec![grouped(sizes[at] as f64)];
         row.extend((0..3).map(|which| format!("{:.2}", of(at, &|sample| sample.cpu_us[which]).median)));
         row.push(format!("{:.2}", all(at).median));
         row.push(format!("{:.2} .. {:.2}", all(at).min, all(at).max));
         row.push(format!("{:.1}", of(at, &|sample| sample.published).median * 1e3));
         row
     };
-    let rows: Vec<Vec<String>> = (0..SIZES.len()).map(row).collect();
+    let rows: Vec<Vec<String>> = (0..sizes.len()).map(row).collect();
     table(&["nodes", "all nodes", "broker", "Redis", "all", "min .. max", "AMQP"], &rows);
-    let last = SIZES.len() - 1;
-    let what = format!("CPU of all, {} nodes / {}", SIZES[last], SIZES[0]);
+    let last = sizes.len() - 1;
+    let what = format!("CPU of all, {} nodes / {}", sizes[last], sizes[0]);
     println!("{}", flat(&what, all(last).median / all(0).median));
 }
 
 const SIZES: [usize; 3] = [2, 3, 5];
+const SIZES_QUICK: [usize; 2] = [2, 5];
 /// So many users that each pair of nodes has as many of them, whatever the size.
 const USERS: usize = 240;
 const LOGINS_AT_ONCE: usize = 128;
 /// Messages of a round, with one under way each.
 const MESSAGES: u32 = 60_000;
-const MESSAGES_QUICK: u32 = 24_000;
+const MESSAGES_QUICK: u32 = 12_000;
 const LOADS: [Load; 4] = [
     Load { pairs: None, window: 1 },
     Load { pairs: Some(12), window: 1 },

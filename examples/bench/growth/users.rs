@@ -15,6 +15,7 @@
 //! shown is remembered. The kernel's memory for sockets is in no process's PSS.
 
 use std::io;
+use std::time::Duration;
 
 use crate::client::Transport;
 use crate::crowd::Crowd;
@@ -24,7 +25,7 @@ use crate::load::PAYLOAD_BYTES;
 use crate::load::closed::Traffic;
 use crate::load::rotation::Rotation;
 use crate::machine::Cores;
-use crate::measure::{self, Spread, settled_memory};
+use crate::measure::{self, Spread, settled_memory_within};
 use crate::report::{grouped, table};
 use crate::server::{Program, Server};
 
@@ -84,13 +85,13 @@ impl Filling {
         let address = server.address(server.tcp)?;
         let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, FIRST, LOGINS_AT_ONCE)?;
         Traffic::pairs(dialect, Verb::Send, FIRST).exchange(&mut crowd, 1, WARM_UP, FIRST)?;
-        let fixed = settled_memory(server.pid())?.pss as f64;
+        let fixed = settled_memory_within(server.pid(), SETTLE_MAX)?.pss as f64;
         Ok(Filling { server, crowd, dialect, fixed })
     }
 
     /// Bytes for each user so far, without what is fixed.
     fn bytes(&self) -> io::Result<f64> {
-        let pss = settled_memory(self.server.pid())?.pss as f64;
+        let pss = settled_memory_within(self.server.pid(), SETTLE_MAX)?.pss as f64;
         Ok((pss - self.fixed) / (self.crowd.len() - FIRST) as f64)
     }
 }
@@ -218,8 +219,9 @@ const UNDER_WAY: usize = FEW / 2;
 /// Those whose memory is that of a server which has had users.
 const FIRST: usize = 2;
 const WARM_UP: u32 = 2;
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 const LOGINS_AT_ONCE: usize = 128;
 const MESSAGES: u64 = 150_000;
-const MESSAGES_QUICK: u64 = 30_000;
+const MESSAGES_QUICK: u64 = 20_000;
 const LOADS: usize = 3;
 const LOAD_NAMES: [&str; LOADS] = ["few in turn", "all in turn", "all at once"];
