@@ -153,7 +153,8 @@ fn bench(options: Options) -> io::Result<()> {
     println!("{machine}");
     println!("{}", cores.describe());
     if options.noise {
-        let programs = vec![&Program::Relay, &Program::Relay];
+        let [plain, answering] = &RELAYS;
+        let programs = vec![plain, plain, answering, answering];
         let workloads = compare::messages(options.window);
         return compared(
             Plan { programs, workloads, cores, quick: options.quick, logins: 0 },
@@ -182,7 +183,7 @@ fn bench(options: Options) -> io::Result<()> {
             );
         }
         let peers = options.peers();
-        let programs = [&pinpost].into_iter().chain(&before).chain(&OURS).chain(&peers).collect();
+        let programs = [&pinpost].into_iter().chain(&before).chain(&RELAYS).chain(&peers).collect();
         let logins = USERS.min(room / 2 * 2);
         let plan = Plan { programs, workloads, cores, quick: options.quick, logins };
         compared(plan, &machine, options.chart.as_deref())?;
@@ -208,8 +209,13 @@ fn compared(plan: Plan<'_>, machine: &str, drawing: Option<&Path>) -> io::Result
     let results = compare::run(&plan)?;
     sheet::print(programs, workloads, &results, plan.logins);
     bars::print(programs, workloads, &results);
-    if matches!(programs[..], [_, Program::Before(_), ..] | [Program::Relay, Program::Relay]) {
-        bars::versus(programs, [0, 1], workloads, &results);
+    match programs[..] {
+        [_, Program::Before(_), ..] => bars::versus(programs, [0, 1], workloads, &results),
+        [Program::Relay, Program::Relay, ..] => {
+            bars::versus(programs, [0, 1], workloads, &results);
+            bars::versus(programs, [2, 3], workloads, &results);
+        }
+        _ => (),
     }
     match drawing {
         Some(path) => chart::write(path, machine, programs, workloads, &results),
@@ -240,6 +246,6 @@ const MESSAGES: &str = "messages";
 const FOOTPRINT: &str = "footprint";
 const CLUSTER: &str = "cluster";
 const MAILBOXES: &str = "mailboxes";
-const OURS: [Program; 2] = [Program::Relay, Program::RelayAnswering];
+const RELAYS: [Program; 2] = [Program::Relay, Program::RelayAnswering];
 const USERS: usize = 10_000;
 const FILES_RESERVED: u64 = 200;

@@ -17,6 +17,9 @@ pub fn print(programs: &[&Program], workloads: &[Workload], results: &Results, l
     let columns: Vec<Figure> = COLUMNS.into_iter().filter(has).collect();
     let mut rows = Vec::new();
     for (number, workload) in workloads.iter().enumerate() {
+        if (0..programs.len()).all(|which| !results.has(number, which)) {
+            continue;
+        }
         let mut title = vec![workload.title()];
         title.resize(columns.len() + 2, String::new());
         rows.push(title);
@@ -38,6 +41,7 @@ pub fn print(programs: &[&Program], workloads: &[Workload], results: &Results, l
         println!("of the logins {} users, {AT_ONCE_MAX} at a time;", grouped(logins as f64));
     }
     println!("medians of the rounds, in parentheses the least and the most");
+    println!();
     let titles: Vec<&str> =
         [""].into_iter().chain(columns.iter().map(|figure| figure.title())).chain([""]).collect();
     table(&titles, &rows);
