@@ -6,7 +6,7 @@ LINES = 1000000
 # How long `make chaos` plays.
 SECONDS = 720
 
-.PHONY: help run build test check smoke bench fuzz chaos cluster cluster-stop ci needs services
+.PHONY: help run build test check smoke bench fuzz chaos cluster cluster-stop ci needs services peers
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -30,9 +30,9 @@ smoke: needs ## start the real binary, talk to it from outside, drain it; run th
 	$(CARGO) build --release
 	tests/smoke.sh
 
-bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
+bench: peers ## compare with other servers and a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release
-	$(CARGO) run --release --example bench -- $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
+	$(CARGO) run --release --example bench -- --chart target/bench.svg $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
 
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
@@ -57,3 +57,7 @@ needs:
 # What a build and the tests need: the programs of Redis and RabbitMQ, with no service of the system started.
 services:
 	@tests/needs.sh services
+
+# And what the benchmark compares with: NATS, mosquitto and ejabberd, none of them started either.
+peers:
+	@tests/needs.sh peers

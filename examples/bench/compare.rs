@@ -18,6 +18,7 @@ use crate::client::Transport;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
 use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
 use crate::logins;
 use crate::machine::Cores;
 use crate::measure;
@@ -50,9 +51,13 @@ pub fn run(plan: &Plan<'_>) -> io::Result<Results> {
         let workloads: Vec<_> = numbered.filter(|(_, load)| is_login(load) == are_logins).collect();
         for round in (0..rounds).take_while(|_| !workloads.is_empty()) {
             for which in order(round, plan.programs.len()) {
+                let program = plan.programs[which];
+                if !workloads.iter().any(|(_, load)| load.is_for(program)) {
+                    continue;
+                }
                 let clock = Instant::now();
                 one_turn(plan, which, &workloads, &mut results)?;
-                let name = plan.programs[which].name();
+                let name = program.name();
                 let kind = if are_logins { "logins" } else { "messages" };
                 let seconds = clock.elapsed().as_secs_f64();
                 eprintln!("{kind}, round {} of {rounds}: {name} ({seconds:.1} s)", round + 1);
@@ -113,7 +118,7 @@ pub fn cpu_of_pairs(
     let server = program.start(cores, &[])?;
     let address = server.address(server.tcp)?;
     let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
-    let mut traffic = crate::load::closed::Traffic::pairs(dialect, Verb::Send, USERS);
+    let mut traffic = Traffic::pairs(dialect, Verb::Send, USERS);
     traffic.exchange(&mut crowd, window, each / 10, USERS)?;
     let cpu = measure::cpu(server.pid())?;
     traffic.exchange(&mut crowd, window, each, USERS)?;
@@ -141,9 +146,9 @@ const PACES: Paces = Paces {
     open: Duration::from_millis(3_000),
 };
 const PACES_QUICK: Paces = Paces {
-    warm_up: Duration::from_millis(50),
-    closed: Duration::from_millis(300),
-    open: Duration::from_millis(500),
+    warm_up: Duration::from_millis(40),
+    closed: Duration::from_millis(250),
+    open: Duration::from_millis(400),
 };
 const MESSAGES: [Workload; 8] = [
     Workload::Pairs { verb: Verb::Cast, window: 1, text_bytes: PAYLOAD_BYTES },

@@ -1,16 +1,19 @@
 //! The benchmark of pinpost: `make bench`, or
 //! `cargo build --release && cargo run --release --example bench`.
 //!
-//! It compares the server's CPU time for each message with a bare relay's, and
-//! measures what pinpost weighs: binary, start, memory for each user. It runs on
-//! loopback alone, on ports the system picks, and ends only what it started. It
-//! fails when a server gives a wrong answer or loses a message, never because
-//! of a figure: those are printed with their bounds.
+//! It puts pinpost next to the servers that people would use for the same job, and
+//! to a bare relay, which is the least that any of them does: CPU time for each
+//! message, latency, logins, memory for each user. It also measures what pinpost
+//! weighs by itself, and a cluster. It runs on loopback alone, and ends only what it
+//! started. It fails when pinpost gives a wrong answer or loses a message, never
+//! because of a figure: those are printed with their bounds.
 //!
-//! The tour, from the top: `compare`, `footprint`, `growth`, `cluster` and
-//! `mailboxes` are the parts; `load` is the traffic; `crowd` runs many of `client`, which speaks TCP or
-//! `websocket`; `dialect` is what differs between pinpost and the `relay`;
-//! `server` starts either; `measure`, `machine` and `report` are what they say.
+//! The tour, from the top: `compare` is the runner, `workload` and `logins` what it
+//! runs, `results` what was found, `sheet`, `bars` and `chart` how that is told;
+//! `footprint`, `growth`, `cluster` and `mailboxes` are the other parts. `load` is the traffic;
+//! `crowd` runs many of `client`, which speaks TCP or `websocket`; `dialect` has the
+//! protocols. `server` starts pinpost and the `relay`, `peer` the others; `measure`
+//! and `machine` ask the kernel, `report` prints.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,7 +91,8 @@ struct Options {
     quick: bool,
     noise: bool,
     chart: Option<PathBuf>,
-    only: Option<String>,
+    /// The parts that are wanted; all of them where none is named.
+    only: Vec<String>,
     window: Option<u32>,
 }
 
@@ -105,7 +109,7 @@ impl Options {
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
                     Some(part @ (MESSAGES | FOOTPRINT | GROWTH | CLUSTER | MAILBOXES)) => {
-                        options.only = Some(part.to_owned())
+                        options.only.push(part.to_owned())
                     }
                     _ => {
                         return Err(format!(
@@ -150,7 +154,8 @@ fn bench(options: Options) -> io::Result<()> {
     println!("{machine}");
     println!("{}", cores.describe());
     if options.noise {
-        let programs = vec![&Program::Relay, &Program::Relay];
+        let [plain, answering] = &RELAYS;
+        let programs = vec![plain, plain, answering, answering];
         let workloads = compare::messages(options.window);
         return compared(
             Plan { programs, workloads, cores, quick: options.quick, logins: 0 },
@@ -164,7 +169,7 @@ fn bench(options: Options) -> io::Result<()> {
     };
     let pinpost = Program::Pinpost(path.clone());
     let before = options.before.clone().map(Program::Before);
-    let wanted = |part| options.only.as_deref().is_none_or(|only| only == part);
+    let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
     if wanted(FOOTPRINT) && options.window.is_none() {
         footprint::empty(&path, &pinpost, cores)?;
     }
@@ -179,7 +184,7 @@ fn bench(options: Options) -> io::Result<()> {
             );
         }
         let peers = options.peers();
-        let programs = [&pinpost].into_iter().chain(&before).chain(&OURS).chain(&peers).collect();
+        let programs = [&pinpost].into_iter().chain(&before).chain(&RELAYS).chain(&peers).collect();
         let logins = USERS.min(room / 2 * 2);
         let plan = Plan { programs, workloads, cores, quick: options.quick, logins };
         compared(plan, &machine, options.chart.as_deref())?;
@@ -212,8 +217,13 @@ fn compared(plan: Plan<'_>, machine: &str, drawing: Option<&Path>) -> io::Result
     let results = compare::run(&plan)?;
     sheet::print(programs, workloads, &results, plan.logins);
     bars::print(programs, workloads, &results);
-    if matches!(programs[..], [_, Program::Before(_), ..] | [Program::Relay, Program::Relay]) {
-        bars::versus(programs, [0, 1], workloads, &results);
+    match programs[..] {
+        [_, Program::Before(_), ..] => bars::versus(programs, [0, 1], workloads, &results),
+        [Program::Relay, Program::Relay, ..] => {
+            bars::versus(programs, [0, 1], workloads, &results);
+            bars::versus(programs, [2, 3], workloads, &results);
+        }
+        _ => (),
     }
     match drawing {
         Some(path) => chart::write(path, machine, programs, workloads, &results),
@@ -231,19 +241,20 @@ fn beside_this_program() -> io::Result<PathBuf> {
 }
 
 const HELP: &str = "\
-usage: bench [--quick] [--server PATH] [--before PATH] [--only PART] [--window N] [--noise]
-  --quick        fewer and shorter rounds, fewer users
+usage: bench [--quick] [--server PATH] [--before PATH] [--only PART]... [--window N] [--noise] [--chart PATH]
+  --quick        fewer and shorter rounds, fewer users of a cluster, no ejabberd
   --server PATH  the pinpost binary (default: the release build beside this program)
-  --before PATH  another pinpost binary, whose messages are measured beside
-  --only PART    messages, footprint, growth, cluster or mailboxes
-  --window N     of the messages, only those with N under way: 1 or 16
-  --noise        compare the relay with itself: how far apart equals come out here";
+  --before PATH  another pinpost binary, which is measured beside
+  --only PART    messages, footprint (start, size, logins, memory), growth, cluster or mailboxes; may be repeated
+  --window N     of the messages, only those with N under way, 1 or 16, beside the relay alone
+  --noise        compare the relay with itself: how far apart equals come out here
+  --chart PATH   draw the comparison of messages and footprint as an SVG";
 
 const MESSAGES: &str = "messages";
 const FOOTPRINT: &str = "footprint";
 const GROWTH: &str = "growth";
 const CLUSTER: &str = "cluster";
 const MAILBOXES: &str = "mailboxes";
-const OURS: [Program; 2] = [Program::Relay, Program::RelayAnswering];
+const RELAYS: [Program; 2] = [Program::Relay, Program::RelayAnswering];
 const USERS: usize = 10_000;
 const FILES_RESERVED: u64 = 200;

@@ -139,7 +139,8 @@ fn launch(
 
 /// Erlang without a name needs no register of its nodes, and so leaves none behind.
 fn start_ejabberd(cores: Cores, port: u16) -> io::Result<Server> {
-    let folder = std::env::temp_dir().join(format!("pinpost-bench-ejabberd-{}-{port}", std::process::id()));
+    remove_left_folders();
+    let folder = std::env::temp_dir().join(format!("{FOLDER}{}-{port}", std::process::id()));
     fs::create_dir(&folder)?;
     let settings = folder.join("ejabberd.yml");
     fs::write(&settings, EJABBERD.replace("PORT", &port.to_string()))?;
@@ -151,6 +152,18 @@ fn start_ejabberd(cores: Cores, port: u16) -> io::Result<Server> {
     command.env("ERL_LIBS", libraries()?).env("HOME", &folder).env("ERL_CRASH_DUMP", "/dev/null");
     command.env("EJABBERD_CONFIG_PATH", settings).env("EJABBERD_LOG_PATH", folder.join("log"));
     launch(cores, &command, port, "", Some(folder))
+}
+
+/// Removes folders of benches that were ended before they could do it.
+fn remove_left_folders() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let bench = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+        if bench.is_some_and(|bench| !Path::new("/proc").join(bench).exists()) {
+            // Somebody else's can't be removed, and is none of our concern.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The folder that has Debian's ejabberd for Erlang, named for the processor.
@@ -199,6 +212,8 @@ fn path() -> OsString {
     path
 }
 
+/// What the names of folders begin with; the process comes next.
+const FOLDER: &str = "pinpost-bench-ejabberd-";
 const LAUNCH: &str = "launch";
 const INSTALL: &str = "`tests/needs.sh peers` installs what is missing";
 const START_MAX: Duration = Duration::from_secs(20);

@@ -1,6 +1,8 @@
 //! The table of the comparison: for each workload and program the median of all
 //! rounds, and in parentheses the least and the most.
 
+use crate::load::PAYLOAD_BYTES;
+use crate::logins::AT_ONCE_MAX;
 use crate::report::{grouped, table};
 use crate::results::{Figure, Results};
 use crate::server::Program;
@@ -8,32 +10,40 @@ use crate::workload::{USERS, Workload};
 
 /// Prints it.
 pub fn print(programs: &[&Program], workloads: &[Workload], results: &Results, logins: usize) {
+    let pairs =
+        || (0..workloads.len()).flat_map(|number| (0..programs.len()).map(move |which| (number, which)));
+    let has =
+        |figure: &Figure| pairs().any(|(number, which)| results.spread(number, which, *figure).is_some());
+    let columns: Vec<Figure> = COLUMNS.into_iter().filter(has).collect();
     let mut rows = Vec::new();
     for (number, workload) in workloads.iter().enumerate() {
+        if (0..programs.len()).all(|which| !results.has(number, which)) {
+            continue;
+        }
         let mut title = vec![workload.title()];
-        title.resize(COLUMNS.len() + 2, String::new());
+        title.resize(columns.len() + 2, String::new());
         rows.push(title);
         for (which, program) in programs.iter().enumerate() {
             if !results.has(number, which) {
                 continue;
             }
             let mut row = vec![format!("  {}", program.name())];
-            row.extend(COLUMNS.map(|figure| cell(results, number, which, figure)));
+            row.extend(columns.iter().map(|figure| cell(results, number, which, *figure)));
             row.push(remark(results, number, which));
             rows.push(row);
         }
     }
     println!();
     println!(
-        "{USERS} users on one node, in pairs where nothing else is said, texts of 64 bytes; {} users",
-        grouped(logins as f64)
+        "{USERS} users on one node, in pairs where nothing else is said, texts of {PAYLOAD_BYTES} bytes;"
     );
-    println!(
-        "log in, {} at a time; medians of the rounds, in parentheses the least and the most",
-        crate::logins::AT_ONCE_MAX
-    );
+    if workloads.iter().any(|workload| matches!(workload, Workload::Logins { .. })) {
+        println!("of the logins {} users, {AT_ONCE_MAX} at a time;", grouped(logins as f64));
+    }
+    println!("medians of the rounds, in parentheses the least and the most");
     println!();
-    let titles: Vec<&str> = [""].into_iter().chain(COLUMNS.map(Figure::title)).chain([""]).collect();
+    let titles: Vec<&str> =
+        [""].into_iter().chain(columns.iter().map(|figure| figure.title())).chain([""]).collect();
     table(&titles, &rows);
 }
 
