@@ -189,13 +189,14 @@ fn bench(options: Options) -> io::Result<()> {
         let plan = Plan { programs, workloads, cores, quick: options.quick, logins };
         compared(plan, &machine, options.chart.as_deref())?;
     }
-    if wanted(GROWTH) {
+    let wants_growth = wanted(GROWTH) && options.window.is_none();
+    if wants_growth {
         let users = files.saturating_sub(FILES_RESERVED) as usize;
         growth::users(&pinpost, cores, options.quick, users)?;
     }
-    if wanted(GROWTH) || wanted(CLUSTER) || wanted(MAILBOXES) {
+    if wants_growth || wanted(CLUSTER) || wanted(MAILBOXES) {
         let rig = Rig::start(&pinpost, before.as_ref(), cores, options.quick)?;
-        if wanted(GROWTH) {
+        if wants_growth {
             growth::nodes(&rig)?;
         }
         if wanted(CLUSTER) {
