@@ -23,7 +23,7 @@ use crate::server::Server;
 
 /// Measures all sizes in turn and prints them.
 pub fn run(rig: &Rig<'_>) -> io::Result<()> {
-    let rounds = if rig.quick { 1 } else { 5 };
+    let rounds = if rig.quick { 1 } else { 3 };
     let loads = if rig.quick { &LOADS[..2] } else { &LOADS[..] };
     let sizes = if rig.quick { &SIZES_QUICK[..] } else { &SIZES[..] };
     let one_core = rig.on_one_core()?;
