@@ -39,7 +39,9 @@ impl Nats {
         let clock = Instant::now();
         while call.heard == 0 {
             if clock.elapsed() > JOIN_MAX {
-                return Err(io::Error::other(format!("NATS carries nothing over its route for {JOIN_MAX:?}")));
+                return Err(io::Error::other(format!(
+                    "NATS carries nothing over its route for {JOIN_MAX:?}"
+                )));
             }
             crowd.begin(&mut call, users)?;
             call.calls += 1;
