@@ -14,22 +14,34 @@ use std::ops::Range;
 
 /// The text of a user's message with this number, of the usual length.
 pub fn payload(user: usize, number: u32) -> Vec<u8> {
-    let mut text = text(PAYLOAD_BYTES);
-    digits(&mut text[SENDER_AT], user as u32);
+    let mut text = text(user, PAYLOAD_BYTES);
     digits(&mut text[NUMBER_AT], number);
     text
 }
 
-/// The text of message 0 from user 0, of so many bytes.
-fn text(bytes: usize) -> Vec<u8> {
-    TEXT.iter().copied().chain(FILLING.iter().copied().cycle()).take(bytes).collect()
+/// The text of a user's message 0, of so many bytes.
+fn text(user: usize, bytes: usize) -> Vec<u8> {
+    let mut text: Vec<u8> = TEXT.iter().chain(FILLING.iter().cycle()).copied().take(bytes).collect();
+    digits(&mut text[SENDER_AT], user as u32);
+    text
 }
 
-/// Writes a number in decimal over all of `place`; by hand, as it is done for every message.
+/// Writes a number in decimal over all of `place`.
 fn digits(place: &mut [u8], mut number: u32) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
+    }
+}
+
+/// Adds one to the number that is all of `place`.
+fn count_up(place: &mut [u8]) {
+    for digit in place.iter_mut().rev() {
+        if *digit < b'9' {
+            *digit += 1;
+            return;
+        }
+        *digit = b'0';
     }
 }
 
