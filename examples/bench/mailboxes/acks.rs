@@ -9,7 +9,7 @@ use std::io;
 
 use crate::cluster::{Rig, forward};
 use crate::compare::cpu_of_pairs;
-use crate::dialect::{Dialect, Verb};
+use crate::dialect::Dialect;
 use crate::measure::Spread;
 use crate::report::table;
 
