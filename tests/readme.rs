@@ -134,6 +134,20 @@ fn every_example_and_every_test_is_named() {
 }
 
 #[test]
+fn the_bars_are_those_of_the_benchmark() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/bars.rs");
+    let code = fs::read_to_string(path).expect("it is there");
+    let bars = code.split_once("const BARS: ").expect("they are a constant").1.replace('_', "");
+    let rows = rows("bars");
+    assert!(bars.starts_with(&format!("[Bar; {}]", rows.len())), "{} bars in the README", rows.len());
+    for row in rows {
+        let bound = row.trim_end_matches(" |").rsplit(' ').next().expect("a last word").replace(',', "");
+        let bound: f64 = bound.parse().unwrap_or_else(|_| panic!("no number: {row}"));
+        assert!(bars.contains(&format!("{bound:?}")), "no bar with this bound: {row}");
+    }
+}
+
+#[test]
 fn the_conversation_goes_as_shown() {
     let node = Node::start(&[]);
     // Behind the node, so that they are gone before it ends: one who stays would be waited for.

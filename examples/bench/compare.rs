@@ -19,7 +19,7 @@ use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
 use crate::load::PAYLOAD_BYTES;
 use crate::load::closed::Traffic;
-use crate::logins;
+use crate::logins::{self, AT_ONCE_MAX};
 use crate::machine::Cores;
 use crate::measure;
 use crate::results::{Results, Sample};
@@ -103,7 +103,7 @@ fn one_turn(
 fn start(program: &Program, cores: Cores) -> io::Result<(Server, Crowd)> {
     let server = program.start(cores, &[])?;
     let address = server.address(server.tcp)?;
-    let crowd = Crowd::log_in(&[address], Transport::Tcp, program.dialect(), CROWD, LOGINS_AT_ONCE)?;
+    let crowd = Crowd::log_in(&[address], Transport::Tcp, program.dialect(), CROWD, AT_ONCE_MAX)?;
     Ok((server, crowd))
 }
 
@@ -117,7 +117,7 @@ pub fn cpu_of_pairs(
 ) -> io::Result<f64> {
     let server = program.start(cores, &[])?;
     let address = server.address(server.tcp)?;
-    let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
+    let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, AT_ONCE_MAX)?;
     let mut traffic = Traffic::pairs(dialect, Verb::Send, USERS);
     traffic.exchange(&mut crowd, window, each / 10, USERS)?;
     let cpu = measure::cpu(server.pid())?;
@@ -133,13 +133,12 @@ fn order(round: usize, programs: usize) -> impl Iterator<Item = usize> {
 }
 
 fn settle_max(quick: bool) -> Duration {
-    Duration::from_secs(if quick { 1 } else { 5 })
+    Duration::from_millis(if quick { 500 } else { 3_000 })
 }
 
 const ROUNDS: usize = 6;
 const ROUNDS_QUICK: usize = 3;
 const LOGIN_ROUNDS: usize = 3;
-const LOGINS_AT_ONCE: usize = 128;
 const PACES: Paces = Paces {
     warm_up: Duration::from_millis(200),
     closed: Duration::from_millis(1_000),
