@@ -9,7 +9,7 @@ SECONDS = 720
 # Where the small node is built, beside the full one.
 SMALL = $(or $(CARGO_TARGET_DIR),target)/small
 
-.PHONY: help run build test check smoke size cross bench fuzz chaos cluster cluster-stop ci needs services
+.PHONY: help run build test check smoke size cross bench fuzz chaos cluster cluster-stop ci needs services peers
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -44,9 +44,9 @@ size: needs ## build a server and the small node; print their sizes, start times
 cross: ## build a server and the small node for aarch64 and armv7, and run what comes out under qemu; installs compilers through apt-get
 	tests/cross.sh
 
-bench: services ## compare with a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
+bench: peers ## compare with other servers and a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release
-	$(CARGO) run --release --example bench -- $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
+	$(CARGO) run --release --example bench -- --chart target/bench.svg $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
 
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
@@ -71,3 +71,7 @@ needs:
 # What a build and the tests need: the programs of Redis and RabbitMQ, with no service of the system started.
 services:
 	@tests/needs.sh services
+
+# And what the benchmark compares with: NATS, mosquitto and ejabberd, none of them started either.
+peers:
+	@tests/needs.sh peers

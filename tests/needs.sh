@@ -4,6 +4,7 @@
 #   needs.sh            for a build: a C linker
 #   needs.sh services   and for tests and a cluster: Redis and RabbitMQ, which tests/services.sh starts
 #   needs.sh cross      for other architectures: Debian's Rust, cross compilers, and an emulator
+#   needs.sh peers      and for the benchmark: the servers that pinpost is compared with
 #
 # A row of `needs` is a command and the Debian packages that bring it. What is
 # missing is installed through apt-get, once, and said so; where that can't be
@@ -25,11 +26,16 @@ needs() {
 
 # Rust links with cc.
 needs cc gcc libc6-dev
-if [ "${1:-}" = services ]; then
+if [[ ${1:-} == @(services|peers) ]]; then
     needs redis-server redis-server
     needs rabbitmq-server rabbitmq-server
     # Erlang, which RabbitMQ runs on, has what talks to it.
     needs erl_call erlang-base
+fi
+if [ "${1:-}" = peers ]; then
+    needs nats-server nats-server
+    needs mosquitto mosquitto
+    needs ejabberdctl ejabberd
 fi
 if [ "${1:-}" = cross ]; then
     # Those of bookworm-security; the owner's own Rust has no libraries for other architectures.
@@ -77,6 +83,9 @@ brings() { # PACKAGE SERVICE...
 brings redis-server redis-server
 brings rabbitmq-server rabbitmq-server
 brings erlang-base epmd.service epmd.socket
+brings nats-server nats-server
+brings mosquitto mosquitto
+brings ejabberd ejabberd
 if ! { install update && install install -y --no-install-recommends "${missing[@]}"; }; then
     echo "needs: apt-get failed; still missing: ${missing[*]}" >&2
     exit 1

@@ -85,6 +85,7 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("conn/ws.rs", "HEADER_BYTES_MAX"),
     // Memory that is kept, not a bound that anybody meets.
     ("router/in_flight.rs", "SLOTS_KEPT_MAX"),
+    ("outbox/spares.rs", "SPARES_MAX"),
     // How much of a wrong answer an error message quotes.
     ("client/connection.rs", "SAID_CHARS_MAX"),
     // What the form of batches makes of a head, a number and a range of receipts.
@@ -130,6 +131,20 @@ fn every_example_and_every_test_is_named() {
             let is_named = page.contains(&shown);
             assert!(is_named || !is_worth_a_name(folder, &name), "README.md does not name {shown}");
         }
+    }
+}
+
+#[test]
+fn the_bars_are_those_of_the_benchmark() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/bars.rs");
+    let code = fs::read_to_string(path).expect("it is there");
+    let bars = code.split_once("const BARS: ").expect("they are a constant").1.replace('_', "");
+    let rows = rows("bars");
+    assert!(bars.starts_with(&format!("[Bar; {}]", rows.len())), "{} bars in the README", rows.len());
+    for row in rows {
+        let bound = row.trim_end_matches(" |").rsplit(' ').next().expect("a last word").replace(',', "");
+        let bound: f64 = bound.parse().unwrap_or_else(|_| panic!("no number: {row}"));
+        assert!(bars.contains(&format!("{bound:?}")), "no bar with this bound: {row}");
     }
 }
 

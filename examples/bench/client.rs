@@ -1,8 +1,8 @@
-//! One simulated user: a non-blocking connection that reads and writes lines,
-//! over TCP or as WebSocket messages.
+//! One simulated user: a non-blocking connection that reads and writes what a
+//! dialect makes of it, over TCP or as WebSocket messages.
 //!
-//! A client does not know the protocol above lines, and what it is told to send
-//! it writes when it is flushed, so that the lines of one turn go out together.
+//! A client does not know the protocol, and what it is told to send it writes
+//! when it is flushed, so that what belongs to one turn goes out together.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::websocket;
 
-/// How lines travel.
+/// How bytes travel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Tcp,
@@ -35,9 +35,9 @@ impl Transport {
 pub struct Client {
     stream: TcpStream,
     transport: Transport,
-    /// Whether lines may be sent: at once over TCP, after the upgrade as WebSocket.
+    /// Whether it may send: at once over TCP, after the upgrade as WebSocket.
     open: bool,
-    /// Bytes of a line or frame whose end has not come yet.
+    /// Bytes of something, a line or a frame, whose end has not come yet.
     unread: Vec<u8>,
     unsent: Vec<u8>,
     /// Whether epoll also watches for room to write.
@@ -47,9 +47,9 @@ pub struct Client {
 /// Buffers that all clients share while one of them is read.
 #[derive(Default)]
 pub struct Inbox {
-    raw: Vec<u8>,
-    /// The lines that were read last, each with its LF.
-    pub lines: Vec<u8>,
+    /// What was read last, behind what was kept before.
+    pub bytes: Vec<u8>,
+    frames: Vec<u8>,
 }
 
 impl Client {
@@ -72,51 +72,62 @@ impl Client {
         Ok(Client { stream, transport, open, unread: Vec::new(), unsent, armed: false })
     }
 
-    /// Queues one line, given without its LF.
-    pub fn send(&mut self, line: &[u8]) {
-        assert!(self.open, "a WebSocket takes lines after its upgrade, which the greeting follows");
+    /// Queues one request, in whole.
+    pub fn send(&mut self, request: &[u8]) {
+        assert!(self.open, "a WebSocket takes requests after its upgrade, which the greeting follows");
         match self.transport {
-            Transport::Tcp => {
-                self.unsent.extend_from_slice(line);
-                self.unsent.push(b'\n');
-            }
-            Transport::WebSocket => websocket::put_line(&mut self.unsent, line),
+            Transport::Tcp => self.unsent.extend_from_slice(request),
+            Transport::WebSocket => websocket::put_text(&mut self.unsent, request),
         }
     }
 
-    /// Reads once, leaving the whole lines that are here in `inbox.lines`.
+    /// Reads once into `inbox.bytes`. What is not used of it must be kept, see `keep`.
     pub fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
-        let Inbox { raw, lines } = inbox;
-        raw.clear();
-        lines.clear();
-        raw.append(&mut self.unread);
-        // Room is needed: a read into none would look like the end of the stream.
-        raw.reserve(READ_BYTES);
-        match rustix::net::recv(&self.stream, spare_capacity(raw), RecvFlags::empty()) {
-            Ok((_, 0)) => return Err(io::Error::other("the server closed a connection")),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => (),
-            Err(error) => return Err(error.into()),
-        }
-        let used = match self.transport {
+        inbox.bytes.clear();
+        match self.transport {
             Transport::Tcp => {
-                let used = memchr::memrchr(b'\n', raw).map_or(0, |at| at + 1);
-                lines.extend_from_slice(&raw[..used]);
-                used
+                inbox.bytes.append(&mut self.unread);
+                self.read(&mut inbox.bytes)
             }
-            Transport::WebSocket => self.receive_frames(raw, lines)?,
-        };
-        self.unread.extend_from_slice(&raw[used..]);
+            Transport::WebSocket => {
+                inbox.frames.clear();
+                inbox.frames.append(&mut self.unread);
+                self.read(&mut inbox.frames)?;
+                let used = self.take_frames(&inbox.frames, &mut inbox.bytes)?;
+                self.unread.extend_from_slice(&inbox.frames[used..]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the beginning of something until the rest is there. A frame holds whole lines, each with its LF.
+    pub fn keep(&mut self, rest: &[u8]) -> io::Result<()> {
+        match self.transport {
+            Transport::Tcp => self.unread.extend_from_slice(rest),
+            Transport::WebSocket if rest.is_empty() => (),
+            Transport::WebSocket => return Err(io::Error::other("a WebSocket message held half a line")),
+        }
         Ok(())
     }
 
-    fn receive_frames(&mut self, raw: &[u8], lines: &mut Vec<u8>) -> io::Result<usize> {
+    fn read(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        // Room is needed: a read into none would look like the end of the stream.
+        bytes.reserve(READ_BYTES);
+        match rustix::net::recv(&self.stream, spare_capacity(bytes), RecvFlags::empty()) {
+            Ok((_, 0)) => Err(io::Error::other("the server closed a connection")),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_frames(&mut self, frames: &[u8], bytes: &mut Vec<u8>) -> io::Result<usize> {
         let mut used = 0;
         if !self.open {
-            let Some(length) = websocket::upgrade_response(raw)? else { return Ok(0) };
+            let Some(length) = websocket::upgrade_response(frames)? else { return Ok(0) };
             self.open = true;
             used = length;
         }
-        Ok(used + websocket::take_lines(&raw[used..], lines)?)
+        Ok(used + websocket::take_texts(&frames[used..], bytes)?)
     }
 
     /// Writes what is queued; what the socket does not take is left to the next time epoll reports room.

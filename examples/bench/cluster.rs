@@ -13,6 +13,8 @@ mod again;
 mod amqp;
 pub mod forward;
 mod latency;
+mod nats;
+mod paced;
 pub mod plain;
 pub mod presence;
 mod services;
@@ -30,7 +32,10 @@ pub struct Rig<'a> {
     pub pinpost: &'a Program,
     /// Another build of it, to compare with.
     pub before: Option<&'a Program>,
+    /// Without a core of its own for anything.
     pub cores: Cores,
+    /// With one for servers and one for the load generator, for parts that compare CPU time.
+    pinned: Cores,
     pub services: Services,
     pub quick: bool,
 }
@@ -43,9 +48,36 @@ impl<'a> Rig<'a> {
         cores: Cores,
         quick: bool,
     ) -> io::Result<Self> {
+        let pinned = cores;
         let cores = cores.unpinned()?;
         eprintln!("starting a private Redis and RabbitMQ");
-        Ok(Rig { pinpost, before, cores, services: Services::start()?, quick })
+        Ok(Rig { pinpost, before, cores, pinned, services: Services::start()?, quick })
+    }
+
+    /// Moves both services to the servers' core, and this program to the load generator's, until
+    /// what this returns is dropped. Servers are started with its `cores`.
+    pub fn on_one_core(&self) -> io::Result<OneCore> {
+        let pids = [self.services.redis_pid, self.services.broker_pid];
+        for pid in pids {
+            self.pinned.confine(pid)?;
+        }
+        self.pinned.on_load_core()?;
+        Ok(OneCore { cores: self.pinned, pids })
+    }
+}
+
+/// As long as it lives, Redis and the broker are on the servers' core.
+pub struct OneCore {
+    pub cores: Cores,
+    pids: [u32; 2],
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        let released = self.pids.iter().try_for_each(|pid| self.cores.release(*pid));
+        if let Err(error) = released.and_then(|()| self.cores.unpinned().map(drop)) {
+            eprintln!("bench: {error}");
+        }
     }
 }
 
@@ -53,6 +85,7 @@ impl<'a> Rig<'a> {
 pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
     forward::run(rig, window)?;
     if window.is_none() {
+        paced::run(rig)?;
         latency::run(rig)?;
         presence::run(rig)?;
         again::run(rig)?;
@@ -69,17 +102,28 @@ pub struct Nodes {
 impl Nodes {
     /// Two nodes with default settings.
     fn start(rig: &Rig<'_>) -> io::Result<Nodes> {
-        Nodes::of(rig.pinpost, rig, &[])
+        Nodes::of(rig.pinpost, rig, rig.cores, &[])
     }
 
     /// Two nodes of this program, with more flags.
-    pub fn of(program: &Program, rig: &Rig<'_>, more: &[&str]) -> io::Result<Nodes> {
+    pub fn of(program: &Program, rig: &Rig<'_>, cores: Cores, more: &[&str]) -> io::Result<Nodes> {
         let start = |name| {
             let services = &rig.services;
             let flags = ["--redis", &services.redis, "--amqp", &services.amqp, "--node", name];
-            program.start(rig.cores, &[&flags[..], more].concat())
+            program.start(cores, &[&flags[..], more].concat())
         };
         Ok(Nodes { a: start(NODE_NAMES[0])?, b: start(NODE_NAMES[1])? })
+    }
+
+    /// So many nodes on the servers' core, with default settings.
+    pub fn many(rig: &Rig<'_>, cores: Cores, count: usize) -> io::Result<Vec<Server>> {
+        let services = &rig.services;
+        let start = |number| {
+            let name = format!("bench-node-{number}");
+            let flags = ["--redis", &services.redis, "--amqp", &services.amqp, "--node", &name];
+            rig.pinpost.start(cores, &flags)
+        };
+        (0..count).map(start).collect()
     }
 
     /// Where clients of either connect to.

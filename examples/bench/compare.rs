@@ -1,153 +1,161 @@
-//! Server CPU time a message: pinpost beside the bare relay, and beside another
-//! build of itself if there is one.
+//! pinpost beside the bare relay, the servers that people would use for the same
+//! job, and another build of itself if there is one.
 //!
-//! The relay does the least that a server of this kind can do, so the ratio of
-//! the two tells what pinpost's promises cost, on any machine; another build,
-//! typically an earlier one, tells whether a change made messages dearer. The
-//! rounds alternate between them, each on a fresh process, so that a machine that
-//! gets slower or busier meanwhile treats all alike; medians are compared. The
-//! relay knows no `CAST`.
+//! The relay does the least that a server of this kind can do, so the ratio to it
+//! tells what pinpost's promises cost, on any machine; that to a peer tells
+//! whether it is a better choice for this; that to another build whether a change
+//! made messages dearer. In every round all programs have their turn, each on a
+//! fresh process and in another order, so that a machine that gets slower or
+//! busier meanwhile treats all alike; medians are compared.
+//!
+//! pinpost and the relay have to do everything right. What goes wrong on a peer is
+//! told in the table, and the bench goes on.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::Transport;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
-use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
+use crate::logins::{self, AT_ONCE_MAX};
 use crate::machine::Cores;
-use crate::measure::{self, Spread};
-use crate::report::{grouped, table, verdict};
-use crate::server::Program;
+use crate::measure;
+use crate::results::{Results, Sample};
+use crate::server::{Program, Server};
+use crate::workload::{CROWD, Paces, USERS, Workload};
 
-/// Measures all programs in turn and prints a table for each load: the first beside the others.
-pub fn run(programs: &[&Program], cores: Cores, quick: bool, window: Option<u32>) -> io::Result<()> {
-    let rounds = if quick { 3 } else { 6 };
-    let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
-    let loads: Vec<Load> = LOADS.into_iter().filter(wanted).map(|load| load.shortened(quick)).collect();
-    // One series for each load and program.
-    let mut series = vec![vec![vec![]; programs.len()]; loads.len()];
-    for round in 0..rounds {
-        for which in measure::order(round, programs.len()) {
-            let program = programs[which];
-            eprintln!("round {} of {rounds}: {}", round + 1, program.name());
-            for (samples, sample) in
-                series.iter_mut().zip(measure(program, program.dialect(), cores, &loads)?)
-            {
-                samples[which].extend(sample);
+/// What is compared, and how thoroughly.
+pub struct Plan<'a> {
+    pub programs: Vec<&'a Program>,
+    pub workloads: Vec<Workload>,
+    pub cores: Cores,
+    pub quick: bool,
+    /// How many users log in at once.
+    pub logins: usize,
+}
+
+/// The messages, or those with so many under way.
+pub fn messages(window: Option<u32>) -> Vec<Workload> {
+    MESSAGES.into_iter().filter(|load| window.is_none() || load.window() == window).collect()
+}
+
+/// Puts all workloads on all programs in turn.
+pub fn run(plan: &Plan<'_>) -> io::Result<Results> {
+    let mut results = Results::new(plan.workloads.len(), plan.programs.len());
+    let is_login = |workload: &Workload| matches!(workload, Workload::Logins { .. });
+    let rounds = [if plan.quick { ROUNDS_QUICK } else { ROUNDS }, if plan.quick { 1 } else { LOGIN_ROUNDS }];
+    for (rounds, are_logins) in rounds.into_iter().zip([false, true]) {
+        let numbered = plan.workloads.iter().copied().enumerate();
+        let workloads: Vec<_> = numbered.filter(|(_, load)| is_login(load) == are_logins).collect();
+        for round in (0..rounds).take_while(|_| !workloads.is_empty()) {
+            for which in order(round, plan.programs.len()) {
+                let program = plan.programs[which];
+                if !workloads.iter().any(|(_, load)| load.is_for(program)) {
+                    continue;
+                }
+                let clock = Instant::now();
+                one_turn(plan, which, &workloads, &mut results)?;
+                let name = program.name();
+                let kind = if are_logins { "logins" } else { "messages" };
+                let seconds = clock.elapsed().as_secs_f64();
+                eprintln!("{kind}, round {} of {rounds}: {name} ({seconds:.1} s)", round + 1);
             }
         }
     }
-    for (load, samples) in loads.iter().zip(&series) {
-        print(programs, load, samples);
+    Ok(results)
+}
+
+/// All of these workloads on one program. A process goes on from one to the next while all goes well.
+fn one_turn(
+    plan: &Plan<'_>,
+    which: usize,
+    workloads: &[(usize, Workload)],
+    results: &mut Results,
+) -> io::Result<()> {
+    let program = plan.programs[which];
+    let paces = if plan.quick { &PACES_QUICK } else { &PACES };
+    let mut running = None;
+    for (number, workload) in workloads.iter().filter(|(_, load)| load.is_for(program)) {
+        let mut turn = || -> io::Result<Sample> {
+            if let Workload::Logins { transport } = *workload {
+                return logins::run(program, plan.cores, transport, plan.logins, settle_max(plan.quick));
+            }
+            // Taken, so that nothing goes on where something went wrong.
+            let (server, mut crowd) = match running.take() {
+                Some(running) => running,
+                None => start(program, plan.cores)?,
+            };
+            let sample = workload.run(&mut crowd, program.dialect(), server.pid(), paces)?;
+            running = Some((server, crowd));
+            Ok(sample)
+        };
+        let sample = match turn() {
+            Err(error) if !program.is_ours() => Sample::failed(error.to_string()),
+            sample => sample?,
+        };
+        results.add(*number, which, sample);
     }
     Ok(())
 }
 
-/// One load.
-pub struct Load {
-    pub verb: Verb,
-    /// Messages that each user has under way.
-    pub window: u32,
-    /// Messages of each user in one round; a tenth more, before, warm up.
-    pub each: u32,
+fn start(program: &Program, cores: Cores) -> io::Result<(Server, Crowd)> {
+    let server = program.start(cores, &[])?;
+    let address = server.address(server.tcp)?;
+    let crowd = Crowd::log_in(&[address], Transport::Tcp, program.dialect(), CROWD, AT_ONCE_MAX)?;
+    Ok((server, crowd))
 }
 
-impl Load {
-    fn shortened(self, quick: bool) -> Load {
-        Load { each: if quick { self.each / 4 } else { self.each }, ..self }
-    }
-}
-
-/// What one round of one load found.
-#[derive(Clone, Copy)]
-pub struct Sample {
-    pub cpu_seconds_per_million: f64,
-    messages_per_second: f64,
-}
-
-/// Puts every load in turn on a fresh process; nothing comes of one that the program does not know.
-pub fn measure(
+/// The CPU time a message, in us, of pairs on one fresh node.
+pub fn cpu_of_pairs(
     program: &Program,
     dialect: Dialect,
     cores: Cores,
-    loads: &[Load],
-) -> io::Result<Vec<Option<Sample>>> {
+    window: u32,
+    each: u32,
+) -> io::Result<f64> {
     let server = program.start(cores, &[])?;
     let address = server.address(server.tcp)?;
-    let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
-    let mut samples = Vec::new();
-    let mut pairs = Pairs::new(dialect, crowd.len());
-    for load in loads {
-        if load.verb == Verb::Cast && dialect == Dialect::Relay {
-            samples.push(None);
-            continue;
-        }
-        pairs.say(load.verb);
-        pairs.exchange(&mut crowd, load.window, load.each / 10, USERS)?;
-        let (cpu, clock) = (measure::cpu(server.pid())?, Instant::now());
-        pairs.exchange(&mut crowd, load.window, load.each, USERS)?;
-        let elapsed = clock.elapsed();
-        let cpu = measure::cpu(server.pid())? - cpu;
-        crowd.expect_silence(dialect)?;
-        let messages = f64::from(load.each) * USERS as f64;
-        samples.push(Some(Sample {
-            cpu_seconds_per_million: cpu.as_secs_f64() * 1e6 / messages,
-            messages_per_second: messages / elapsed.as_secs_f64(),
-        }));
-    }
-    Ok(samples)
+    let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, AT_ONCE_MAX)?;
+    let mut traffic = Traffic::pairs(dialect, Verb::Send, USERS);
+    traffic.exchange(&mut crowd, window, each / 10, USERS)?;
+    let cpu = measure::cpu(server.pid())?;
+    traffic.exchange(&mut crowd, window, each, USERS)?;
+    let cpu = measure::cpu(server.pid())? - cpu;
+    crowd.expect_silence()?;
+    Ok(cpu.as_secs_f64() * 1e6 / (f64::from(each) * USERS as f64))
 }
 
-fn print(programs: &[&Program], load: &Load, samples: &[Vec<Sample>]) {
-    println!();
-    println!(
-        "{}: {USERS} users in pairs over TCP, {} under way each, {PAYLOAD_BYTES} bytes, \
-         {} messages a round, {} rounds in turn",
-        load.verb.name(),
-        load.window,
-        grouped(f64::from(load.each) * USERS as f64),
-        samples[0].len()
-    );
-    let measured = programs.iter().zip(samples).filter(|(_, samples)| !samples.is_empty());
-    let measured: Vec<(&Program, Spread, Spread)> = measured
-        .map(|(program, samples)| {
-            let cpu = Spread::of(samples.iter().map(|sample| sample.cpu_seconds_per_million));
-            let rate = Spread::of(samples.iter().map(|sample| sample.messages_per_second));
-            (*program, cpu, rate)
-        })
-        .collect();
-    let row = |(program, cpu, rate): &(&Program, Spread, Spread)| {
-        vec![
-            program.name().to_owned(),
-            format!("{:.3}", cpu.median),
-            format!("{:.3} .. {:.3}", cpu.min, cpu.max),
-            grouped(rate.median),
-            format!("{} .. {}", grouped(rate.min), grouped(rate.max)),
-        ]
-    };
-    let rows: Vec<Vec<String>> = measured.iter().map(row).collect();
-    table(&["", "server CPU s per million", "min .. max", "messages/s", "min .. max"], &rows);
-    let Some(((first, cpu, _), others)) = measured.split_first() else { return };
-    for (other, other_cpu, _) in others {
-        let ratio = cpu.median / other_cpu.median;
-        let verdict = match other {
-            Program::Before(_) => verdict(ratio, BEFORE_RATIO_MAX, "1.05"),
-            _ if ratio < RATIO_AIM => format!("ok, aim: below {RATIO_AIM:.2}"),
-            _ => format!("OVER, aim: below {RATIO_AIM:.2}"),
-        };
-        println!("  CPU {} / {}: {ratio:.2} ({verdict})", first.name(), other.name());
-    }
+/// Back and forth, and everybody is first at some time.
+fn order(round: usize, programs: usize) -> impl Iterator<Item = usize> {
+    measure::order(round, programs).map(move |at| (at + round / 2) % programs)
 }
 
-/// What a message may cost compared with the same at another build.
-pub const BEFORE_RATIO_MAX: f64 = 1.05;
-const USERS: usize = 200;
-const LOGINS_AT_ONCE: usize = 128;
-const RATIO_AIM: f64 = 2.0;
-const LOADS: [Load; 4] = [
-    Load { verb: Verb::Send, window: 1, each: 2_000 },
-    Load { verb: Verb::Send, window: 16, each: 20_000 },
-    Load { verb: Verb::Cast, window: 1, each: 2_000 },
-    Load { verb: Verb::Cast, window: 16, each: 20_000 },
+fn settle_max(quick: bool) -> Duration {
+    Duration::from_millis(if quick { 500 } else { 3_000 })
+}
+
+const ROUNDS: usize = 6;
+const ROUNDS_QUICK: usize = 3;
+const LOGIN_ROUNDS: usize = 3;
+const PACES: Paces = Paces {
+    warm_up: Duration::from_millis(200),
+    closed: Duration::from_millis(1_000),
+    open: Duration::from_millis(3_000),
+};
+const PACES_QUICK: Paces = Paces {
+    warm_up: Duration::from_millis(40),
+    closed: Duration::from_millis(250),
+    open: Duration::from_millis(400),
+};
+const MESSAGES: [Workload; 8] = [
+    Workload::Pairs { verb: Verb::Cast, window: 1, text_bytes: PAYLOAD_BYTES },
+    Workload::Pairs { verb: Verb::Cast, window: 16, text_bytes: PAYLOAD_BYTES },
+    Workload::Pairs { verb: Verb::Cast, window: 16, text_bytes: 1_024 },
+    Workload::FanIn { window: 4 },
+    Workload::Open { rate: 5_000 },
+    Workload::Open { rate: 20_000 },
+    Workload::Pairs { verb: Verb::Send, window: 1, text_bytes: PAYLOAD_BYTES },
+    Workload::Pairs { verb: Verb::Send, window: 16, text_bytes: PAYLOAD_BYTES },
 ];

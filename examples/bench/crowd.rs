@@ -2,11 +2,12 @@
 //! number at a time.
 //!
 //! The jobs are small state machines (`Job`): logging in is here, sending
-//! messages is in `load.rs`. Anything unexpected, silence included, is an error
-//! that ends the bench: a figure from a run that went wrong is worth nothing.
+//! messages is in `load.rs` and `open.rs`. Anything unexpected, silence included, is an
+//! error: a figure from a run that went wrong is worth nothing.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -14,26 +15,36 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::client::{Client, Inbox, Transport};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Event, Phase, unexpected};
 
 /// Connected clients; user `u7` is number 7.
 pub struct Crowd {
     epoll: OwnedFd,
     servers: Vec<SocketAddr>,
     transport: Transport,
+    dialect: Dialect,
     clients: Vec<Client>,
+    inbox: Inbox,
+    /// What the protocol wants answered by itself.
+    reply: Vec<u8>,
+    events: Vec<epoll::Event>,
 }
 
 /// Something that each client does once.
 pub trait Job {
-    /// Starts a client's turn, typically by queueing a line.
-    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()>;
+    const PHASE: Phase;
+    /// What is due, for an error about what came instead.
+    const WANTED: &str;
 
-    /// Takes one line that a client received; returns how many turns that ends: its own, or none.
-    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<usize>;
+    /// Starts a client's turn, typically by queueing a request; whether the turn is over with that.
+    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<bool>;
 
-    /// Who else may go on when a client has received something; `resume` is called for it.
-    fn partner(&self, _user: usize) -> Option<usize> {
+    /// Takes what a client has received, none of it wrong; returns how many turns that ends: its own,
+    /// that of a sender, or none.
+    fn event(&mut self, client: &mut Client, user: usize, event: Event<'_>) -> io::Result<usize>;
+
+    /// Whoever else may go on after that, one after the other; `resume` is called for each.
+    fn awake(&mut self) -> Option<usize> {
         None
     }
 
@@ -43,7 +54,7 @@ pub trait Job {
 
 impl Crowd {
     /// Connects and logs in `users` clients, to the servers in turn, so many at a time, and returns
-    /// when all have their `OK`.
+    /// when all have been told that they are.
     pub fn log_in(
         servers: &[SocketAddr],
         transport: Transport,
@@ -51,11 +62,23 @@ impl Crowd {
         users: usize,
         at_once: usize,
     ) -> io::Result<Crowd> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let servers = servers.to_vec();
-        let mut crowd = Crowd { epoll, servers, transport, clients: Vec::with_capacity(users) };
-        crowd.run(&mut LogIn(dialect), users, at_once)?;
+        let mut crowd = Crowd {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            servers: servers.to_vec(),
+            transport,
+            dialect,
+            clients: Vec::with_capacity(users),
+            inbox: Inbox::default(),
+            reply: Vec::new(),
+            events: Vec::with_capacity(EVENTS_MAX),
+        };
+        crowd.grow(users, at_once)?;
         Ok(crowd)
+    }
+
+    /// The same for those who are missing until there are `users` clients.
+    pub fn grow(&mut self, users: usize, at_once: usize) -> io::Result<()> {
+        self.run_from(self.clients.len(), &mut LogIn(self.dialect), users, at_once)
     }
 
     /// How many clients there are.
@@ -65,89 +88,124 @@ impl Crowd {
 
     /// Asks every client's connection for a sign of life and accepts nothing else, such as a
     /// message that comes twice.
-    pub fn expect_silence(&mut self, dialect: Dialect) -> io::Result<()> {
-        self.run(&mut Probe(dialect), self.clients.len(), AT_ONCE_MAX)
+    pub fn expect_silence(&mut self) -> io::Result<()> {
+        self.run(&mut Probe(self.dialect), self.clients.len(), AT_ONCE_MAX)
     }
 
     /// Lets `users` clients do the job, the first ones first, at most `at_once` of them at a time.
-    pub fn run(&mut self, job: &mut impl Job, users: usize, at_once: usize) -> io::Result<()> {
-        let mut inbox = Inbox::default();
-        let mut events = Vec::with_capacity(EVENTS_MAX);
-        let (mut begun, mut over) = (0, 0);
+    pub fn run<J: Job>(&mut self, job: &mut J, users: usize, at_once: usize) -> io::Result<()> {
+        self.run_from(0, job, users, at_once)
+    }
+
+    fn run_from<J: Job>(
+        &mut self,
+        first: usize,
+        job: &mut J,
+        users: usize,
+        at_once: usize,
+    ) -> io::Result<()> {
+        let (mut begun, mut over) = (first, first);
         while over < users {
             while begun < users && begun - over < at_once {
-                self.begin(job, begun)?;
+                over += usize::from(self.begin(job, begun)?);
                 begun += 1;
             }
-            let silence = Timespec { tv_sec: SILENCE_SECONDS_MAX, tv_nsec: 0 };
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&silence)) {
-                Ok(0) => {
-                    let error =
-                        format!("silence for {SILENCE_SECONDS_MAX} s with {over} of {users} users done");
-                    return Err(io::Error::other(error));
-                }
-                Ok(_) | Err(Errno::INTR) => (),
-                Err(error) => return Err(error.into()),
+            if over == users {
+                break;
             }
-            for event in events.drain(..) {
-                // Copied out: the kernel's struct is packed.
-                let (flags, user) = (event.flags, event.data.u64() as usize);
-                let client = &mut self.clients[user];
-                // Whatever else it may be, an error for instance, reading finds out.
-                if flags != epoll::EventFlags::OUT {
-                    client.receive(&mut inbox)?;
-                    let mut rest = &inbox.lines[..];
-                    while let Some(length) = memchr::memchr(b'\n', rest) {
-                        over += job.line(client, user, &rest[..length])?;
-                        rest = &rest[length + 1..];
-                    }
-                }
-                client.flush(&self.epoll, user)?;
-                if let Some(partner) = job.partner(user) {
-                    job.resume(&mut self.clients[partner], partner);
-                    self.clients[partner].flush(&self.epoll, partner)?;
+            match self.turn(job, SILENCE_MAX)? {
+                Some(ended) => over += ended,
+                None => {
+                    let error = format!("silence for {SILENCE_MAX:?} with {over} of {users} users done");
+                    return Err(io::Error::other(error));
                 }
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, job: &mut impl Job, user: usize) -> io::Result<()> {
+    /// Starts one client's turn; whether it is over with that.
+    pub fn begin<J: Job>(&mut self, job: &mut J, user: usize) -> io::Result<bool> {
         if user == self.clients.len() {
             let server = self.servers[user % self.servers.len()];
             self.clients.push(Client::connect(server, self.transport, &self.epoll, user)?);
         }
         let client = &mut self.clients[user];
-        job.begin(client, user)?;
-        client.flush(&self.epoll, user)
+        let is_over = job.begin(client, user)?;
+        client.flush(&self.epoll, user)?;
+        Ok(is_over)
     }
-}
 
-/// An error that shows the line nobody expected.
-pub fn unexpected(user: usize, line: &[u8], wanted: &str) -> io::Error {
-    io::Error::other(format!("u{user} received {:?} where {wanted} was due", String::from_utf8_lossy(line)))
+    /// Waits at most so long for something to be received, and handles all that is there; how many
+    /// turns that ended, nothing when the time was up.
+    pub fn turn<J: Job>(&mut self, job: &mut J, wait_max: Duration) -> io::Result<Option<usize>> {
+        let wait_max = Timespec::try_from(wait_max).expect("a few seconds fit");
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&wait_max)) {
+            Ok(0) => return Ok(None),
+            Ok(_) | Err(Errno::INTR) => (),
+            Err(error) => return Err(error.into()),
+        }
+        let mut events = std::mem::take(&mut self.events);
+        let mut over = 0;
+        for event in events.drain(..) {
+            // Copied out: the kernel's struct is packed.
+            let (flags, user) = (event.flags, event.data.u64() as usize);
+            // Whatever else it may be, an error for instance, reading finds out.
+            if flags != epoll::EventFlags::OUT {
+                over += self.receive(job, user)?;
+            }
+            self.clients[user].flush(&self.epoll, user)?;
+            while let Some(user) = job.awake() {
+                let client = &mut self.clients[user];
+                job.resume(client, user);
+                client.flush(&self.epoll, user)?;
+            }
+        }
+        // Its room is kept for the next turn.
+        self.events = events;
+        Ok(Some(over))
+    }
+
+    /// Reads what a client has received; how many turns that ends.
+    fn receive<J: Job>(&mut self, job: &mut J, user: usize) -> io::Result<usize> {
+        let Crowd { inbox, reply, clients, dialect, .. } = self;
+        let client = &mut clients[user];
+        client.receive(inbox)?;
+        let mut rest = &inbox.bytes[..];
+        let mut over = 0;
+        while let Some((length, event)) = dialect.decode(J::PHASE, user, rest, reply) {
+            if matches!(event, Event::Wrong) {
+                return Err(unexpected(user, &rest[..length], J::WANTED));
+            }
+            over += job.event(client, user, event)?;
+            if !reply.is_empty() {
+                client.send(reply);
+                reply.clear();
+            }
+            rest = &rest[length..];
+        }
+        client.keep(rest)?;
+        Ok(over)
+    }
 }
 
 /// Logging in: after the greeting where there is one, at once elsewhere.
 struct LogIn(Dialect);
 
 impl Job for LogIn {
-    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()> {
-        if !self.0.greets() {
-            client.send(&self.0.login(user));
+    const PHASE: Phase = Phase::LogIn;
+    const WANTED: &str = "the answer to a login";
+
+    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<bool> {
+        let words = self.0.first_words(user);
+        if !words.is_empty() {
+            client.send(&words);
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn line(&mut self, client: &mut Client, user: usize, line: &[u8]) -> io::Result<usize> {
-        if self.0.is_greeting(line) {
-            client.send(&self.0.login(user));
-            return Ok(0);
-        }
-        match self.0.is_login_reply(line, user) {
-            true => Ok(1),
-            false => Err(unexpected(user, line, "the reply to LOGIN")),
-        }
+    fn event(&mut self, _: &mut Client, _: usize, event: Event<'_>) -> io::Result<usize> {
+        Ok(usize::from(matches!(event, Event::LoggedIn)))
     }
 }
 
@@ -155,19 +213,20 @@ impl Job for LogIn {
 struct Probe(Dialect);
 
 impl Job for Probe {
-    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<()> {
+    const PHASE: Phase = Phase::Probe;
+    const WANTED: &str = "nothing but the answer to the last question";
+
+    fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<bool> {
         client.send(&self.0.probe(user));
-        Ok(())
+        Ok(false)
     }
 
-    fn line(&mut self, _: &mut Client, user: usize, line: &[u8]) -> io::Result<usize> {
-        match self.0.is_probe_reply(line) {
-            true => Ok(1),
-            false => Err(unexpected(user, line, "nothing but the answer to the last question")),
-        }
+    fn event(&mut self, _: &mut Client, _: usize, event: Event<'_>) -> io::Result<usize> {
+        Ok(usize::from(matches!(event, Event::Pong)))
     }
 }
 
+/// How long nothing may come while something is due.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 const AT_ONCE_MAX: usize = 128;
 const EVENTS_MAX: usize = 512;
-const SILENCE_SECONDS_MAX: i64 = 30;

@@ -1,20 +1,29 @@
-//! The two dialects of the line protocol: pinpost's, and the relay's, which is
-//! the part of it that the comparison needs.
+//! The protocols that the load generator speaks, behind one small interface:
+//! pinpost's own lines and those of the relay (`lines`), NATS's (`nats`), MQTT,
+//! that of Redis (`resp`), and XMPP.
 //!
-//! ```text
-//!            pinpost                          relay
-//! greeting   HELLO pinpost 1 node             none
-//! login      LOGIN u7 -> OK u7 session        LOGIN u7 -> OK
-//! message    SEND u8 text -> OK id delivered  SEND u8 text -> OK
-//! received   MSG u7 id text                   MSG text
-//! are you    PING end -> PONG end             LOGIN u7 -> OK
-//!   there?
-//! ```
+//! A dialect is asked for the bytes of a login, of a message and of a question
+//! for a sign of life, and it takes what a server wrote apart into the few events
+//! that a load waits for. What a protocol wants answered by itself, such as a
+//! keepalive or the acknowledgement of a message, it writes as a reply, so that
+//! nobody above knows of it. It keeps no state: what an answer means follows from
+//! what was waited for, the `Phase`.
 //!
-//! Users of a cluster have names of 12 characters, `user00000007`. Answers are
-//! checked to the byte as far as they can be known beforehand.
+//! Users are called `u7`; those of a cluster have names of 12 characters,
+//! `user00000007`. Answers are checked to the byte as far as they can be known
+//! beforehand.
 
-/// Which of the two is spoken, and how users are called.
+mod lines;
+pub mod mqtt;
+mod nats;
+mod resp;
+mod xmpp;
+
+use std::io;
+
+use crate::dialect::mqtt::Quality;
+
+/// Which protocol is spoken, and how users are called.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Pinpost,
@@ -23,104 +32,143 @@ pub enum Dialect {
     /// The first with longer names: what a user takes in Redis depends on them.
     Cluster,
     Relay,
+    Nats,
+    Mqtt(Quality),
+    Resp,
+    Xmpp,
+}
+
+/// What a client is at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    LogIn,
+    Load,
+    /// Only the answer to a question is due.
+    Probe,
+}
+
+/// What a server's words come to.
+#[derive(Clone, Copy)]
+pub enum Event<'a> {
+    /// Something that nobody waits for.
+    Nothing,
+    LoggedIn,
+    /// A message of this client has reached its recipient, or the server, whichever it is that the
+    /// protocol answers. They are answered in the order in which they were sent; the id is that of
+    /// `packet_id`, where the protocol has any.
+    Answered {
+        id: Option<u16>,
+    },
+    Message(Message<'a>),
+    /// The answer to the question for a sign of life.
+    Pong,
+    /// What should not have come.
+    Wrong,
+}
+
+/// A message as its recipient sees it.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    /// Who sent it, where the protocol tells.
+    pub from: Option<&'a [u8]>,
+    pub text: &'a [u8],
 }
 
 impl Dialect {
-    /// Whether the server speaks first.
-    pub fn greets(self) -> bool {
-        self != Dialect::Relay
-    }
-
-    pub fn is_greeting(self, line: &[u8]) -> bool {
-        self.greets() && line.starts_with(b"HELLO pinpost 1 ")
-    }
-
-    pub fn is_login_reply(self, line: &[u8], user: usize) -> bool {
+    /// What a user is called.
+    pub fn name(self, user: usize) -> String {
         match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
-                line.starts_with(format!("OK {} ", self.name(user)).as_bytes())
-            }
-            Dialect::Relay => line == b"OK",
+            Dialect::Cluster => format!("user{user:08}"),
+            _ => format!("u{user}"),
         }
     }
 
-    /// Whether this is the reply to a `SEND` that reached its recipient.
-    pub fn is_delivered(self, line: &[u8]) -> bool {
+    /// What a client says as soon as it is connected; nothing where the server speaks first.
+    pub fn first_words(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
-                let id = line.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b" delivered"));
-                id.is_some_and(|id| !id.is_empty() && !id.contains(&b' '))
-            }
-            Dialect::Relay => line == b"OK",
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Nats => Vec::new(),
+            Dialect::Relay => lines::login(self, user),
+            Dialect::Mqtt(quality) => mqtt::login(quality, &self.name(user)),
+            Dialect::Resp => resp::login(&self.name(user)),
+            Dialect::Xmpp => xmpp::STREAM.to_vec(),
         }
     }
 
-    /// What a message from `user` begins with, before its id.
-    pub fn message_head(self, user: usize) -> Vec<u8> {
+    /// All of a message to `user` that is before its text.
+    pub fn message_head(self, verb: Verb, user: usize, text_bytes: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
-                format!("MSG {} ", self.name(user)).into_bytes()
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Relay => {
+                lines::message_head(self, verb, user)
             }
-            Dialect::Relay => b"MSG ".to_vec(),
+            Dialect::Nats => nats::message_head(&self.name(user), text_bytes),
+            Dialect::Mqtt(quality) => mqtt::message_head(quality, &self.name(user), text_bytes),
+            Dialect::Resp => resp::message_head(&self.name(user), text_bytes),
+            Dialect::Xmpp => xmpp::message_head(&self.name(user)),
         }
     }
 
-    /// The text of a message whose head has been taken off: what follows the id, where there is one.
-    pub fn message_text(self, rest: &[u8]) -> Option<&[u8]> {
+    /// All of a message that is behind its text.
+    pub fn message_tail(self) -> &'static [u8] {
         match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
-                memchr::memchr(b' ', rest).map(|space| &rest[space + 1..])
-            }
-            Dialect::Relay => Some(rest),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Relay => b"\n",
+            Dialect::Nats | Dialect::Resp => b"\r\n",
+            Dialect::Mqtt(_) => b"",
+            Dialect::Xmpp => xmpp::TAIL,
+        }
+    }
+
+    /// Makes a head that of this message of its sender's, where the protocol numbers them.
+    pub fn number_head(self, head: &mut [u8], number: u32) {
+        if self == Dialect::Mqtt(Quality::AtLeastOnce) {
+            mqtt::set_id(head, packet_id(number));
         }
     }
 
     /// A request whose answer shows that nothing sent before it is still on its way.
     pub fn probe(self, user: usize) -> Vec<u8> {
         match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => b"PING end".to_vec(),
-            Dialect::Relay => self.login(user),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster | Dialect::Relay => lines::probe(self, user),
+            Dialect::Nats => nats::PING.to_vec(),
+            Dialect::Mqtt(_) => mqtt::PING.to_vec(),
+            Dialect::Resp => resp::PING.to_vec(),
+            Dialect::Xmpp => xmpp::PING.to_vec(),
         }
     }
 
-    pub fn is_probe_reply(self, line: &[u8]) -> bool {
+    /// Takes the first thing off `bytes` that is there in whole: its length, and what it comes to.
+    /// What the protocol wants written back is appended to `reply`.
+    pub fn decode<'a>(
+        self,
+        phase: Phase,
+        user: usize,
+        bytes: &'a [u8],
+        reply: &mut Vec<u8>,
+    ) -> Option<(usize, Event<'a>)> {
         match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => line == b"PONG end",
-            Dialect::Relay => line == b"OK",
-        }
-    }
-
-    /// The request that logs a user in.
-    pub fn login(self, user: usize) -> Vec<u8> {
-        format!("LOGIN {}{}", self.name(user), if self.acks() { " ack" } else { "" }).into_bytes()
-    }
-
-    /// Whether recipients acknowledge.
-    pub fn acks(self) -> bool {
-        self == Dialect::Acks
-    }
-
-    /// The request that acknowledges a message from `user` whose head has been taken off.
-    pub fn acknowledgement(self, rest: &[u8], user: usize) -> Vec<u8> {
-        let id = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
-        [b"ACK ", id, b" ", self.name(user).as_bytes()].concat()
-    }
-
-    /// What every message to `user` begins with.
-    pub fn message_request(self, verb: Verb, user: usize) -> Vec<u8> {
-        format!("{} {} ", verb.name(), self.name(user)).into_bytes()
-    }
-
-    /// What a user is called.
-    pub fn name(self, user: usize) -> String {
-        match self {
-            Dialect::Pinpost | Dialect::Acks | Dialect::Relay => format!("u{user}"),
-            Dialect::Cluster => format!("user{user:08}"),
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => {
+                lines::decode_pinpost(self, phase, user, bytes, reply)
+            }
+            Dialect::Relay => lines::decode_relay(phase, bytes),
+            Dialect::Nats => nats::decode(phase, || self.name(user), bytes, reply),
+            Dialect::Mqtt(quality) => mqtt::decode(phase, quality, bytes, reply),
+            Dialect::Resp => resp::decode(phase, bytes),
+            Dialect::Xmpp => xmpp::decode(phase, || self.name(user), bytes, reply),
         }
     }
 }
 
-/// How a message is sent: with an answer, or without. The relay knows the first only.
+/// The id of a sender's message in protocols that have one: never 0.
+pub fn packet_id(number: u32) -> u16 {
+    (number % u32::from(u16::MAX)) as u16 + 1
+}
+
+/// An error that shows what nobody expected.
+pub fn unexpected(user: usize, said: &[u8], wanted: &str) -> io::Error {
+    let said = String::from_utf8_lossy(&said[..said.len().min(SAID_BYTES_MAX)]);
+    io::Error::other(format!("u{user} received {said:?} where {wanted} was due"))
+}
+
+/// How a message is sent: with an answer, or without. pinpost alone knows both.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Send,
@@ -135,3 +183,5 @@ impl Verb {
         }
     }
 }
+
+const SAID_BYTES_MAX: usize = 300;

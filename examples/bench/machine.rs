@@ -10,7 +10,8 @@ use std::fs;
 use std::io;
 use std::thread::available_parallelism;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Which core runs the server and which one this program; none with a single core.
@@ -44,6 +45,22 @@ impl Cores {
         started
     }
 
+    /// Keeps this process to the load generator's core.
+    pub fn on_load_core(self) -> io::Result<()> {
+        self.pinned.map_or(Ok(()), |(_, load)| pin(load))
+    }
+
+    /// Keeps a process that runs already, with all of its threads, to the server's core.
+    pub fn confine(self, pid: u32) -> io::Result<()> {
+        let Some((server, _)) = self.pinned else { return Ok(()) };
+        each_thread(pid, &one(server))
+    }
+
+    /// Lets such a process run on all cores again.
+    pub fn release(self, pid: u32) -> io::Result<()> {
+        each_thread(pid, &self.allowed)
+    }
+
     /// One line for the report.
     pub fn describe(self) -> String {
         match self.pinned {
@@ -54,9 +71,26 @@ impl Cores {
 }
 
 fn pin(core: usize) -> io::Result<()> {
+    Ok(sched_setaffinity(None, &one(core))?)
+}
+
+fn one(core: usize) -> CpuSet {
     let mut set = CpuSet::new();
     set.set(core);
-    Ok(sched_setaffinity(None, &set)?)
+    set
+}
+
+/// Those that are started later inherit it.
+fn each_thread(pid: u32, cores: &CpuSet) -> io::Result<()> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let id = thread?.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+        match sched_setaffinity(id, cores) {
+            // One that has ended meanwhile.
+            Ok(()) | Err(Errno::SRCH) => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Raises the limit on open files, which children inherit, as far as it goes, and returns it.

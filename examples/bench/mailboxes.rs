@@ -41,7 +41,7 @@ impl Place {
     /// Two nodes on an empty Redis; the sender is on one, the recipient on the other.
     fn two_nodes(rig: &Rig<'_>) -> io::Result<Place> {
         flush_all(&mut rig.services.connect()?)?;
-        let nodes = Nodes::of(rig.pinpost, rig, &FLAGS)?;
+        let nodes = Nodes::of(rig.pinpost, rig, rig.cores, &FLAGS)?;
         let [sender, recipient] = nodes.addresses()?;
         let services = Some([rig.services.redis_pid, rig.services.broker_pid]);
         Ok(Place { name: "two nodes", sender, recipient, nodes: vec![nodes.a, nodes.b], services })

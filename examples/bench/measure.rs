@@ -1,9 +1,8 @@
 //! What the kernel tells about a process, and what a series of figures comes to.
 //!
-//! CPU time is user and system time of all threads from `/proc/PID/stat`. It
-//! counts in ticks of 10 ms, which is below one percent of the rounds measured
-//! here; the finer `schedstat` is not compiled into every kernel, and loses
-//! threads that ended.
+//! CPU time is user and system time of all threads, those that ended too, by the
+//! clock that the kernel keeps for each process: in nanoseconds, where the times
+//! in `/proc/PID/stat` come in ticks of 10 ms.
 //!
 //! Memory is the proportional set size (PSS): pages shared with other
 //! processes, such as the C library's, count by their share.
@@ -12,6 +11,9 @@ use std::fs;
 use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// Memory of a process at one moment, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,10 +38,15 @@ pub fn memory(pid: u32) -> io::Result<Memory> {
 /// Reads the memory of a process once it stays the same for a while, or, on a
 /// restless machine, when the time for that is up.
 pub fn settled_memory(pid: u32) -> io::Result<Memory> {
+    settled_memory_within(pid, SETTLE_MAX)
+}
+
+/// The same with another time.
+pub fn settled_memory_within(pid: u32, time_max: Duration) -> io::Result<Memory> {
     let start = Instant::now();
     let mut last = memory(pid)?;
     let mut same = 0;
-    while same < SAME_READINGS && start.elapsed() < SETTLE_MAX {
+    while same < SAME_READINGS && start.elapsed() < time_max {
         sleep(READING_PAUSE);
         let now = memory(pid)?;
         same = if now == last { same + 1 } else { 0 };
@@ -50,15 +57,8 @@ pub fn settled_memory(pid: u32) -> io::Result<Memory> {
 
 /// The CPU time that a process has used since it began, all threads together.
 pub fn cpu(pid: u32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the command's name in parentheses, which may hold anything.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-    let [user, system] = ticks[..] else {
-        return Err(io::Error::other(format!("/proc/{pid}/stat has no CPU times")));
-    };
-    let ticks_per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_millis((user + system) * 1000 / ticks_per_second))
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid as i32))?;
+    Ok(clock.now()?.into())
 }
 
 /// How many files and sockets a process has open.
@@ -108,7 +108,12 @@ impl Times {
 
     /// The time, in microseconds, that so many percent of them did not take longer than.
     pub fn percentile_us(&self, percent: usize) -> f64 {
-        let at = (self.0.len() * percent).div_ceil(100).max(1) - 1;
+        self.per_mille_us(10 * percent)
+    }
+
+    /// The same for so many of a thousand of them.
+    pub fn per_mille_us(&self, per_mille: usize) -> f64 {
+        let at = (self.0.len() * per_mille).div_ceil(1000).max(1) - 1;
         self.0[at].as_secs_f64() * 1e6
     }
 }

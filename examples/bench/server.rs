@@ -1,8 +1,9 @@
-//! A server under test as a child process: pinpost or the bare relay.
+//! A server under test as a child process: pinpost, the bare relay, or a peer,
+//! which `peer` knows how to start.
 //!
-//! Both are started the same way, on free loopback ports that their `ready`
-//! line tells, with the settings a user gets by default. Dropping a `Server`
-//! ends the child: SIGTERM first, and the hard way when that does not help.
+//! The first two are started the same way, on free loopback ports that their
+//! `ready` line tells, with the settings a user gets by default. Dropping a
+//! `Server` ends the child: SIGTERM first, and the hard way when that does not help.
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Verb};
 use crate::machine::Cores;
+use crate::peer::Peer;
 
 /// A server that can be started.
 pub enum Program {
@@ -25,8 +27,11 @@ pub enum Program {
     Before(PathBuf),
     /// The small node: no HTTP, no cluster.
     Small(PathBuf),
-    /// This program itself, as the relay.
+    /// This program itself, as the relay that answers nothing but a login.
     Relay,
+    /// The same, answering every message.
+    RelayAnswering,
+    Peer(Peer),
 }
 
 impl Program {
@@ -36,14 +41,37 @@ impl Program {
             Program::Before(_) => "before",
             Program::Small(_) => "small",
             Program::Relay => "relay",
+            Program::RelayAnswering => "relay, answering",
+            Program::Peer(peer) => peer.name(),
         }
     }
 
     pub fn dialect(&self) -> Dialect {
         match self {
             Program::Pinpost(_) | Program::Before(_) | Program::Small(_) => Dialect::Pinpost,
-            Program::Relay => Dialect::Relay,
+            Program::Relay | Program::RelayAnswering => Dialect::Relay,
+            Program::Peer(peer) => peer.dialect(),
         }
+    }
+
+    /// Whether messages can be sent to it this way.
+    pub fn knows(&self, verb: Verb) -> bool {
+        match self {
+            Program::Pinpost(_) | Program::Before(_) | Program::Small(_) => true,
+            Program::Relay => verb == Verb::Cast,
+            Program::RelayAnswering => verb == Verb::Send,
+            Program::Peer(peer) => verb == peer.verb(),
+        }
+    }
+
+    /// Whether its users can come as WebSockets.
+    pub fn knows_websocket(&self) -> bool {
+        matches!(self, Program::Pinpost(_) | Program::Before(_))
+    }
+
+    /// Whether it is held to every word: whoever wrote it has this bench to answer for it.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, Program::Peer(_))
     }
 
     /// Starts it on the server's core and waits for its `ready` line. `flags` are for pinpost alone.
@@ -57,11 +85,12 @@ impl Program {
                     .args(flags);
                 command
             }
-            Program::Relay => {
+            Program::Relay | Program::RelayAnswering => {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.args(["relay", "--ack"]);
+                command.arg("relay").args(matches!(self, Program::RelayAnswering).then_some("--ack"));
                 command
             }
+            Program::Peer(peer) => return peer.start(cores),
         };
         // Settings of whoever runs the bench are not the ones to measure.
         for (name, _) in std::env::vars_os() {
@@ -84,8 +113,9 @@ impl Program {
 /// A running server.
 pub struct Server {
     child: Child,
-    /// Kept open: a server that writes to a closed pipe would die of it.
-    stdout: ChildStdout,
+    /// Kept open: a server that writes to a closed pipe would die of it. A peer has none.
+    stdout: Option<ChildStdout>,
+    folder: Option<PathBuf>,
     /// Where the line protocol is spoken.
     pub tcp: Option<SocketAddr>,
     /// Where WebSocket is spoken, if at all.
@@ -95,6 +125,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server of somebody else, which is being started on this address, and has this folder for itself.
+    pub fn of_peer(child: Child, address: SocketAddr, folder: Option<PathBuf>) -> Server {
+        Server { child, stdout: None, folder, tcp: Some(address), http: None, started_in: Duration::ZERO }
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -105,8 +145,9 @@ impl Server {
     }
 
     fn ready(mut child: Child, start: Instant) -> io::Result<Server> {
-        let stdout = child.stdout.take().expect("stdout was asked for as a pipe");
-        let mut server = Server { child, stdout, tcp: None, http: None, started_in: Duration::ZERO };
+        let stdout = child.stdout.take();
+        let mut server =
+            Server { child, stdout, folder: None, tcp: None, http: None, started_in: Duration::ZERO };
         let line = server.first_line(start)?;
         server.started_in = start.elapsed();
         let fields = line.strip_prefix("ready ").map(|rest| rest.split(' '));
@@ -124,15 +165,16 @@ impl Server {
     }
 
     fn first_line(&mut self, start: Instant) -> io::Result<String> {
+        let stdout = self.stdout.as_mut().expect("it was asked for as a pipe");
         let mut line = Vec::new();
         while !line.contains(&b'\n') {
             let left = READY_MAX.saturating_sub(start.elapsed());
             let left = Timespec::try_from(left).expect("a few seconds fit");
-            if poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&left))? == 0 {
+            if poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&left))? == 0 {
                 return Err(io::Error::other(format!("the server was not ready after {READY_MAX:?}")));
             }
             let mut piece = [0; 256];
-            match self.stdout.read(&mut piece)? {
+            match stdout.read(&mut piece)? {
                 0 => return Err(io::Error::other("the server ended before its ready line")),
                 length => line.extend_from_slice(&piece[..length]),
             }
@@ -143,6 +185,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.stdout.is_none() {
+            // A peer has nothing to keep.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            if let Some(folder) = &self.folder {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+            return;
+        }
         let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
         if ended(&mut self.child) {
             return;

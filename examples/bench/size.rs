@@ -31,7 +31,7 @@ fn measure(build: &Program, cores: Cores) -> io::Result<Vec<Vec<String>>> {
     let (path, name, bytes_max): (&Path, _, _) = match build {
         Program::Small(path) => (path, "small", SMALL_BYTES_MAX),
         Program::Pinpost(path) | Program::Before(path) => (path, "server", SERVER_BYTES_MAX),
-        Program::Relay => return Err(io::Error::other("the relay is no build of pinpost")),
+        _ => return Err(io::Error::other("that is no build of pinpost")),
     };
     let bytes = fs::metadata(path)?.len() as f64;
     let mut starts = Vec::new();

@@ -34,24 +34,24 @@ pub fn upgrade_response(bytes: &[u8]) -> io::Result<Option<usize>> {
     Ok(Some(end + 4))
 }
 
-/// Appends a line as one masked text frame.
-pub fn put_line(out: &mut Vec<u8>, line: &[u8]) {
+/// Appends a text as one masked frame.
+pub fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     out.push(FINAL_TEXT);
-    match line.len() {
+    match text.len() {
         length @ 0..126 => out.push(MASKED | length as u8),
         length => {
-            let length = u16::try_from(length).expect("lines of the bench are short");
+            let length = u16::try_from(length).expect("texts of the bench are short");
             out.push(MASKED | LENGTH_16);
             out.extend_from_slice(&length.to_be_bytes());
         }
     }
     out.extend_from_slice(&MASK);
-    out.extend(line.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    out.extend(text.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 /// Takes whole text frames off `bytes` and appends their lines, each with its LF.
 /// Returns how many bytes were used.
-pub fn take_lines(bytes: &[u8], lines: &mut Vec<u8>) -> io::Result<usize> {
+pub fn take_texts(bytes: &[u8], lines: &mut Vec<u8>) -> io::Result<usize> {
     let mut used = 0;
     loop {
         let (header, length) = match bytes[used..] {

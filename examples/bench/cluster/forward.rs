@@ -1,43 +1,60 @@
-//! Messages from node to node: pinpost beside a plain program that publishes
-//! each message by itself, and beside another build of itself if there is one.
+//! Messages from node to node: pinpost beside NATS's own cluster of two, beside a
+//! plain program that publishes each message by itself, and beside another build
+//! of itself if there is one.
 //!
 //! CPU time of every process that has to do with it: both nodes, the broker and
-//! Redis. pinpost's nodes also talk to their clients, which the plain program
-//! does not have; nothing is taken off for that. The rounds alternate, each load
-//! on fresh processes, on one broker and one Redis; medians are compared.
+//! Redis, all on one core, and the load generator on another. pinpost's and NATS's
+//! nodes also talk to their clients, which the plain program does not have;
+//! nothing is taken off for that. NATS knows no `SEND`: its messages are `CAST`s in
+//! either table. The rounds alternate, each load on fresh processes, on one broker
+//! and one Redis; medians are compared.
 
 use std::io;
 use std::time::Instant;
 
+use crate::bars::BEFORE_RATIO_MAX;
 use crate::client::Transport;
+use crate::cluster::nats::Nats;
 use crate::cluster::plain::Plain;
 use crate::cluster::{Nodes, Rig};
-use crate::compare::BEFORE_RATIO_MAX;
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
-use crate::load::{PAYLOAD_BYTES, Pairs};
+use crate::load::PAYLOAD_BYTES;
+use crate::load::closed::Traffic;
+use crate::machine::Cores;
 use crate::measure::{self, Spread};
 use crate::report::{grouped, table, verdict};
 use crate::server::Program;
 
 /// Measures all in turn and prints a table for each load.
 pub fn run(rig: &Rig<'_>, window: Option<u32>) -> io::Result<()> {
-    let rounds = if rig.quick { 3 } else { 6 };
+    let rounds = if rig.quick { 1 } else { 5 };
     let wanted = |load: &Load| window.is_none_or(|window| window == load.window);
     let loads: Vec<Load> = LOADS.into_iter().filter(wanted).collect();
     let programs: Vec<&Program> = [rig.pinpost].into_iter().chain(rig.before).collect();
-    // One series for each load and program, the plain one last.
-    let mut series = vec![vec![vec![]; programs.len() + 1]; loads.len()];
+    let (nats, plain) = (programs.len(), programs.len() + 1);
+    let one_core = rig.on_one_core()?;
+    let cores = one_core.cores;
+    // One series for each load and program, then NATS and the plain one.
+    let mut series = vec![vec![vec![]; programs.len() + 2]; loads.len()];
     for round in 0..rounds {
-        for (load, samples) in loads.iter().zip(&mut series) {
+        for (at, load) in loads.iter().enumerate() {
             eprintln!("round {} of {rounds}: {}, {} under way", round + 1, load.verb.name(), load.window);
             for which in measure::order(round, programs.len()) {
-                samples[which].push(pinpost(programs[which], Dialect::Cluster, rig, load)?);
+                let sample = pinpost(programs[which], Dialect::Cluster, rig, cores, load)?;
+                series[at][which].push(sample);
             }
-            samples[programs.len()].push(plain(rig, load)?);
+            // It has one kind of message: what it did under the load before counts here, too.
+            let sample = match loads[..at].iter().position(|before| before.window == load.window) {
+                Some(before) => series[before][nats][round],
+                None => of_nats(rig, cores, load)?,
+            };
+            series[at][nats].push(sample);
+            series[at][plain].push(of_plain(rig, cores, load)?);
         }
     }
-    let names: Vec<&str> = programs.iter().map(|program| program.name()).chain(["plain"]).collect();
+    drop(one_core);
+    let names: Vec<&str> = programs.iter().map(|program| program.name()).chain(["nats", "plain"]).collect();
     for (load, samples) in loads.iter().zip(&series) {
         print(&names, load, samples);
     }
@@ -53,6 +70,9 @@ pub struct Load {
     pub each: u32,
     /// The same for the plain program.
     pub each_plain: u32,
+    /// What a message may cost compared with the same at NATS, and at the plain program.
+    pub nats_ratio_max: Option<f64>,
+    pub plain_ratio_max: Option<f64>,
 }
 
 /// What one round of one load found.
@@ -66,32 +86,58 @@ pub struct Sample {
 }
 
 /// Puts a load on two fresh nodes.
-pub fn pinpost(program: &Program, dialect: Dialect, rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
-    let nodes = Nodes::of(program, rig, &[])?;
+pub fn pinpost(
+    program: &Program,
+    dialect: Dialect,
+    rig: &Rig<'_>,
+    cores: Cores,
+    load: &Load,
+) -> io::Result<Sample> {
+    let nodes = Nodes::of(program, rig, cores, &[])?;
     let addresses = nodes.addresses()?;
     let mut crowd = Crowd::log_in(&addresses, Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
+    let processes = vec![nodes.a.pid(), nodes.b.pid(), rig.services.broker_pid, rig.services.redis_pid];
+    crowds(rig, &mut crowd, dialect, processes, load)
+}
+
+fn of_nats(rig: &Rig<'_>, cores: Cores, load: &Load) -> io::Result<Sample> {
+    let nats = Nats::start(cores)?;
+    let mut crowd = nats.log_in(USERS, LOGINS_AT_ONCE)?;
+    let processes = nats.servers.each_ref().map(|server| server.pid()).to_vec();
+    let load = Load { verb: Verb::Cast, ..*load };
+    crowds(rig, &mut crowd, Dialect::Nats, processes, &load)
+}
+
+/// Lets the users of a crowd exchange messages.
+fn crowds(
+    rig: &Rig<'_>,
+    crowd: &mut Crowd,
+    dialect: Dialect,
+    processes: Vec<u32>,
+    load: &Load,
+) -> io::Result<Sample> {
     let each = load.each(rig.quick, load.each);
-    let mut pairs = Pairs::one_way(dialect, load.verb, USERS);
-    pairs.exchange(&mut crowd, load.window, each / 10, USERS)?;
-    let processes = [nodes.a.pid(), nodes.b.pid(), rig.services.broker_pid, rig.services.redis_pid];
-    let sample = measure(rig, processes, f64::from(each) * PAIRS as f64, || {
-        pairs.exchange(&mut crowd, load.window, each, USERS)
+    let mut traffic = Traffic::one_way(dialect, load.verb, USERS);
+    traffic.exchange(crowd, load.window, each / 10, USERS)?;
+    let sample = measure(rig, &processes, f64::from(each) * PAIRS as f64, || {
+        traffic.exchange(crowd, load.window, each, USERS)
     })?;
-    crowd.expect_silence(dialect)?;
+    crowd.expect_silence()?;
     Ok(sample)
 }
 
-fn plain(rig: &Rig<'_>, load: &Load) -> io::Result<Sample> {
+fn of_plain(rig: &Rig<'_>, cores: Cores, load: &Load) -> io::Result<Sample> {
     let answer_every = match load.verb {
         Verb::Send => 1,
         Verb::Cast => CASTS_TO_AN_ANSWER,
     };
-    let mut plain = Plain::start(&rig.services.amqp, answer_every, u64::from(load.window) * PAIRS as u64)?;
+    let window = u64::from(load.window) * PAIRS as u64;
+    let mut plain = Plain::start(&rig.services.amqp, cores, answer_every, window)?;
     let messages = u64::from(load.each(rig.quick, load.each_plain)) * PAIRS as u64;
     plain.exchange(messages / 10)?;
     let processes =
         [plain.sender_pid(), plain.recipient_pid(), rig.services.broker_pid, rig.services.redis_pid];
-    measure(rig, processes, messages as f64, || plain.exchange(messages))
+    measure(rig, &processes, messages as f64, || plain.exchange(messages))
 }
 
 impl Load {
@@ -104,28 +150,33 @@ impl Load {
 /// Lets `exchange` move so many messages, and tells what that took.
 fn measure(
     rig: &Rig<'_>,
-    processes: [u32; 4],
+    processes: &[u32],
     messages: f64,
     exchange: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Sample> {
     let cpu = || -> io::Result<[f64; 4]> {
         let mut seconds = [0.0; 4];
         for (seconds, pid) in seconds.iter_mut().zip(processes) {
-            *seconds = measure::cpu(pid)?.as_secs_f64();
+            *seconds = measure::cpu(*pid)?.as_secs_f64();
         }
         Ok(seconds)
     };
-    let published = rig.services.published()?;
+    // Only with the broker there are any; asking takes a while.
+    let published_until_now = || match processes.contains(&rig.services.broker_pid) {
+        true => rig.services.published(),
+        false => Ok(0),
+    };
+    let published = published_until_now()?;
     let (before, clock) = (cpu()?, Instant::now());
     exchange()?;
     let elapsed = clock.elapsed();
     let after = cpu()?;
     let mut cpu_us = [0.0; 5];
-    for which in 0..4 {
+    for which in 0..processes.len() {
         cpu_us[which] = (after[which] - before[which]) * 1e6 / messages;
         cpu_us[4] += cpu_us[which];
     }
-    let published = (rig.services.published()? - published) as f64 / messages;
+    let published = (published_until_now()? - published) as f64 / messages;
     Ok(Sample { messages_per_second: messages / elapsed.as_secs_f64(), cpu_us, published })
 }
 
@@ -154,8 +205,8 @@ fn print(names: &[&str], load: &Load, samples: &[Vec<Sample>]) {
     let rows: Vec<Vec<String>> = (0..names.len()).map(row).collect();
     let head = ["", "messages/s", "sender's", "recipient's", "broker", "Redis", "all", "min .. max", "AMQP"];
     table(&head, &rows);
-    let plain = names.len() - 1;
-    if plain > 1 {
+    let (nats, plain) = (names.len() - 2, names.len() - 1);
+    if nats > 1 {
         let nodes = |which| of(which, &|sample| sample.cpu_us[0] + sample.cpu_us[1]).median;
         let ratio = nodes(0) / nodes(1);
         println!(
@@ -164,22 +215,38 @@ fn print(names: &[&str], load: &Load, samples: &[Vec<Sample>]) {
             all(0).median / all(1).median
         );
     }
-    let ratio = all(0).median / all(plain).median;
-    let aim = match load.window {
-        16 => format!(" ({})", verdict(ratio, RATIO_AIM, "0.10")),
-        _ => String::new(),
+    let judged = |ratio: f64, bound: Option<f64>| match bound {
+        Some(bound) => format!("{ratio:.3} ({})", verdict(ratio, bound, &format!("{bound:.3}"))),
+        None => format!("{ratio:.3}"),
     };
-    println!("  CPU pinpost / plain: {ratio:.3}{aim}, of the broker alone {:.3}", broker(0) / broker(plain));
+    let ratio = all(0).median / all(nats).median;
+    println!("  CPU of all, pinpost / nats: {}", judged(ratio, load.nats_ratio_max));
+    let ratio = all(0).median / all(plain).median;
+    println!(
+        "  CPU of all, pinpost / plain: {}, of the broker alone {:.3}",
+        judged(ratio, load.plain_ratio_max),
+        broker(0) / broker(plain)
+    );
 }
 
 const PAIRS: usize = 200;
 const USERS: usize = 2 * PAIRS;
 const LOGINS_AT_ONCE: usize = 128;
 const CASTS_TO_AN_ANSWER: u64 = 50;
-const RATIO_AIM: f64 = 0.1;
+const PLAIN_RATIO_MAX: f64 = 1.0 / 12.0;
+/// A load without bounds.
+pub const SEND: Load = Load {
+    verb: Verb::Send,
+    window: 1,
+    each: 1_000,
+    each_plain: 200,
+    nats_ratio_max: None,
+    plain_ratio_max: None,
+};
+const BUSY: Load = Load { window: 16, each: 4_000, plain_ratio_max: Some(PLAIN_RATIO_MAX), ..SEND };
 const LOADS: [Load; 4] = [
-    Load { verb: Verb::Send, window: 1, each: 1_000, each_plain: 200 },
-    Load { verb: Verb::Send, window: 16, each: 4_000, each_plain: 200 },
-    Load { verb: Verb::Cast, window: 1, each: 1_000, each_plain: 200 },
-    Load { verb: Verb::Cast, window: 16, each: 4_000, each_plain: 200 },
+    SEND,
+    Load { verb: Verb::Cast, nats_ratio_max: Some(0.6), ..SEND },
+    Load { nats_ratio_max: Some(0.75), ..BUSY },
+    Load { verb: Verb::Cast, nats_ratio_max: Some(0.5), ..BUSY },
 ];

@@ -19,7 +19,7 @@ use crate::report::{grouped, table, verdict};
 
 /// Measures and prints all kinds.
 pub fn run(rig: &Rig<'_>) -> io::Result<()> {
-    let count = if rig.quick { 300 } else { 2_000 };
+    let count = if rig.quick { 200 } else { 2_000 };
     eprintln!("latency of {count} messages, one at a time");
     let nodes = Nodes::start(rig)?;
     let [a, b] = nodes.addresses()?;

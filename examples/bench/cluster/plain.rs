@@ -17,7 +17,9 @@ use amiquip::{Channel, Publish};
 use rustix::process::Signal;
 
 use crate::cluster::amqp::{self, Inbox};
+use crate::cluster::paced;
 use crate::load::PAYLOAD_BYTES;
+use crate::machine::Cores;
 
 /// Both processes; dropping it ends them.
 pub struct Plain {
@@ -25,18 +27,19 @@ pub struct Plain {
     recipient: Role,
 }
 
-struct Role {
+/// One of the two.
+pub struct Role {
     child: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    pub commands: ChildStdin,
+    pub answers: BufReader<ChildStdout>,
 }
 
 impl Plain {
     /// Starts both. The recipient answers one in so many messages; so many are under way.
-    pub fn start(amqp: &str, answer_every: u64, window: u64) -> io::Result<Plain> {
-        let recipient = Role::start(&[RECIPIENT, amqp, &answer_every.to_string()])?;
-        let key = amqp::key(recipient.child.id());
-        let sender = Role::start(&[SENDER, amqp, &key, &window.to_string()])?;
+    pub fn start(amqp: &str, cores: Cores, answer_every: u64, window: u64) -> io::Result<Plain> {
+        let recipient = Role::start(cores, &[RECIPIENT, amqp, &answer_every.to_string()])?;
+        let key = amqp::key(recipient.pid());
+        let sender = Role::start(cores, &[SENDER, amqp, &key, &window.to_string()])?;
         Ok(Plain { sender, recipient })
     }
 
@@ -47,23 +50,29 @@ impl Plain {
     }
 
     pub fn sender_pid(&self) -> u32 {
-        self.sender.child.id()
+        self.sender.pid()
     }
 
     pub fn recipient_pid(&self) -> u32 {
-        self.recipient.child.id()
+        self.recipient.pid()
     }
 }
 
 impl Role {
-    fn start(arguments: &[&str]) -> io::Result<Role> {
+    /// Starts it on the server's core, and waits until it is connected.
+    pub fn start(cores: Cores, arguments: &[&str]) -> io::Result<Role> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = cores.on_server_core(|| command.spawn())?;
         let commands = child.stdin.take().expect("it was asked for as a pipe");
         let answers = BufReader::new(child.stdout.take().expect("it was asked for as a pipe"));
         let mut role = Role { child, commands, answers };
         role.expect("ready")?;
         Ok(role)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn expect(&mut self, word: &str) -> io::Result<()> {
@@ -95,12 +104,14 @@ pub fn run(arguments: &[String]) -> Option<io::Result<()>> {
             println!("ready");
             match (&role[..], rest) {
                 (SENDER, [recipient, window]) => send(to, inbox, recipient, number(window)?),
+                (paced::SENDER, [recipient]) => paced::send(to, recipient),
+                (paced::RECIPIENT, [messages]) => paced::receive(inbox, number(messages)?),
                 (_, [every]) => answer(to, inbox, number(every)?),
                 _ => Err(io::Error::other("a plain program was started in a wrong way")),
             }
         })
     };
-    [SENDER, RECIPIENT].contains(&&role[..]).then(run)
+    [SENDER, RECIPIENT, paced::SENDER, paced::RECIPIENT].contains(&&role[..]).then(run)
 }
 
 /// The sender: reads from its standard input how many messages it is to send.

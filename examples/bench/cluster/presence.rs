@@ -29,7 +29,8 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
     let log_in = |users| Crowd::log_in(&addresses, Transport::Tcp, Dialect::Cluster, users, LOGINS_AT_ONCE);
 
     let monitor = Monitor::start(rig)?;
-    sleep(IDLE_TIME);
+    let idle_time = if rig.quick { IDLE_TIME_QUICK } else { IDLE_TIME };
+    sleep(idle_time);
     let idle = monitor.stop()?;
     let empty = settled_memory(&mut redis)?;
     let keys = key_count(&mut redis)?;
@@ -58,7 +59,7 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
     );
     let a_user = (full as f64 - empty as f64) / users as f64;
     let each = |counts: &Counts| counts.total(is_no_lease) / COUNTED as f64;
-    let a_second = |counts: &Counts| counts.total(|_| true) / 2.0 / IDLE_TIME.as_secs_f64();
+    let a_second = |counts: &Counts| counts.total(|_| true) / 2.0 / idle_time.as_secs_f64();
     let row = |what: &str, figure: String, verdict: String, what_it_is: String| {
         vec![what.to_owned(), figure, verdict, what_it_is]
     };
@@ -197,6 +198,7 @@ const LOGINS_AT_ONCE: usize = 128;
 /// Users whose logins and logouts are counted.
 const COUNTED: usize = 1_000;
 const IDLE_TIME: Duration = Duration::from_secs(5);
+const IDLE_TIME_QUICK: Duration = Duration::from_secs(3);
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(30);
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 const SAME_READINGS: u32 = 20;

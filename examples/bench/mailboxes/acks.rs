@@ -8,34 +8,26 @@
 use std::io;
 
 use crate::cluster::{Rig, forward};
-use crate::compare;
-use crate::dialect::{Dialect, Verb};
+use crate::compare::cpu_of_pairs;
+use crate::dialect::Dialect;
 use crate::measure::Spread;
 use crate::report::table;
 
 /// Measures and prints all of it.
 pub fn run(rig: &Rig<'_>) -> io::Result<()> {
-    let rounds = if rig.quick { 3 } else { 5 };
-    let shorter = if rig.quick { 4 } else { 1 };
+    let rounds = if rig.quick { 1 } else { 5 };
+    let shorter = if rig.quick { 8 } else { 1 };
     // For each window: of one node plain and acknowledged, of two nodes the same.
     let mut series = vec![[vec![], vec![], vec![], vec![]]; WINDOWS.len()];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}: acknowledged messages", round + 1);
         for (which, dialect) in DIALECTS.into_iter().enumerate() {
-            let load = |&(window, each, _): &(u32, u32, u32)| compare::Load {
-                verb: Verb::Send,
-                window,
-                each: each / shorter,
-            };
-            let loads: Vec<compare::Load> = WINDOWS.iter().map(load).collect();
-            let samples = compare::measure(rig.pinpost, dialect, rig.cores, &loads)?;
-            for (series, sample) in series.iter_mut().zip(samples) {
-                series[which].extend(sample.map(|sample| sample.cpu_seconds_per_million));
-            }
-            for (series, (window, _, each)) in series.iter_mut().zip(WINDOWS) {
+            for (series, (window, each_of_one, each)) in series.iter_mut().zip(WINDOWS) {
+                let each_of_one = each_of_one / shorter;
+                series[which].push(cpu_of_pairs(rig.pinpost, dialect, rig.cores, window, each_of_one)?);
                 // It is shortened there.
-                let load = forward::Load { verb: Verb::Send, window, each, each_plain: 0 };
-                let cpu = forward::pinpost(rig.pinpost, dialect, rig, &load)?.cpu_us;
+                let load = forward::Load { window, each, ..forward::SEND };
+                let cpu = forward::pinpost(rig.pinpost, dialect, rig, rig.cores, &load)?.cpu_us;
                 series[2 + which].push(cpu[0] + cpu[1]);
             }
         }

@@ -21,7 +21,7 @@ use crate::report::{grouped, table, verdict, verdict_least};
 
 /// Measures and prints all of it.
 pub fn run(rig: &Rig<'_>) -> io::Result<()> {
-    let rounds = if rig.quick { 2 } else { 5 };
+    let rounds = if rig.quick { 1 } else { 5 };
     let places = [Place::two_nodes(rig)?, Place::one_node(rig)?];
     let mut paces = Vec::new();
     for (place, times) in places.iter().zip(TIMES) {

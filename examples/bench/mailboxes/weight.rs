@@ -20,7 +20,7 @@ use crate::report::{grouped, table, verdict};
 
 /// Measures and prints both.
 pub fn run(rig: &Rig<'_>) -> io::Result<()> {
-    let users = if rig.quick { 2_000 } else { 10_000 };
+    let users = if rig.quick { 1_000 } else { 10_000 };
     let names: Vec<String> = (1..=users).map(|user| Dialect::Cluster.name(user)).collect();
     let messages = (users * EACH) as u32;
     eprintln!("{messages} stored messages");
