@@ -142,7 +142,7 @@ const LOGIN_ROUNDS: usize = 3;
 const PACES: Paces = Paces {
     warm_up: Duration::from_millis(200),
     closed: Duration::from_millis(1_000),
-    open: Duration::from_millis(3_000),
+    open: Duration::from_millis(2_500),
 };
 const PACES_QUICK: Paces = Paces {
     warm_up: Duration::from_millis(40),
