@@ -68,8 +68,8 @@ pub struct Connection {
     paused: Option<Box<Paused>>,
     /// The connection's place in the roll.
     place: usize,
-    /// There is a deadline among the alarms.
-    has_alarm: bool,
+    /// Its deadline among the alarms.
+    alarm: Option<Instant>,
 }
 
 /// What came in.
@@ -142,7 +142,7 @@ impl Connection {
             if is_http { Decoder::Http(Vec::new()) } else { Decoder::Lines(LineDecoder::default()) };
         let talk = Talk::new(shared, outbox);
         let phase = Phase::Arriving;
-        let connection = Connection { talk, decoder, phase, paused: None, place, has_alarm: false };
+        let connection = Connection { talk, decoder, phase, paused: None, place, alarm: None };
         connection.talk.shared.readiness.watch(connection.socket(), place)?;
         Ok(connection)
     }
@@ -387,9 +387,9 @@ impl Connection {
         let stalled = self.stalls_at().filter(|_| is_watched);
         let at = self.phase.deadline().into_iter().chain(stalled).min();
         let is_due = at.is_some_and(|at| at <= now);
-        if !is_due && (at.is_some() || self.has_alarm) {
-            self.talk.shared.alarms.set(self.place, at);
-            self.has_alarm = at.is_some();
+        if !is_due && at != self.alarm {
+            self.talk.shared.alarms.set(self.place, self.alarm, at);
+            self.alarm = at;
         }
         is_due
     }
@@ -411,13 +411,13 @@ impl Future for Connection {
 }
 
 // What every connection costs: `docs/performance.md` computes with it, `tests/crowd.rs` measures all of it.
-const _: () = assert!(size_of::<Connection>() <= 152 || usize::BITS < 64);
+const _: () = assert!(size_of::<Connection>() <= 160 || usize::BITS < 64);
 const _: () = assert!(size_of::<Outbox>() <= 112 || usize::BITS < 64);
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.has_alarm {
-            self.talk.shared.alarms.set(self.place, None);
+        if self.alarm.is_some() {
+            self.talk.shared.alarms.set(self.place, self.alarm, None);
         }
         self.talk.shared.roll.leave(self.place);
         let mut turn = Turn::default();
