@@ -140,8 +140,7 @@ impl Router {
         text: &str,
         turn: &mut Turn,
     ) -> Taken {
-        turn.seats.clear();
-        self.table.find(to, &mut turn.seats);
+        self.find(to, turn);
         if !has_room(&turn.seats, from.waker) {
             return Taken::Wait;
         }
@@ -181,8 +180,7 @@ impl Router {
 
     /// Routes a `CAST`: at most once, without a word.
     pub fn cast(&self, mut from: Sender<'_>, to: UserRef<'_>, text: &str, turn: &mut Turn) -> Taken {
-        turn.seats.clear();
-        self.table.find(to, &mut turn.seats);
+        self.find(to, turn);
         if !has_room(&turn.seats, from.waker) {
             return Taken::Wait;
         }

@@ -5,6 +5,7 @@
 //! case, costs one entry and no list.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::outbox::Outbox;
@@ -14,6 +15,8 @@ use crate::proto::{SessionId, UserName, UserRef};
 #[derive(Default)]
 pub struct Table {
     users: Mutex<HashMap<UserName, Sessions>>,
+    /// How often sessions came or went.
+    changes: AtomicU64,
 }
 
 /// One session: its id and the outbox of its connection.
@@ -40,7 +43,7 @@ impl Table {
     /// # Errors
     /// [`TooMany`] otherwise; nothing is added.
     pub fn insert(&self, user: &UserName, seat: Seat, sessions_max: usize) -> Result<(), TooMany> {
-        let mut users = self.lock();
+        let mut users = self.lock_to_change();
         match users.get_mut(user) {
             None if sessions_max == 0 => Err(TooMany),
             None => {
@@ -57,13 +60,13 @@ impl Table {
 
     /// Makes a session the only one of its user here, and returns those before it.
     pub fn replace(&self, user: &UserName, seat: Seat) -> Vec<Seat> {
-        let before = self.lock().insert(user.clone(), Sessions::One(seat));
+        let before = self.lock_to_change().insert(user.clone(), Sessions::One(seat));
         before.map_or_else(Vec::new, |sessions| sessions.seats().to_vec())
     }
 
     /// Removes one session; `true` when it was here.
     pub fn remove(&self, user: &UserName, session: SessionId) -> bool {
-        let mut users = self.lock();
+        let mut users = self.lock_to_change();
         let Some(sessions) = users.get_mut(user) else { return false };
         let before = sessions.seats().len();
         if let Sessions::Many(seats) = sessions {
@@ -106,6 +109,17 @@ impl Table {
     /// How many users have sessions here.
     pub fn users(&self) -> usize {
         self.lock().len()
+    }
+
+    /// How often sessions may have come or gone: while it is the same, so is what [`Table::find`] finds.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(SeqCst)
+    }
+
+    fn lock_to_change(&self) -> MutexGuard<'_, HashMap<UserName, Sessions>> {
+        let users = self.lock();
+        self.changes.fetch_add(1, SeqCst);
+        users
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UserName, Sessions>> {

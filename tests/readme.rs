@@ -85,6 +85,8 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("conn/ws.rs", "HEADER_BYTES_MAX"),
     // Memory that is kept, not a bound that anybody meets.
     ("router/in_flight.rs", "SLOTS_KEPT_MAX"),
+    // The longest id that a node makes.
+    ("proto/name.rs", "COUNTED_BYTES_MAX"),
     ("outbox/spares.rs", "SPARES_MAX"),
     // How much of a wrong answer an error message quotes.
     ("client/connection.rs", "SAID_CHARS_MAX"),

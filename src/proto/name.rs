@@ -144,12 +144,19 @@ impl MessageId {
     /// Appends the id as it stands in a line.
     pub fn print(&self, out: &mut Vec<u8>) {
         match self {
-            MessageId::Counted(session, count) => {
-                out.extend_from_slice(&session.0);
-                out.push(b'-');
-                print_number(*count, out);
-            }
+            MessageId::Counted(session, count) => print_counted(*session, *count, b"", out),
             MessageId::Tag(tag) => out.extend_from_slice(tag.as_bytes()),
+        }
+    }
+
+    /// Appends the id and a space.
+    pub(crate) fn print_with_space(&self, out: &mut Vec<u8>) {
+        match self {
+            MessageId::Counted(session, count) => print_counted(*session, *count, b" ", out),
+            MessageId::Tag(_) => {
+                self.print(out);
+                out.push(b' ');
+            }
         }
     }
 
@@ -179,21 +186,40 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// Appends `number` in decimal digits, without the formatting machinery: this
-/// is on the path of every message.
-pub(crate) fn print_number(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+/// Appends an id and `end`: composed backwards in one place, as many small appends cost more.
+fn print_counted(session: SessionId, count: u64, end: &[u8], out: &mut Vec<u8>) {
+    let mut text = [0; COUNTED_BYTES_MAX];
+    let mut at = text.len() - end.len();
+    text[at..].copy_from_slice(end);
+    at = digits(count, &mut text[..at]) - 1;
+    text[at] = b'-';
+    text[at - 8..at].copy_from_slice(&session.0);
+    out.extend_from_slice(&text[at - 8..]);
+}
+
+/// A session, `-`, the digits of a 64-bit number, and a space.
+const COUNTED_BYTES_MAX: usize = 8 + 1 + 20 + 1;
+
+/// Appends `number` in decimal digits, without the formatting machinery.
+pub(crate) fn print_number(number: u64, out: &mut Vec<u8>) {
+    let mut text = [0; 20];
+    let at = digits(number, &mut text);
+    out.extend_from_slice(&text[at..]);
+}
+
+/// Puts the digits of a number at the end of `text`, and tells where they begin. This is on the path
+/// of every message.
+fn digits(mut number: u64, text: &mut [u8]) -> usize {
+    let mut at = text.len();
     loop {
         at -= 1;
         let tenth = tenth(number);
-        digits[at] = b'0' + (number - 10 * tenth) as u8;
+        text[at] = b'0' + (number - 10 * tenth) as u8;
         number = tenth;
         if number == 0 {
-            break;
+            return at;
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// `number / 10`, by multiplication with the reciprocal, rounded up, of 8 / 10 in units of 2^-64 (Granlund

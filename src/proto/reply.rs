@@ -190,8 +190,8 @@ pub fn print_presence(user: UserRef<'_>, sessions: u32, out: &mut Vec<u8>) {
 /// Appends a `MSG` line.
 pub fn print_msg(from: &str, id: &MessageId, text: &str, out: &mut Vec<u8>) {
     put(out, &["MSG ", from, " "]);
-    id.print(out);
-    put(out, &[" ", text]);
+    id.print_with_space(out);
+    put(out, &[text]);
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&str]) {

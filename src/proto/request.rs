@@ -250,11 +250,15 @@ fn split(text: &str) -> Option<(&str, &str)> {
 pub(super) fn clean_text(bytes: &[u8]) -> Option<&str> {
     let is_control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
     let (words, rest) = bytes.as_chunks::<8>();
-    let suspicious =
-        |word: &[u8; 8]| may_hold_control(u64::from_ne_bytes(*word)) && word.iter().any(|&b| is_control(b));
+    let mut all_bits = 0;
+    let suspicious = |word: &[u8; 8]| {
+        let bits = u64::from_ne_bytes(*word);
+        all_bits |= bits;
+        may_hold_control(bits) && word.iter().any(|&b| is_control(b))
+    };
     let controls = words.iter().any(suspicious) || rest.iter().any(|&b| is_control(b));
     let text = std::str::from_utf8(bytes).ok().filter(|_| !controls)?;
-    if text.is_ascii() {
+    if all_bits & UPPER_BITS == 0 && rest.is_ascii() {
         return Some(text);
     }
     // C1, U+0080 to U+009F, is written C2 80 to C2 9F.
@@ -266,12 +270,16 @@ pub(super) fn clean_text(bytes: &[u8]) -> Option<&str> {
 /// (The classic "has a byte less than n" of Bit Twiddling Hacks; TAB and bytes
 /// above 0x7f may be suspected for nothing.)
 fn may_hold_control(word: u64) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
     let below_space = word.wrapping_sub(ONES * 0x20) & !word;
     let not_delete = word ^ (ONES * 0x7f);
     let is_delete = not_delete.wrapping_sub(ONES) & !not_delete;
-    (below_space | is_delete) & (ONES * 0x80) != 0
+    (below_space | is_delete) & UPPER_BITS != 0
 }
+
+/// Eight bytes of one.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+/// The bit that no byte of ASCII has, of eight bytes.
+const UPPER_BITS: u64 = ONES * 0x80;
 
 /// The tag of a line that is bad for another reason.
 fn tag_of(bytes: &[u8]) -> Option<Tag<'_>> {

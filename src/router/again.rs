@@ -98,11 +98,10 @@ impl Router {
     ) {
         let is_known = places.is_ok();
         let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
-        turn.seats.clear();
-        self.table.find(envelope.to.borrowed(), &mut turn.seats);
+        self.find(envelope.to.borrowed(), turn);
         let further = self.in_flight().placed(ticket, &nodes, &turn.seats);
         if let Some(further) = further {
-            let seats = std::mem::take(&mut turn.seats);
+            let seats = turn.take_seats();
             self.catch_up_elsewhere(ticket, &envelope.to, &seats, &further, turn);
             turn.seats = seats;
         }

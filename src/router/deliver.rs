@@ -2,7 +2,7 @@
 
 use crate::outbox::{Hashes, Kind, Message, Push, Ticket};
 use crate::proto::reply::print_msg;
-use crate::proto::{Envelope, Fate, MessageId, NodeId, UserName};
+use crate::proto::{Envelope, Fate, MessageId, NodeId, UserName, UserRef};
 use crate::router::again::Lost;
 use crate::router::question::{Question, Received};
 use crate::router::{Router, Turn};
@@ -26,6 +26,18 @@ impl Way {
 }
 
 impl Router {
+    /// Finds the sessions of a user, for `turn.seats`; who sends many messages to one user has them there.
+    pub(super) fn find(&self, user: UserRef<'_>, turn: &mut Turn) {
+        let changes = self.table.changes();
+        if turn.seats_at != changes || turn.seats_of != user.as_str() {
+            turn.seats.clear();
+            self.table.find(user, &mut turn.seats);
+            turn.seats_at = changes;
+            turn.seats_of.clear();
+            turn.seats_of.push_str(user.as_str());
+        }
+    }
+
     /// Pushes a message to all of `turn.seats`, and returns what they refused. A copy of it may have
     /// come before when its sender named it, or when it is routed again; and may come later, unless it
     /// is on this node only.
@@ -38,16 +50,15 @@ impl Router {
         way: Way,
         turn: &mut Turn,
     ) -> Lost {
-        let seats = std::mem::take(&mut turn.seats);
         let may_be_copy = way == Way::Again || matches!(id, MessageId::Tag(_));
         // A message that is only for other nodes is remembered there: its hash would be for nothing here.
         let may_come_again = may_be_copy || way != Way::Here;
-        let is_remembered = seats.iter().any(|seat| may_come_again || seat.outbox.acknowledges());
+        let is_remembered = turn.seats.iter().any(|seat| may_come_again || seat.outbox.acknowledges());
         let hash = is_remembered.then(|| self.hash(from, id, text, turn));
         let ticket = Some(ticket);
         let message = Message { from, id, text, ticket, hash, may_be_copy, kind: Kind::Live };
         let mut lost = Lost::none();
-        for seat in &seats {
+        for seat in &turn.seats {
             match seat.outbox.push_message(message, turn.now, &mut turn.dirty) {
                 Push::Taken => {}
                 Push::Copy => self.metrics.duplicates.add(),
@@ -55,8 +66,6 @@ impl Router {
                 Push::Unacked => lost.add(Lost::UNACKED),
             }
         }
-        turn.seats = seats;
-        turn.seats.clear();
         lost
     }
 
@@ -71,14 +80,14 @@ impl Router {
     /// A message from another node: it is delivered here, or the origin is told.
     pub(super) fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
         let Envelope { number, is_shared, is_again, from, to, id, text } = envelope;
-        turn.seats.clear();
-        self.table.find(to.borrowed(), &mut turn.seats);
+        self.find(to.borrowed(), turn);
         if turn.seats.is_empty() {
             self.metrics.not_here.add();
         }
         let Some(number) = number else {
             // Nobody waits for it here, so where there is no room it is lost, and counted.
             turn.seats.retain(|seat| seat.outbox.has_room() == Some(true));
+            turn.seats_of.clear();
             return self.push_cast(&from, &id, &text, turn);
         };
         let parties = turn.seats.len() as u32;
@@ -99,7 +108,7 @@ impl Router {
     /// Writes the outboxes of `turn.seats` that are full and do not block: a crowd
     /// of origins fills them within one turn, and that makes nobody a slow consumer.
     fn make_room(&self, turn: &mut Turn) {
-        let seats = std::mem::take(&mut turn.seats);
+        let seats = turn.take_seats();
         for seat in &seats {
             if seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none() {
                 self.flush(&seat.outbox, turn);
@@ -110,15 +119,12 @@ impl Router {
 
     /// Pushes a `CAST` to all of `turn.seats`, and counts it.
     pub(super) fn push_cast(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) {
-        let seats = std::mem::take(&mut turn.seats);
         let mut taken = false;
-        for seat in &seats {
+        for seat in &turn.seats {
             let message =
                 Message { from, id, text, ticket: None, hash: None, may_be_copy: false, kind: Kind::Live };
             taken |= seat.outbox.push_message(message, turn.now, &mut turn.dirty) == Push::Taken;
         }
-        turn.seats = seats;
-        turn.seats.clear();
         let counter = if taken { &self.metrics.casts } else { &self.metrics.casts_lost };
         counter.add();
     }

@@ -20,8 +20,11 @@ pub struct Turn {
     pub now: Instant,
     /// What the step pushed to.
     pub dirty: Dirty,
-    /// Room for the sessions of a recipient, kept for the next message.
+    /// The sessions of the recipient of the last message.
     pub(super) seats: Vec<Seat>,
+    /// Whose they are, and the table's count of changes when they were; empty when they may not be all.
+    pub(super) seats_of: String,
+    pub(super) seats_at: u64,
     /// Room for a line.
     pub(super) line: Vec<u8>,
 }
@@ -38,7 +41,23 @@ const FLUSHES_MAX: usize = 24;
 
 impl Default for Turn {
     fn default() -> Self {
-        Turn { now: Instant::now(), dirty: Dirty::default(), seats: Vec::new(), line: Vec::new() }
+        Turn {
+            now: Instant::now(),
+            dirty: Dirty::default(),
+            seats: Vec::new(),
+            seats_of: String::new(),
+            seats_at: 0,
+            line: Vec::new(),
+        }
+    }
+}
+
+impl Turn {
+    /// Takes out the sessions, while something is done that may look for those of others; to be put back
+    /// for this message alone.
+    pub(super) fn take_seats(&mut self) -> Vec<Seat> {
+        self.seats_of.clear();
+        std::mem::take(&mut self.seats)
     }
 }
 
@@ -46,6 +65,7 @@ impl Router {
     /// Ends a turn: what it pushed to will be written.
     pub fn end(&self, turn: &mut Turn) {
         turn.seats.clear();
+        turn.seats_of.clear();
         if turn.dirty.0.is_empty() {
             return self.cluster.flush();
         }

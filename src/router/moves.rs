@@ -85,7 +85,7 @@ impl Router {
     }
 
     fn catch_up_behind(&self, user: UserRef<'_>, turn: &mut Turn) {
-        let seats = std::mem::take(&mut turn.seats);
+        let seats = turn.take_seats();
         let user = UserName::from(user);
         for seat in seats.iter().filter(|seat| seat.outbox.is_behind()) {
             seat.outbox.set_behind(false);
