@@ -9,7 +9,7 @@ SECONDS = 720
 # Where the small node is built, beside the full one.
 SMALL = $(or $(CARGO_TARGET_DIR),target)/small
 
-.PHONY: help run build test check smoke size cross bench fuzz chaos cluster cluster-stop ci needs services peers
+.PHONY: help run build test check smoke size instructions cross bench fuzz chaos cluster cluster-stop ci needs services peers valgrind
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -40,6 +40,10 @@ size: needs ## build a server and the small node; print their sizes, start times
 	$(CARGO) build --release --bin pinpost
 	$(CARGO) build --release --no-default-features --bin pinpost --target-dir $(SMALL)
 	$(CARGO) run --release --example bench -- --only size --small $(SMALL)/release/pinpost
+
+instructions: valgrind ## count a node's instructions a message with valgrind; installs it through apt-get
+	$(CARGO) build --release
+	$(CARGO) run --release --example bench -- --only instructions
 
 cross: ## build a server and the small node for aarch64 and armv7, and run what comes out under qemu; installs compilers through apt-get
 	tests/cross.sh
@@ -75,3 +79,7 @@ services:
 # And what the benchmark compares with: NATS, mosquitto and ejabberd, none of them started either.
 peers:
 	@tests/needs.sh peers
+
+# And what counts instructions.
+valgrind:
+	@tests/needs.sh valgrind

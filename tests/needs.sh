@@ -3,6 +3,7 @@
 #
 #   needs.sh            for a build: a C linker
 #   needs.sh services   and for tests and a cluster: Redis and RabbitMQ, which tests/services.sh starts
+#   needs.sh valgrind   to count instructions
 #   needs.sh cross      for other architectures: Debian's Rust, cross compilers, and an emulator
 #   needs.sh peers      and for the benchmark: the servers that pinpost is compared with
 #
@@ -36,6 +37,9 @@ if [ "${1:-}" = peers ]; then
     needs nats-server nats-server
     needs mosquitto mosquitto
     needs ejabberdctl ejabberd
+fi
+if [ "${1:-}" = valgrind ]; then
+    needs valgrind valgrind
 fi
 if [ "${1:-}" = cross ]; then
     # Those of bookworm-security; the owner's own Rust has no libraries for other architectures.

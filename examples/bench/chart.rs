@@ -104,7 +104,7 @@ fn class(program: &Program) -> &'static str {
     match program {
         Program::Pinpost(_) => "ours",
         Program::Relay | Program::RelayAnswering => "floor",
-        Program::Before(_) | Program::Small(_) | Program::Peer(_) => "peer",
+        Program::Before(_) | Program::Small(_) | Program::Counted(..) | Program::Peer(_) => "peer",
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! The tour, from the top: `compare` is the runner, `workload` and `logins` what it
 //! runs, `results` what was found, `sheet`, `bars` and `chart` how that is told;
-//! `size`, `growth`, `cluster` and `mailboxes` are the other parts. `load` is the traffic;
+//! `size`, `instructions`, `growth`, `cluster` and `mailboxes` are the other parts. `load` is the traffic;
 //! `crowd` runs many of `client`, which speaks TCP or `websocket`; `dialect` has the
 //! protocols. `server` starts pinpost and the `relay`, `peer` the others; `measure`
 //! and `machine` ask the kernel, `report` prints.
@@ -36,6 +36,7 @@ mod compare;
 mod crowd;
 mod dialect;
 mod growth;
+mod instructions;
 mod load;
 mod logins;
 mod machine;
@@ -110,12 +111,12 @@ impl Options {
                 "--quick" | "quick" => options.quick = true,
                 "--noise" => options.noise = true,
                 "--only" => match arguments.next().as_deref() {
-                    Some(part @ (MESSAGES | SIZE | FOOTPRINT | GROWTH | CLUSTER | MAILBOXES)) => {
-                        options.only.push(part.to_owned())
-                    }
+                    Some(
+                        part @ (MESSAGES | SIZE | INSTRUCTIONS | FOOTPRINT | GROWTH | CLUSTER | MAILBOXES),
+                    ) => options.only.push(part.to_owned()),
                     _ => {
                         return Err(format!(
-                            "--only needs {MESSAGES}, {SIZE}, {FOOTPRINT}, {GROWTH}, {CLUSTER} or {MAILBOXES}"
+                            "--only needs {MESSAGES}, {SIZE}, {INSTRUCTIONS}, {FOOTPRINT}, {GROWTH}, {CLUSTER} or {MAILBOXES}"
                         ));
                     }
                 },
@@ -169,6 +170,10 @@ fn bench(options: Options) -> io::Result<()> {
         Some(path) => path.clone(),
         None => beside_this_program()?,
     };
+    // Only where it is asked for: it takes valgrind.
+    if options.only.iter().any(|only| only == INSTRUCTIONS) {
+        instructions::run(&path, cores)?;
+    }
     let pinpost = Program::Pinpost(path);
     let before = options.before.clone().map(Program::Before);
     let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
@@ -254,13 +259,14 @@ usage: bench [--quick] [--server PATH] [--before PATH] [--small PATH] [--only PA
   --server PATH  the pinpost binary (default: the release build beside this program)
   --before PATH  another pinpost binary, which is measured beside
   --small PATH   the small node, whose size and start are measured beside
-  --only PART    messages, size (and start), footprint (logins, memory), growth, cluster or mailboxes; may be repeated
+  --only PART    messages, size (and start), instructions (with valgrind), footprint (logins, memory), growth, cluster or mailboxes; may be repeated
   --window N     of the messages, only those with N under way, 1 or 16, beside the relay alone
   --noise        compare the relay with itself: how far apart equals come out here
   --chart PATH   draw the comparison of messages and footprint as an SVG";
 
 const MESSAGES: &str = "messages";
 const SIZE: &str = "size";
+const INSTRUCTIONS: &str = "instructions";
 const FOOTPRINT: &str = "footprint";
 const GROWTH: &str = "growth";
 const CLUSTER: &str = "cluster";

@@ -27,6 +27,8 @@ pub enum Program {
     Before(PathBuf),
     /// The small node: no HTTP, no cluster.
     Small(PathBuf),
+    /// The pinpost command under callgrind, which writes what it counted to the second path.
+    Counted(PathBuf, PathBuf),
     /// This program itself, as the relay that answers nothing but a login.
     Relay,
     /// The same, answering every message.
@@ -40,6 +42,7 @@ impl Program {
             Program::Pinpost(_) => "pinpost",
             Program::Before(_) => "before",
             Program::Small(_) => "small",
+            Program::Counted(..) => "pinpost under callgrind",
             Program::Relay => "relay",
             Program::RelayAnswering => "relay, answering",
             Program::Peer(peer) => peer.name(),
@@ -48,7 +51,9 @@ impl Program {
 
     pub fn dialect(&self) -> Dialect {
         match self {
-            Program::Pinpost(_) | Program::Before(_) | Program::Small(_) => Dialect::Pinpost,
+            Program::Pinpost(_) | Program::Before(_) | Program::Small(_) | Program::Counted(..) => {
+                Dialect::Pinpost
+            }
             Program::Relay | Program::RelayAnswering => Dialect::Relay,
             Program::Peer(peer) => peer.dialect(),
         }
@@ -57,7 +62,7 @@ impl Program {
     /// Whether messages can be sent to it this way.
     pub fn knows(&self, verb: Verb) -> bool {
         match self {
-            Program::Pinpost(_) | Program::Before(_) | Program::Small(_) => true,
+            Program::Pinpost(_) | Program::Before(_) | Program::Small(_) | Program::Counted(..) => true,
             Program::Relay => verb == Verb::Cast,
             Program::RelayAnswering => verb == Verb::Send,
             Program::Peer(peer) => verb == peer.verb(),
@@ -80,9 +85,14 @@ impl Program {
             Program::Pinpost(path) | Program::Before(path) | Program::Small(path) => {
                 let http = if let Program::Small(_) = self { "off" } else { "127.0.0.1:0" };
                 let mut command = Command::new(path);
+                command.args(SERVE).args(["--http", http]).args(flags);
                 command
-                    .args(["serve", "--listen", "127.0.0.1:0", "--http", http, "--log", "warn"])
-                    .args(flags);
+            }
+            Program::Counted(path, report) => {
+                let mut command = Command::new("valgrind");
+                let report = format!("--callgrind-out-file={}", report.display());
+                command.args(["--quiet", "--tool=callgrind", &report]).arg(path).args(SERVE);
+                command.args(["--http", "off"]).args(flags);
                 command
             }
             Program::Relay | Program::RelayAnswering => {
@@ -213,5 +223,6 @@ impl Drop for Server {
     }
 }
 
+const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--log", "warn"];
 const READY_MAX: Duration = Duration::from_secs(10);
 const DRAIN_MAX: Duration = Duration::from_secs(15);
