@@ -165,7 +165,7 @@ impl Connection {
             };
             if step.is_pending() {
                 // A deadline that has come sends us round again.
-                if self.is_due(scratch.turn.now) {
+                if self.see_to_deadline(scratch.turn.now) {
                     continue;
                 }
                 return Poll::Pending;
@@ -380,8 +380,8 @@ impl Connection {
         &self.talk.outbox.sink().0
     }
 
-    /// Tells whether a deadline has come; if not, there is an alarm for the next one.
-    fn is_due(&mut self, now: Instant) -> bool {
+    /// Tells whether a deadline has come; if not, there is an alarm for the next one from now on.
+    fn see_to_deadline(&mut self, now: Instant) -> bool {
         // Once it closes, a stall changes nothing: a deadline that has come must always lead on.
         let is_watched = self.phase.is_open() && self.talk.outbox.closing().is_none();
         let stalled = self.stalls_at().filter(|_| is_watched);

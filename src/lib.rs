@@ -53,6 +53,7 @@
 //! chat  | send       what two of the commands do; they know client and proto only
 //! mailbox            what waits for users who are not here: memory, Redis
 //! session  outbox  config  metrics  client  terminal
+//! readiness          which sockets are ready: the node's own epoll
 //! proto              lines, names, requests, replies, envelopes: pure
 //! ```
 //!
@@ -72,12 +73,14 @@
 //! 11. [`metrics`]: counters of what happened and gauges of what is held.
 //! 12. [`client`]: a user's connection for programs, kept up by a task of its own.
 //! 13. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
+//! 14. [`readiness`]: tells when sockets are ready, without a question for each event; Linux only.
 //!
 //! # The way of one message
 //!
 //! alice types `SEND bob hello`; both are on this node, on one connection each.
 //!
-//! 1. alice's socket is readable. The executor polls her [`Connection`](conn::Connection), a
+//! 1. alice's socket is readable: the node's [`Readiness`](readiness::Readiness) says so, and the
+//!    [`Roll`](conn::Roll) wakes her task. The executor polls her [`Connection`](conn::Connection), a
 //!    hand-written future. `Connection::advance` comes to `Connection::open`, which reads into a buffer
 //!    of the thread, and to `Connection::feed`, where a [`LineDecoder`](proto::LineDecoder) finds the
 //!    line. (`conn.rs`, `proto/line.rs`)

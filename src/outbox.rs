@@ -9,7 +9,8 @@
 //! The outbox also keeps replies in order: a reply that is due later reserves
 //! its place, and replies behind it wait until it is known.
 //!
-//! Left out: reading, and what tickets mean.
+//! A connection is known to the rest of the node by its outbox alone, so what its socket is ready for
+//! is told here, too. Left out: reading, and what tickets mean.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};

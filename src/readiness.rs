@@ -172,7 +172,7 @@ impl Bell {
     /// That wait is over.
     pub fn end_wait(&self) {
         // What rang meanwhile has ended the wait: that is all it was for.
-        self.state.store(QUIET, SeqCst);
+        self.state.swap(QUIET, SeqCst);
     }
 }
 
@@ -183,7 +183,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.swap(RUNG, SeqCst) == WAITING {
-            // Full, after 2^64 - 1 of them, would still be readable.
+            // It is never full: that takes 2^64 - 1 of them.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
     }

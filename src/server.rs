@@ -4,7 +4,7 @@
 //! future that serves until [`Handle::drain`] has ended in order. Every task
 //! lives on the server's own executor, so that several nodes fit in one
 //! program, and dropping a server stops all of its tasks. One thread runs it:
-//! whoever polls `run`.
+//! whoever polls `run`, or calls [`Server::run_alone`].
 
 mod drive;
 mod listen;
@@ -198,7 +198,10 @@ impl Server {
         drive::within(shared, &executor, self.serve()).await
     }
 
-    /// The same on this thread, which does nothing else: for less CPU time a message.
+    /// Serves as [`Server::run`] does, on this thread, which does nothing else: for less CPU time a message.
+    ///
+    /// # Panics
+    /// When the system does not let it wait for its own epoll instance, which does not happen.
     pub fn run_alone(self) {
         let (executor, shared) = (self.executor.clone(), self.shared.clone());
         drive::alone(&shared, &executor, self.serve());
@@ -217,7 +220,7 @@ impl Server {
         let events = self.executor.spawn(take_events(self.shared.clone()));
         let sweeper = self.executor.spawn(sweep(self.shared.clone()));
         let resumer = self.executor.spawn(resume(self.shared.clone()));
-        let alarms = self.executor.spawn(ring(self.shared.clone()));
+        let alarms = self.executor.spawn(wake_due(self.shared.clone()));
         let until_drained = async {
             // A dropped handle is no reason to stop, and the server holds one itself.
             let _ = self.stop.recv().await;
@@ -318,7 +321,7 @@ async fn sweep(shared: Arc<Shared>) {
 }
 
 /// Wakes connections that have to act by themselves.
-async fn ring(shared: Arc<Shared>) {
+async fn wake_due(shared: Arc<Shared>) {
     loop {
         let due = shared.alarms.due().await;
         shared.roll.wake(&due);

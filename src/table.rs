@@ -178,6 +178,15 @@ mod tests {
             assert_eq!(table.sessions_of(bob.borrowed()), 2 - n as u32);
         }
         assert_eq!(table.users(), 0);
+        let changes = table.changes();
+        let mut found = vec![];
+        table.find(bob.borrowed(), &mut found);
+        assert!(found.is_empty() && table.changes() == changes, "looking changes nothing");
+        assert_eq!(table.insert(&bob, seat("aaaaaaaa"), 3), Ok(()));
+        assert!(table.changes() > changes);
+        let changes = table.changes();
+        assert!(table.remove(&bob, SessionId::parse("aaaaaaaa").expect("valid")));
+        assert!(table.changes() > changes);
         assert_eq!(table.insert(&bob, seat("aaaaaaaa"), 0), Err(TooMany));
     }
 

@@ -1,7 +1,8 @@
 //! When connections have to act by themselves: one timer for all of them.
 //!
 //! Few connections have a deadline at a time: those that log in, whose socket blocks, or that end.
-//! A timer of the runtime for each would cost a wakeup of its thread at every login.
+//! A timer of the runtime for each would cost a wakeup of its thread at every login; this one is set
+//! anew when it has fired, or when a deadline is before it.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,29 +14,37 @@ use smol::future::FutureExt;
 
 /// The deadlines of a node's connections, each by its place in the roll.
 pub struct Alarms {
-    by_time: Mutex<BTreeSet<(Instant, usize)>>,
-    /// Tells that the first deadline is an earlier one now.
+    state: Mutex<State>,
+    /// Tells that the timer is set for too late a time.
     earlier: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Default)]
+struct State {
+    by_time: BTreeSet<(Instant, usize)>,
+    /// When somebody looks here again; what had this deadline may be gone by then.
+    looks_at: Option<Instant>,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
-        Alarms { by_time: Mutex::default(), earlier: bounded(1) }
+        Alarms { state: Mutex::default(), earlier: bounded(1) }
     }
 }
 
 impl Alarms {
     /// Sets the only deadline of a connection, which was `before`.
     pub(super) fn set(&self, place: usize, before: Option<Instant>, at: Option<Instant>) {
-        let mut by_time = self.lock();
+        let mut state = self.lock();
         if let Some(before) = before {
-            by_time.remove(&(before, place));
+            state.by_time.remove(&(before, place));
         }
         let Some(at) = at else { return };
-        by_time.insert((at, place));
-        let is_first = by_time.first() == Some(&(at, place));
-        drop(by_time);
-        if is_first {
+        state.by_time.insert((at, place));
+        // Logins all have the same time, so the timer is set for one of the first.
+        let is_earlier = state.looks_at.is_none_or(|looks_at| at < looks_at);
+        drop(state);
+        if is_earlier {
             // Full means that it is said already.
             let _ = self.earlier.0.try_send(());
         }
@@ -44,19 +53,18 @@ impl Alarms {
     /// Waits until there are deadlines that have come, and takes them out.
     pub async fn due(&self) -> Vec<usize> {
         loop {
-            let due = self.take_due(Instant::now());
+            let (due, next) = self.take_due(Instant::now());
             if !due.is_empty() {
                 return due;
             }
-            let first = self.lock().first().map(|(at, _)| *at);
             let earlier = async {
                 let _ = self.earlier.1.recv().await;
             };
-            match first {
+            match next {
                 None => earlier.await,
-                Some(at) => {
+                Some(next) => {
                     let time = async {
-                        Timer::at(at).await;
+                        Timer::at(next).await;
                     };
                     time.or(earlier).await;
                 }
@@ -64,18 +72,20 @@ impl Alarms {
         }
     }
 
-    fn take_due(&self, now: Instant) -> Vec<usize> {
-        let mut by_time = self.lock();
+    /// Takes out those that have come, and tells the next one.
+    fn take_due(&self, now: Instant) -> (Vec<usize>, Option<Instant>) {
+        let mut state = self.lock();
         let mut due = vec![];
-        while let Some((_, place)) = by_time.first().copied().filter(|(at, _)| *at <= now) {
-            by_time.pop_first();
+        while let Some((_, place)) = state.by_time.first().copied().filter(|(at, _)| *at <= now) {
+            state.by_time.pop_first();
             due.push(place);
         }
-        due
+        state.looks_at = state.by_time.first().map(|(at, _)| *at);
+        (due, state.looks_at)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<(Instant, usize)>> {
-        self.by_time.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,12 +106,18 @@ mod tests {
         assert_eq!(alarms.earlier.1.len(), 1, "said once, however often");
         alarms.set(2, at(3), None);
         alarms.set(4, at(3), at(6));
-        assert!(alarms.take_due(start + Duration::from_secs(3)).is_empty());
+        let take = |seconds| alarms.take_due(start + Duration::from_secs(seconds));
+        assert!(alarms.earlier.1.try_recv().is_ok());
+        assert_eq!(take(3), (vec![], at(4)));
         alarms.set(5, None, at(4));
-        assert_eq!(alarms.take_due(start + Duration::from_secs(5)), [3, 5, 1]);
-        assert_eq!(alarms.take_due(start + Duration::from_secs(9)), [4]);
+        alarms.set(6, None, at(7));
+        assert!(alarms.earlier.1.is_empty(), "the timer comes early enough");
+        alarms.set(7, None, at(3));
+        assert!(alarms.earlier.1.try_recv().is_ok());
+        assert_eq!(take(5), (vec![7, 3, 5, 1], at(6)));
+        assert_eq!(take(9), (vec![4, 6], None));
         alarms.set(4, at(6), None);
-        assert!(alarms.lock().is_empty());
+        assert!(alarms.lock().by_time.is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The roll: every connection of a node, to ask all of them to end and to wait
-//! until they have.
+//! until they have, and to reach one by its number: when its socket is ready, or its
+//! deadline has come.
 //!
 //! A slab of outboxes behind one lock; a connection enters when it is made and
 //! leaves when it is dropped.

@@ -66,9 +66,10 @@ struct Mark {
 /// A buffer is moved to its front when this much of it was written.
 const MOVE_BYTES_MIN: usize = 32 * 1024;
 
-/// What a buffer and its marks begin with: a batch of small messages fits without growing.
-const BUFFER_BYTES_MIN: usize = 2_048;
-const MARKS_MIN: usize = 16;
+/// What a buffer and its marks begin with: when one message comes to each of very many, little waits for
+/// each. Those that are used again have grown to what a batch takes.
+const BUFFER_BYTES_MIN: usize = 256;
+const MARKS_MIN: usize = 4;
 
 /// What is larger is not kept as a spare.
 const BUFFER_BYTES_SPARE: usize = 4_096;
@@ -147,6 +148,7 @@ impl Bytes {
             };
             held.written += count;
         }
+        // Where all was written `tidy` forgets it.
         if count > 0 || held.blocked_since.is_none() {
             held.blocked_since = Some(now);
         }

@@ -39,8 +39,8 @@ struct Row {
 /// What a reply that waits costs beside its text: its place, and the allocator's share.
 const HELD_REPLY_BYTES: u32 = 48;
 
-/// What the places begin with: a batch of requests fits without growing.
-const PLACES_MIN: usize = 16;
+/// What the places begin with; a row that is used again has grown to what a batch takes.
+const PLACES_MIN: usize = 4;
 
 /// What is larger is not kept as a spare.
 const PLACES_SPARE: usize = 64;
@@ -163,5 +163,34 @@ impl Row {
             self.first_place += 1;
         }
         !self.places.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::bytes::Framing;
+
+    #[test]
+    fn replies_come_in_order_again_after_there_was_none_due() {
+        for first in 0..6 {
+            let (mut replies, mut bytes) = (Replies::default(), Bytes::new(Framing::Lines));
+            // Each time with one reply more, in rows that others have used.
+            for count in 1..4 {
+                let places: Vec<ReplyTo> = (0..count).map(|_| replies.expect(None)).collect();
+                for n in 0..count {
+                    let n = (n + first) % count;
+                    replies.answer(&places[n], &mut bytes, |out| out.push(b'0' + n as u8));
+                }
+                assert!(replies.due() == 0 && replies.held_bytes() == 0 && replies.row.is_none());
+            }
+            let mut taken = vec![];
+            let take = |bytes: &[u8]| {
+                taken.extend_from_slice(bytes);
+                Ok(bytes.len())
+            };
+            bytes.write(std::time::Instant::now(), take, &mut vec![]).expect("it takes all");
+            assert_eq!(taken, b"0\n0\n1\n0\n1\n2\n", "{first}");
+        }
     }
 }

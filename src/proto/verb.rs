@@ -48,12 +48,10 @@ impl Verb {
 
     /// Finds the verb without regard to case.
     pub fn parse(word: &str) -> Option<Verb> {
-        // Those of messages, as programs write them, come at once.
-        match word {
-            "SEND" => return Some(Verb::Send),
-            "CAST" => return Some(Verb::Cast),
-            "ACK" => return Some(Verb::Ack),
-            _ => {}
+        // Those of messages come at once, as programs write them.
+        let of_messages = [Verb::Send, Verb::Cast, Verb::Ack];
+        if let Some(verb) = of_messages.into_iter().find(|verb| verb.word() == word) {
+            return Some(verb);
         }
         Self::ALL.into_iter().find(|verb| verb.word().eq_ignore_ascii_case(word))
     }

@@ -103,7 +103,7 @@ impl Router {
         if let Some(further) = further {
             let seats = turn.take_seats();
             self.catch_up_elsewhere(ticket, &envelope.to, &seats, &further, turn);
-            turn.seats = seats;
+            turn.put_seats(seats);
         }
         self.catch_up_here(envelope.to.borrowed(), turn);
         let parties = (turn.seats.len() + nodes.len()) as u32;

@@ -26,7 +26,8 @@ impl Way {
 }
 
 impl Router {
-    /// Finds the sessions of a user, for `turn.seats`; who sends many messages to one user has them there.
+    /// Puts the sessions of a user into `turn.seats`: looked up once for all that a turn sends to one
+    /// user, as long as nobody comes or goes.
     pub(super) fn find(&self, user: UserRef<'_>, turn: &mut Turn) {
         let changes = self.table.changes();
         if turn.seats_at != changes || turn.seats_of != user.as_str() {
@@ -114,7 +115,7 @@ impl Router {
                 self.flush(&seat.outbox, turn);
             }
         }
-        turn.seats = seats;
+        turn.put_seats(seats);
     }
 
     /// Pushes a `CAST` to all of `turn.seats`, and counts it.

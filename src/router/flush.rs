@@ -20,9 +20,10 @@ pub struct Turn {
     pub now: Instant,
     /// What the step pushed to.
     pub dirty: Dirty,
-    /// The sessions of the recipient of the last message.
+    /// The sessions that were looked up last.
     pub(super) seats: Vec<Seat>,
-    /// Whose they are, and the table's count of changes when they were; empty when they may not be all.
+    /// Whose they are, and the table's count of changes when they were; empty when they may not be
+    /// all.
     pub(super) seats_of: String,
     pub(super) seats_at: u64,
     /// Room for a line.
@@ -53,19 +54,28 @@ impl Default for Turn {
 }
 
 impl Turn {
-    /// Takes out the sessions, while something is done that may look for those of others; to be put back
-    /// for this message alone.
+    /// Takes out the sessions, while something is done that may look for those of others.
     pub(super) fn take_seats(&mut self) -> Vec<Seat> {
-        self.seats_of.clear();
         std::mem::take(&mut self.seats)
+    }
+
+    /// Puts them back, for this message alone: the next one is looked up.
+    pub(super) fn put_seats(&mut self, seats: Vec<Seat>) {
+        self.seats_of.clear();
+        self.seats = seats;
+    }
+
+    /// Holds no session any more.
+    fn forget_seats(&mut self) {
+        self.seats_of.clear();
+        self.seats.clear();
     }
 }
 
 impl Router {
     /// Ends a turn: what it pushed to will be written.
     pub fn end(&self, turn: &mut Turn) {
-        turn.seats.clear();
-        turn.seats_of.clear();
+        turn.forget_seats();
         if turn.dirty.0.is_empty() {
             return self.cluster.flush();
         }
@@ -80,6 +90,11 @@ impl Router {
 
     /// Writes what turns have pushed to since the last call, then waits for more.
     pub fn poll_flush(&self, context: &mut Context<'_>, turn: &mut Turn) {
+        self.flush_some(context, turn);
+        turn.forget_seats();
+    }
+
+    fn flush_some(&self, context: &mut Context<'_>, turn: &mut Turn) {
         let mut written = Vec::new();
         turn.now = Instant::now();
         for _ in 0..FLUSHES_MAX {

@@ -92,7 +92,7 @@ impl Router {
             let others = seats.iter().filter(|other| other.session != seat.session);
             self.give(&user, &seat.outbox, others, turn);
         }
-        turn.seats = seats;
+        turn.put_seats(seats);
     }
 
     /// A session has taken the place of others here: it is given what they have not taken.

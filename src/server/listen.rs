@@ -1,7 +1,7 @@
 //! Listening and accepting.
 //!
 //! The listener carries the socket options, because what it accepts inherits
-//! them: no system call a connection. Liveness of a silent peer is TCP's work.
+//! them: no system call for any of them a connection. Liveness of a silent peer is TCP's work.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -101,6 +101,14 @@ impl Listener {
         self.is_http
     }
 
+    /// Waits a little: out of files or memory, mostly, and others have to leave first.
+    async fn pause(&self, error: &io::Error, was_failing: &mut bool) {
+        if !std::mem::replace(was_failing, true) {
+            warn!("{}: can't accept: {error}", self.addr);
+        }
+        Timer::after(ACCEPT_PAUSE).await;
+    }
+
     /// Waits for the next connection; its socket does not block.
     async fn accept_one(&self) -> io::Result<TcpStream> {
         loop {
@@ -137,21 +145,18 @@ impl Listener {
                         shared.router.metrics().turned_away.add();
                         turn_away(&socket, self.is_http, &shared.router.cluster().node());
                     }
-                    Ok(socket) => {
-                        (was_full, was_failing) = (false, false);
-                        let Some(executor) = executor.upgrade() else { return };
-                        match Connection::new(shared.clone(), socket, self.is_http) {
-                            Ok(connection) => executor.spawn(connection).detach(),
-                            Err(error) => warn!("{}: can't watch a connection: {error}", self.addr),
+                    Ok(socket) => match Connection::new(shared.clone(), socket, self.is_http) {
+                        Ok(connection) => {
+                            (was_full, was_failing) = (false, false);
+                            let Some(executor) = executor.upgrade() else { return };
+                            executor.spawn(connection).detach();
                         }
-                    }
-                    Err(error) => {
-                        // Out of files or memory, mostly: others have to leave first.
-                        if !std::mem::replace(&mut was_failing, true) {
-                            warn!("{}: can't accept: {error}", self.addr);
+                        Err(error) => {
+                            shared.router.metrics().turned_away.add();
+                            self.pause(&error, &mut was_failing).await;
                         }
-                        Timer::after(ACCEPT_PAUSE).await;
-                    }
+                    },
+                    Err(error) => self.pause(&error, &mut was_failing).await,
                 }
             }
         }
