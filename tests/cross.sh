@@ -85,17 +85,6 @@ needs_glibc() { # the newest version that the binary asks for
     "$tools-objdump" -T "$full" | sed -n 's/.*(GLIBC_\([0-9.]*\)).*/\1/p' | sort -V | tail -n 1
 }
 
-ends() { # PID: it ends by itself, with exit code 0
-    local code=0
-    for _ in $(seq 200); do
-        kill -0 "$1" 2>/dev/null || break
-        sleep 0.1
-    done
-    ! kill -0 "$1" 2>/dev/null || fail "a node is there 20 seconds after SIGTERM"
-    wait "$1" || code=$?
-    [ "$code" -eq 0 ] || fail "exit code $code instead of 0 after a drain"
-}
-
 cluster() { # two nodes that share the Redis and the RabbitMQ of services.sh around
     local services=(--http off --redis "$PINPOST_TEST_REDIS" --amqp "$PINPOST_TEST_AMQP")
     step "$architecture: two nodes with Redis and RabbitMQ"

@@ -119,18 +119,22 @@ say_text() { # a masked text frame; a mask of zeros changes nothing
     printf "\x81\x$(printf %x $((128 + ${#1})))\x00\x00\x00\x00%s" "$1" >&"$ws"
 }
 
-drain_node() { # all who are there are told, and it ends within 20 seconds
+ends() { # PID: it ends by itself, with exit code 0
     local code=0
+    for _ in $(seq 200); do
+        kill -0 "$1" 2>/dev/null || break
+        sleep 0.1
+    done
+    ! kill -0 "$1" 2>/dev/null || fail "a node is there 20 seconds after SIGTERM"
+    wait "$1" || code=$?
+    [ "$code" -eq 0 ] || fail "exit code $code instead of 0 after a drain"
+}
+
+drain_node() { # all who are there are told, and it ends within 20 seconds
     kill -TERM "$server"
     hear "$alice" 'BYE draining *'
     hear "$bob" 'BYE draining *'
     [ -z "$http" ] || hear_text 'BYE draining *'
-    for _ in $(seq 200); do
-        kill -0 "$server" 2>/dev/null || break
-        sleep 0.1
-    done
-    ! kill -0 "$server" 2>/dev/null || fail "the node is there 20 seconds after SIGTERM"
-    wait "$server" || code=$?
+    ends "$server"
     server=
-    [ "$code" -eq 0 ] || fail "exit code $code instead of 0 after a drain"
 }
