@@ -11,15 +11,17 @@
 //! had to do with it, once. What it does not: that anything arrives. The origin
 //! keeps each message until it has a receipt.
 //!
-//! Reading order: `local.rs` shows what the calls mean, in memory. Of the remote
+//! Reading order: `events.rs` and `places.rs` are what is told; `local.rs` shows what the calls mean, in memory. Of the remote
 //! cluster, `remote.rs` and `shared.rs` join the parts; `presence.rs`, `sessions.rs`,
 //! `lease.rs`, `remembered.rs`, `announced.rs` and `store.rs` are who is where; `bus.rs`,
 //! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there. `post.rs` and
 //! `left.rs` are for users who are not here. `no_remote.rs` is in the place of all of the
 //! remote cluster in a node that is built without the feature `cluster`.
 
+mod events;
 mod left;
 pub mod local;
+mod places;
 mod post;
 
 // The remote cluster, or, in a node that is built without it, what stands in its place.
@@ -56,9 +58,11 @@ use crate::cluster::local::Local;
 use crate::cluster::remote::Remote;
 use crate::mailbox;
 use crate::outbox::{SeenKeys, Shown};
-use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, EnvelopeRef, Fate, NodeId, SessionId, UserName, UserRef};
 
+pub use events::{Event, Incoming, Said};
 pub use local::Mesh;
+pub use places::{Place, Places};
 
 /// How a node reaches the others.
 pub enum Cluster {
@@ -66,15 +70,6 @@ pub enum Cluster {
     Local(Local),
     /// Nodes on several machines.
     Remote(Remote),
-}
-
-/// A node that holds sessions of a user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The node.
-    pub node: NodeId,
-    /// The user's sessions there; never empty.
-    pub sessions: Vec<SessionId>,
 }
 
 /// What a login is told.
@@ -123,135 +118,6 @@ pub enum Answer<T> {
     Later,
 }
 
-/// What other nodes, or the services between them, tell this one.
-#[derive(Debug)]
-pub enum Event {
-    /// The answer to [`Cluster::unregister`]: others find the session no more, unless presence is away.
-    Unregistered {
-        /// The number that the call was given.
-        number: u64,
-    },
-    /// The answer to [`Cluster::register`].
-    Registered {
-        /// The number that the call was given.
-        number: u64,
-        /// What the login is told.
-        welcome: Result<Welcome, Unavailable>,
-    },
-    /// The answer to [`Cluster::store`], for several messages to one user.
-    Stored {
-        /// The user.
-        user: UserName,
-        /// What became of them, by the numbers that the calls were given.
-        fates: Vec<(u64, Stored)>,
-        /// Where else the user is all the same, now that they are stored.
-        places: Result<Vec<Place>, Unavailable>,
-    },
-    /// The answer to [`Cluster::read`].
-    Read {
-        /// The session that drains.
-        session: SessionId,
-        /// What it gets.
-        mail: Result<Mail, Unavailable>,
-    },
-    /// Something was stored for a user who is here all the same.
-    Mail(UserName),
-    /// Another node has back all that it has sent to a user and was refused here.
-    Resumes {
-        /// The node.
-        node: NodeId,
-        /// The user.
-        user: UserName,
-    },
-    /// A user of this node has logged in on another one, which wants to know what the user was
-    /// shown: [`Cluster::tell_shown`].
-    Also {
-        /// That node.
-        node: NodeId,
-        /// The user.
-        user: UserName,
-        /// That node's number for the login.
-        login: u64,
-    },
-    /// What a user of this node was shown on another one.
-    Shown {
-        /// The user.
-        user: UserName,
-        /// Hashes of the messages.
-        seen: Vec<u64>,
-    },
-    /// The answer to [`Cluster::locate`].
-    Located {
-        /// The user that was asked for.
-        user: UserName,
-        /// Where else the user is.
-        places: Result<Vec<Place>, Unavailable>,
-    },
-    /// A message for a user of this node.
-    Envelope {
-        /// The origin.
-        origin: NodeId,
-        /// The message.
-        envelope: Envelope,
-    },
-    /// The fate of a message of this origin.
-    Receipt {
-        /// The node that tells it.
-        node: NodeId,
-        /// The number of the envelope.
-        number: u64,
-        /// What became of it.
-        fate: Fate,
-    },
-    /// A message is with a session that has not acknowledged it yet: its receipt may take longer.
-    Waits {
-        /// The node that tells it.
-        node: NodeId,
-        /// The number of the envelope.
-        number: u64,
-    },
-    /// A node is dead, or this one has a new id: nothing that was said between them counts.
-    Gone(NodeId),
-    /// Messages could not be carried to a node, which may live all the same.
-    Returned {
-        /// The node.
-        node: NodeId,
-        /// The numbers of the envelopes.
-        numbers: Vec<u64>,
-        /// An earlier attempt may have carried them.
-        maybe_seen: bool,
-    },
-    /// A user to whom this node sends is on further nodes: ask again, and send there too what
-    /// is on its way.
-    Changed {
-        /// The node that tells it.
-        node: NodeId,
-        /// The user.
-        user: UserName,
-    },
-    /// A session of this node was replaced by a login elsewhere.
-    Replaced {
-        /// The user.
-        user: UserName,
-        /// The session that ends.
-        session: SessionId,
-    },
-}
-
-/// What comes up from a cluster; [`Cluster::unpack`] makes events of it.
-#[derive(Debug)]
-pub enum Incoming {
-    /// An event.
-    Event(Event),
-    /// What another node says, as it came.
-    Batch {
-        /// Which of this node's incarnations it came to.
-        epoch: u64,
-        /// What it says.
-        batch: Vec<u8>,
-    },
-}
-
 impl Cluster {
     /// A node by itself: it needs no other service, and there is nobody to ask.
     pub fn alone(node: NodeId, limits: mailbox::Limits) -> Self {
@@ -282,10 +148,16 @@ impl Cluster {
         }
     }
 
-    /// Gives the events of what came up to `take`, in order.
-    pub fn unpack(&self, incoming: Incoming, take: &mut dyn FnMut(Event)) {
+    /// Gives what came up to `take`, in order.
+    pub fn unpack(&self, incoming: Incoming, take: &mut dyn FnMut(Said<'_>)) {
         match (self, incoming) {
-            (_, Incoming::Event(event)) => take(event),
+            (_, Incoming::Event(event)) => take(Said::Event(event)),
+            (_, Incoming::Envelope { origin, envelope }) => {
+                take(Said::Envelope { origin: &origin, envelope: envelope.borrowed() });
+            }
+            (_, Incoming::Receipt { node, number, fate }) => {
+                take(Said::Receipts { node: &node, numbers: &[number], fate });
+            }
             (Cluster::Remote(remote), Incoming::Batch { epoch, batch }) => remote.unpack(epoch, &batch, take),
             (Cluster::Local(_), Incoming::Batch { .. }) => unreachable!("a mesh carries events"),
         }
@@ -316,15 +188,15 @@ impl Cluster {
     /// Asks on which other nodes a user has sessions; or [`Event::Located`]
     /// follows. The answer may be remembered, and wrong by now: a node that does
     /// not have the user says so. `is_here`: the user has a session on this node.
-    pub fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+    pub fn locate(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Answer<Places> {
         match self {
             Cluster::Local(local) => local.locate(user),
-            Cluster::Remote(remote) => remote.locate(user, is_here),
+            Cluster::Remote(remote) => remote.locate(user, is_here, now),
         }
     }
 
     /// As [`Cluster::locate`], but nothing that is remembered counts.
-    pub fn locate_now(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+    pub fn locate_now(&self, user: UserRef<'_>, is_here: bool) -> Answer<Places> {
         match self {
             Cluster::Local(local) => local.locate(user),
             Cluster::Remote(remote) => remote.ask(user, is_here),
@@ -332,10 +204,10 @@ impl Cluster {
     }
 
     /// Where else a user was, if that is remembered: for when presence can't be asked.
-    pub fn recall(&self, user: UserRef<'_>, is_here: bool) -> Option<Vec<Place>> {
+    pub fn recall(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Option<Places> {
         match self {
             Cluster::Local(_) => None,
-            Cluster::Remote(remote) => remote.recall(user, is_here),
+            Cluster::Remote(remote) => remote.recall(user, is_here, now),
         }
     }
 
@@ -351,18 +223,18 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Unavailable`] when the node can't be reached; the message was not sent.
-    pub fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
+    pub fn forward(&self, node: &NodeId, envelope: EnvelopeRef<'_>, now: Instant) -> Result<(), Unavailable> {
         match self {
             Cluster::Local(local) => local.forward(node, envelope),
-            Cluster::Remote(remote) => remote.forward(node, envelope),
+            Cluster::Remote(remote) => remote.forward(node, envelope, now),
         }
     }
 
     /// Tells the origin what became of its message.
-    pub fn receipt(&self, origin: &NodeId, number: u64, fate: Fate) {
+    pub fn receipt(&self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
         match self {
             Cluster::Local(local) => local.receipt(origin, number, fate),
-            Cluster::Remote(remote) => remote.receipt(origin, number, fate),
+            Cluster::Remote(remote) => remote.receipt(origin, number, fate, now),
         }
     }
 
@@ -408,7 +280,7 @@ impl Cluster {
 
     /// Puts a message into its recipient's mailbox, and tells where else the recipient is
     /// after that; or [`Event::Stored`] follows.
-    pub fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Vec<Place>)> {
+    pub fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Places)> {
         match self {
             Cluster::Local(local) => local.store(envelope, number),
             Cluster::Remote(remote) => remote.store(envelope, number),

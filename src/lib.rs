@@ -53,7 +53,7 @@
 //! chat  | send       what two of the commands do; they know client and proto only
 //! mailbox            what waits for users who are not here: memory, Redis
 //! session  outbox  config  metrics  client  terminal
-//! readiness          which sockets are ready: the node's own epoll
+//! readiness  recent  which sockets are ready: the node's own epoll | a map that knows what it found last
 //! proto              lines, names, requests, replies, envelopes: pure
 //! ```
 //!
@@ -122,7 +122,7 @@
 //! - bob is nowhere: with mailboxes the message is stored (`router/store.rs`), and bob's next login
 //!   drains the mailbox before anything live (`router/drain.rs`).
 //! - bob is on another node: the message waits in flight with its envelope, and
-//!   [`Router::on_event`](router::Router::on_event) takes the receipt that settles it. The node that
+//!   [`Router::on_said`](router::Router::on_said) takes the receipt that settles it. The node that
 //!   receives an envelope delivers it or answers; it never forwards it. `README.md` follows such a
 //!   message from node to node, file by file.
 //! - nothing is heard for [`RECEIPT_MS_MAX`](router::RECEIPT_MS_MAX): alice gets `ERR timeout`.
@@ -161,6 +161,8 @@ pub mod outbox;
 mod pause;
 pub mod proto;
 pub mod readiness;
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a node alone needs a part of it"))]
+mod recent;
 pub mod router;
 #[cfg(feature = "client")]
 pub mod send;

@@ -16,8 +16,8 @@ pub mod redis;
 
 use std::time::Duration;
 
-use crate::proto::Envelope;
 use crate::proto::batch::{Item, Items, put_envelope};
+use crate::proto::{Envelope, EnvelopeRef};
 
 /// The most messages of one read.
 pub const READ_MESSAGES_MAX: usize = 256;
@@ -56,14 +56,14 @@ pub struct Stored {
 
 /// Appends the message as it is kept: an item of a batch that asks for no receipt.
 fn encode(envelope: &Envelope, out: &mut Vec<u8>) {
-    put_envelope(&Envelope { number: None, ..envelope.clone() }, out);
+    put_envelope(EnvelopeRef { number: None, ..envelope.borrowed() }, out);
 }
 
 /// What is kept, if it is one message and nothing else.
 fn decode(bytes: &[u8]) -> Option<Envelope> {
     let mut items = Items::of(bytes);
     match (items.next(), items.next()) {
-        (Some(Ok(Item::Message(message))), None) => Some(message.envelope(None)),
+        (Some(Ok(Item::Message(message))), None) => Some(message.envelope(None).into()),
         _ => None,
     }
 }

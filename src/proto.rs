@@ -14,11 +14,12 @@ pub mod line;
 pub mod name;
 pub mod reply;
 pub mod request;
+mod short;
 pub mod verb;
 
-pub use envelope::{Envelope, Fate};
+pub use envelope::{Envelope, EnvelopeRef, Fate};
 pub use line::{Line, LineDecoder};
-pub use name::{MessageId, NodeId, RoomRef, SessionId, Tag, UserName, UserRef};
+pub use name::{IdRef, MessageId, NodeId, RoomRef, SessionId, Tag, UserName, UserRef};
 pub use reply::{CloseReason, ErrorCode, ServerLine};
 pub use request::{Request, TaggedRequest};
 pub use verb::Verb;

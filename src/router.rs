@@ -9,7 +9,7 @@
 //! Every call is one step of a [`Turn`]: it pushes to outboxes and notes them,
 //! and the flush at the end of the turn writes each once. Nothing here waits.
 //!
-//! Reading order: [`Router::send`], `written`, [`Router::on_event`]; then
+//! Reading order: [`Router::send`], `written`, [`Router::on_said`]; then
 //! `again.rs` (what happens when it did not work), `asked.rs` (who waits for
 //! presence), `deliver.rs` (the sessions of this node), `acks.rs` (those that
 //! acknowledge), `store.rs` and `drain.rs` (mailboxes), `login.rs` (who is here), `moves.rs` and
@@ -33,15 +33,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::channel;
 
-use crate::cluster::{Answer, Cluster, Event, Place, Unavailable};
+use crate::cluster::{Answer, Cluster, Event, Places, Said, Unavailable};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::reply::{print_delivered, print_msg, print_presence};
-use crate::proto::{Envelope, ErrorCode, Fate, MessageId, ServerLine, SessionId, Tag, UserName, UserRef};
+use crate::proto::{
+    Envelope, EnvelopeRef, ErrorCode, Fate, IdRef, ServerLine, SessionId, Tag, UserName, UserRef,
+};
 use crate::router::acks::Watched;
 use crate::router::asked::Asked;
 use crate::router::deliver::Way;
@@ -145,7 +147,7 @@ impl Router {
             return Taken::Wait;
         }
         let is_here = !turn.seats.is_empty();
-        let places = match self.ask_for(to, is_here) {
+        let places = match self.ask_for(to, is_here, turn.now) {
             Answer::Now(Ok(places)) if places.is_empty() && is_here => {
                 self.send_here(from, tag, to, text, turn);
                 return Taken::Yes;
@@ -170,11 +172,15 @@ impl Router {
         }
         let id = from.next_id(tag);
         let reply = from.outbox.expect(tag.map(Tag::as_str));
-        let envelope = from.envelope(to, id.clone(), text);
-        let mut sent = Sent::new(from.outbox, reply, id, 0);
-        sent.remote = Some(Box::new(Remote { envelope: envelope.clone(), nodes: vec![] }));
+        let envelope = from.envelope(to, id, text);
+        let remote = Remote { envelope: from.kept(envelope, turn), nodes: vec![] };
+        let mut sent = Sent::new(from.outbox, reply, id.into(), 0);
+        sent.remote = Some(Box::new(remote));
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
-        self.place_or_wait(ticket, envelope, places, turn);
+        match places {
+            Answer::Now(places) => self.place_envelope(ticket, envelope, places, turn),
+            Answer::Later => self.wait_for_presence(turn.name(to), vec![ticket]),
+        }
         Taken::Yes
     }
 
@@ -186,16 +192,14 @@ impl Router {
         }
         let id = from.next_id(None);
         let is_here = !turn.seats.is_empty();
-        let answer = self.ask_for(to, is_here);
-        let goes_on = match answer {
-            Answer::Now(Ok(places)) if !places.is_empty() => {
-                self.cast_to(&places, &from.envelope(to, id.clone(), text))
-            }
+        let envelope = from.envelope(to, id, text);
+        let goes_on = match self.ask_for(to, is_here, turn.now) {
+            Answer::Now(Ok(places)) if !places.is_empty() => self.cast_to(&places, envelope, turn.now),
             Answer::Now(_) => false,
-            Answer::Later => self.cast_later(from.envelope(to, id.clone(), text), is_here, turn),
+            Answer::Later => self.cast_later(from.kept(envelope, turn), is_here, turn),
         };
         if is_here || !goes_on {
-            self.push_cast(from.user, &id, text, turn);
+            self.push_cast(from.user.borrowed(), id, text, turn);
         }
         Taken::Yes
     }
@@ -232,7 +236,7 @@ impl Router {
                     }
                 }
                 Some(Question::Received(received)) => {
-                    self.cluster.receipt(&received.origin, received.number, Fate::Delivered);
+                    self.cluster.receipt(&received.origin, received.number, Fate::Delivered, turn.now);
                 }
                 Some(Question::Mail { session, place }) => self.mail_taken(session, place, turn),
                 // Another session of the user had it first, or the deadline has passed.
@@ -242,7 +246,17 @@ impl Router {
     }
 
     /// Takes in what another node, or presence, tells.
-    pub fn on_event(&self, event: Event, turn: &mut Turn) {
+    pub fn on_said(&self, said: Said<'_>, turn: &mut Turn) {
+        match said {
+            Said::Envelope { origin, envelope } => self.receive(origin, envelope, turn),
+            Said::Receipts { node, numbers, fate } => {
+                numbers.iter().for_each(|number| self.receipt(node, Ticket(*number), fate, turn));
+            }
+            Said::Event(event) => self.on_event(event, turn),
+        }
+    }
+
+    fn on_event(&self, event: Event, turn: &mut Turn) {
         match event {
             Event::Registered { number, welcome } => self.registered(Ticket(number), welcome),
             Event::Unregistered { number } => self.unregistered(Ticket(number)),
@@ -254,8 +268,6 @@ impl Router {
             Event::Shown { user, seen } => self.inherit(&user, &seen),
             Event::Waits { node, number } => self.waits(&node, Ticket(number), turn),
             Event::Located { user, places } => self.located(&user, places, turn),
-            Event::Envelope { origin, envelope } => self.receive(origin, envelope, turn),
-            Event::Receipt { node, number, fate } => self.receipt(&node, Ticket(number), fate, turn),
             Event::Gone(node) => self.gone(&node, turn),
             Event::Returned { node, numbers, maybe_seen } => self.returned(&node, &numbers, maybe_seen, turn),
             Event::Changed { node, user } => self.look_again(&node, user, turn),
@@ -296,11 +308,11 @@ impl Router {
     /// Asks where else a user is. While an earlier question about the user is
     /// open, or some messages have to come back from where the user was, later messages queue
     /// behind: one sender's messages stay in order.
-    fn ask_for(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+    fn ask_for(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Answer<Places> {
         if is_here && self.cluster.is_alone() {
-            return Answer::Now(Ok(vec![]));
+            return Answer::Now(Ok(Places::default()));
         }
-        match self.unless_asked(user, || self.cluster.locate(user, is_here)) {
+        match self.unless_asked(user, || self.cluster.locate(user, is_here, now)) {
             Answer::Now(Ok(places)) if !self.cluster.is_alone() && self.has_left_behind(user, &places) => {
                 Answer::Later
             }
@@ -308,11 +320,7 @@ impl Router {
         }
     }
 
-    fn unless_asked(
-        &self,
-        user: UserRef<'_>,
-        ask: impl FnOnce() -> Answer<Vec<Place>>,
-    ) -> Answer<Vec<Place>> {
+    fn unless_asked(&self, user: UserRef<'_>, ask: impl FnOnce() -> Answer<Places>) -> Answer<Places> {
         if !self.cluster.is_alone() && self.asked().contains_key(user.as_str()) {
             return Answer::Later;
         }
@@ -333,12 +341,12 @@ impl Router {
         let reply = from.outbox.expect(tag.map(Tag::as_str));
         self.catch_up_here(to, turn);
         let parties = turn.seats.len() as u32;
-        let sent = Sent::new(from.outbox, reply, id.clone(), parties);
+        let sent = Sent::new(from.outbox, reply, id.into(), parties);
         let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
-        let lost = self.push(ticket, from.user, &id, text, Way::Here, turn);
+        let lost = self.push(ticket, from.user.borrowed(), id, text, Way::Here, turn);
         if !lost.is_none() {
             let mut line = vec![];
-            print_msg(from.user.as_str(), &id, text, &mut line);
+            print_msg(from.user.borrowed(), id, text, &mut line);
             self.lost(ticket, lost, Some((&to.into(), &line)), turn);
         }
     }
@@ -346,7 +354,7 @@ impl Router {
     /// The sender learns that its message was delivered.
     fn delivered(&self, sent: &Sent, turn: &mut Turn) {
         self.metrics.delivered.add();
-        sent.sender.answer(&sent.reply, &mut turn.dirty, |out| print_delivered(&sent.id, out));
+        sent.sender.answer(&sent.reply, &mut turn.dirty, |out| print_delivered(sent.id.borrowed(), out));
     }
 
     /// Answers at once that a request did not work.
@@ -387,29 +395,32 @@ impl Router {
     }
 }
 
-impl Sender<'_> {
+impl<'s> Sender<'s> {
     /// The id of the next message: its tag, or one that this node makes.
-    fn next_id(&mut self, tag: Option<Tag<'_>>) -> MessageId {
+    fn next_id<'a>(&mut self, tag: Option<Tag<'a>>) -> IdRef<'a> {
         match tag {
-            Some(tag) => MessageId::Tag(tag.as_str().into()),
+            Some(tag) => IdRef::Tag(tag),
             None => {
                 *self.count += 1;
-                MessageId::Counted(self.session, *self.count)
+                IdRef::Counted(self.session, *self.count)
             }
         }
     }
 
     /// The message for other nodes, without a number: a receipt is asked for where it is placed.
-    fn envelope(&self, to: UserRef<'_>, id: MessageId, text: &str) -> Envelope {
-        Envelope {
-            number: None,
-            is_shared: false,
-            is_again: false,
-            from: self.user.clone(),
-            to: to.into(),
-            id,
-            text: text.into(),
-        }
+    fn envelope<'a>(&self, to: UserRef<'a>, id: IdRef<'a>, text: &'a str) -> EnvelopeRef<'a>
+    where
+        's: 'a,
+    {
+        let from = self.user.borrowed();
+        EnvelopeRef { number: None, is_shared: false, is_again: false, from, to, id, text }
+    }
+
+    /// The same to keep, with the names that there are already.
+    fn kept(&self, envelope: EnvelopeRef<'_>, turn: &Turn) -> Envelope {
+        let EnvelopeRef { number, is_shared, is_again, to, id, text, .. } = envelope;
+        let (from, to, id, text) = (self.user.clone(), turn.name(to), id.into(), text.into());
+        Envelope { number, is_shared, is_again, from, to, id, text }
     }
 }
 

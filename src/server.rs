@@ -287,8 +287,8 @@ async fn take_events(shared: Arc<Shared>) {
         turn.now = Instant::now();
         let mut count = 0;
         loop {
-            cluster.unpack(next, &mut |event| {
-                shared.router.on_event(event, &mut turn);
+            cluster.unpack(next, &mut |said| {
+                shared.router.on_said(said, &mut turn);
                 count += 1;
             });
             if count >= EVENTS_PER_TURN_MAX {

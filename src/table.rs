@@ -88,11 +88,12 @@ impl Table {
         was_here
     }
 
-    /// Appends the sessions of a user to `found`.
-    pub fn find(&self, user: UserRef<'_>, found: &mut Vec<Seat>) {
-        if let Some(sessions) = self.lock().get(user.as_str()) {
-            found.extend_from_slice(sessions.seats());
-        }
+    /// Appends the sessions of a user to `found`, and returns the name under which they are here.
+    pub fn find(&self, user: UserRef<'_>, found: &mut Vec<Seat>) -> Option<UserName> {
+        let users = self.lock();
+        let (name, sessions) = users.get_key_value(user.as_str())?;
+        found.extend_from_slice(sessions.seats());
+        Some(name.clone())
     }
 
     /// The session `session` of a user.

@@ -271,7 +271,7 @@ fn random_calls_mean_the_same_to_both() {
 /// A message as it stands in Redis.
 fn element(place: u64, text: &str) -> Vec<u8> {
     let mut element = format!("{place:016}").into_bytes();
-    put_envelope(&envelope("bob", text), &mut element);
+    put_envelope(envelope("bob", text).borrowed(), &mut element);
     element
 }
 

@@ -4,8 +4,9 @@
 mod rig;
 
 use std::thread;
+use std::time::Instant;
 
-use pinpost::cluster::{Event, Mesh};
+use pinpost::cluster::{Event, Incoming, Mesh};
 use pinpost::proto::{CloseReason, Envelope, Fate, MessageId, UserName};
 
 use rig::ghost::Ghost;
@@ -92,7 +93,9 @@ fn later_messages_wait_until_all_that_was_refused_is_back() {
     assert!(!ghost.has_heard(), "the second may still be refused");
     ghost.answers(&taken[1], Fate::NotHere);
     match ghost.hears() {
-        Event::Resumes { node, user } => assert_eq!((node.as_str(), user.as_str()), (a.id.as_str(), "bob")),
+        Incoming::Event(Event::Resumes { node, user }) => {
+            assert_eq!((node.as_str(), user.as_str()), (a.id.as_str(), "bob"));
+        }
         other => panic!("{other:?} before the node knows that all are back"),
     }
     for text in ["one", "two", "three"] {
@@ -122,13 +125,13 @@ fn what_comes_behind_a_refused_message_is_refused_too() {
             id,
             text,
         };
-        ghost.cluster().forward(&a.id, &envelope).expect("it is there");
+        ghost.cluster().forward(&a.id, envelope.borrowed(), Instant::now()).expect("it is there");
     };
     let receipt = || loop {
         match ghost.hears() {
-            Event::Receipt { number, fate, .. } => return (number, fate),
+            Incoming::Receipt { number, fate, .. } => return (number, fate),
             // The login asks what the user was shown elsewhere.
-            Event::Also { .. } => {}
+            Incoming::Event(Event::Also { .. }) => {}
             other => panic!("{other:?}"),
         }
     };

@@ -8,7 +8,7 @@ mod rig;
 
 use amiquip::{Connection, Exchange, ExchangeDeclareOptions, ExchangeType, Publish};
 use pinpost::proto::batch::{Head, Item, Message, put_envelope};
-use pinpost::proto::{Envelope, Fate, MessageId, NodeId, SessionId, UserName, UserRef};
+use pinpost::proto::{Envelope, Fate, IdRef, MessageId, NodeId, SessionId, UserName, UserRef};
 
 use rig::net::{Real, nodes};
 use rig::node::Node;
@@ -33,7 +33,7 @@ fn batch(from: &str, number: u64, items: &[Item<'_>]) -> Vec<u8> {
 fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
     let session = SessionId::parse("4k2jd8s0").expect("valid");
     let message = |asks, to| {
-        let id = MessageId::Counted(session, 1);
+        let id = IdRef::Counted(session, 1);
         Item::Message(Message {
             asks,
             is_shared: false,
@@ -88,7 +88,7 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
         text: text.as_str().into(),
     };
     let mut long = batch("stranger-long", 1, &[]);
-    (0..50).for_each(|n| put_envelope(&envelope(n), &mut long));
+    (0..50).for_each(|n| put_envelope(envelope(n).borrowed(), &mut long));
     sayings.push(long);
     sayings
 }

@@ -16,7 +16,7 @@
 //! dropped, and begins again after a pause. Messages are not lost by that: the
 //! links publish again what the other end does not have.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,6 +81,8 @@ pub struct Bus {
     amqp: Amqp,
     bell: Receiver<()>,
     watchdog: Watchdog,
+    /// What a batch is put together in.
+    batch: RefCell<Vec<u8>>,
     /// Batches handed up since the start.
     handed: Cell<u64>,
     /// Since when this session, if there is one, can publish.
@@ -105,6 +107,7 @@ impl Bus {
             amqp,
             bell,
             watchdog: Watchdog::start(),
+            batch: RefCell::default(),
             handed: Cell::new(0),
             up_since: Cell::new(None),
         }
@@ -299,9 +302,10 @@ impl Bus {
     /// Publishes all that is due; tells whether there was any.
     fn publish(&self, channel: &Channel) -> Result<bool, String> {
         let mut any = false;
+        let mut batch = self.batch.borrow_mut();
         loop {
-            let batch = self.shared.links().next(Instant::now());
-            let Some((node, batch)) = batch else { return Ok(any) };
+            let node = self.shared.links().next(Instant::now(), &mut batch);
+            let Some(node) = node else { return Ok(any) };
             any = true;
             let mut publish = Publish::new(&batch, node.as_str());
             publish.mandatory = true;

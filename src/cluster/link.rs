@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::proto::batch::{HEAD_BYTES_MAX, Head, Item, Items, put_envelope};
-use crate::proto::{Envelope, Fate, NodeId};
+use crate::proto::{EnvelopeRef, Fate, NodeId};
 
 /// The most bytes of a batch, unless one message alone is longer.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -73,6 +73,8 @@ struct Out {
     had: VecDeque<(Instant, u64)>,
     /// For which `have` a gap was filled: each is filled at once only once.
     filled: Option<u64>,
+    /// What held the items of batches that the other end has: grown to what a batch takes.
+    spares: Vec<Vec<u8>>,
 }
 
 /// What is known of the direction from the other node.
@@ -140,12 +142,13 @@ impl Link {
             first_open: 1,
             had: VecDeque::new(),
             filled: None,
+            spares: vec![],
         };
         Link { since: now, is_ready: false, out, heard: Told::default(), probe: None }
     }
 
     /// Adds a message; the envelope's number, if it has one, is the router's ticket.
-    pub fn forward(&mut self, envelope: &Envelope, now: Instant) {
+    pub fn forward(&mut self, envelope: EnvelopeRef<'_>, now: Instant) {
         let ticket = envelope.number;
         self.out.append(now, u64::from(ticket.is_some()), |items| put_envelope(envelope, items));
         if ticket.is_some() {
@@ -191,10 +194,11 @@ impl Link {
         !self.out.is_idle() || self.heard.untold > 0 || self.heard.has_gap
     }
 
-    /// The next batch to publish, if there is one now.
-    pub fn next(&mut self, me: &NodeId, now: Instant) -> Option<Vec<u8>> {
+    /// Puts the next batch to publish into `batch`, in the place of what it held; `false` when there is
+    /// none now.
+    pub fn next(&mut self, me: &NodeId, now: Instant, batch: &mut Vec<u8>) -> bool {
         if !self.is_due(now) {
-            return None;
+            return false;
         }
         if let Some((at, pause)) = &mut self.probe {
             // One batch finds out; its return or an answer tells.
@@ -212,7 +216,9 @@ impl Link {
         self.heard.untold = 0;
         self.heard.since = None;
         self.heard.has_gap = false;
-        Some(self.out.batch(head, now))
+        batch.clear();
+        self.out.batch(head, now, batch);
+        true
     }
 
     /// Takes in the head of a batch that came.
@@ -303,6 +309,11 @@ impl Link {
         }
     }
 
+    /// Nothing is under way: the memory that the next batches would use again goes back.
+    pub fn give_memory_back(&mut self) {
+        self.out.spares = vec![];
+    }
+
     /// What was published may be lost: it is published again.
     pub fn lose(&mut self) {
         self.probe = None;
@@ -334,48 +345,49 @@ impl Out {
 
     /// Adds an item to the parcel that is filled now.
     fn append(&mut self, now: Instant, count: u64, print: impl FnOnce(&mut Vec<u8>)) {
-        let first = self.first_open + self.tickets.len() as u64;
-        let new = || Parcel { since: now, items: vec![], first, count: 0 };
-        let mut parcel = self.waiting.pop_back().unwrap_or_else(new);
+        if self.waiting.is_empty() {
+            let parcel = self.parcel(now);
+            self.waiting.push_back(parcel);
+        }
+        let parcel = self.waiting.back_mut().expect("it was added");
         let before = parcel.items.len();
         print(&mut parcel.items);
         self.waiting_bytes += parcel.items.len() - before;
         if before > 0 && parcel.items.len() + HEAD_BYTES_MAX > BATCH_BYTES_MAX {
-            let mut next = new();
-            next.items = parcel.items.split_off(before);
-            self.waiting.push_back(parcel);
-            parcel = next;
+            let items = parcel.items.split_off(before);
+            let mut next = self.parcel(now);
+            next.items.extend_from_slice(&items);
+            next.count = count;
+            self.waiting.push_back(next);
+        } else {
+            parcel.count += count;
         }
-        parcel.count += count;
-        self.waiting.push_back(parcel);
+    }
+
+    /// An empty parcel.
+    fn parcel(&mut self, now: Instant) -> Parcel {
+        let first = self.first_open + self.tickets.len() as u64;
+        Parcel { since: now, items: self.spares.pop().unwrap_or_default(), first, count: 0 }
     }
 
     /// Makes a batch of what has to be sent again, of what waits, or of the head alone.
-    fn batch(&mut self, mut head: Head, now: Instant) -> Vec<u8> {
+    fn batch(&mut self, mut head: Head, now: Instant, batch: &mut Vec<u8>) {
         let again = self.sent.iter().position(|sent| sent.at.is_none());
         let at = again.or_else(|| self.is_due().then(|| self.pack(now)));
-        let Some(at) = at else {
-            let mut batch = Vec::with_capacity(HEAD_BYTES_MAX);
-            head.print(&mut batch);
-            return batch;
-        };
+        let Some(at) = at else { return head.print(batch) };
         head.oldest = self.sent[0].number;
         let sent = &mut self.sent[at];
         sent.at = Some(now);
         sent.times += 1;
         head.number = sent.number;
         head.first = sent.parcel.first;
-        let mut batch = Vec::with_capacity(HEAD_BYTES_MAX + sent.parcel.items.len());
-        head.print(&mut batch);
+        head.print(batch);
         batch.extend_from_slice(&sent.parcel.items);
-        batch
     }
 
     /// Gives what waits a number, and returns where it stands in `sent`.
     fn pack(&mut self, now: Instant) -> usize {
-        let first = self.first_open + self.tickets.len() as u64;
-        let mut parcel =
-            self.waiting.pop_front().unwrap_or(Parcel { since: now, items: vec![], first, count: 0 });
+        let mut parcel = self.waiting.pop_front().unwrap_or_else(|| self.parcel(now));
         self.waiting_bytes -= parcel.items.len();
         let mut fit = 0;
         for Receipts { fate, first, count } in &self.receipts {
@@ -394,9 +406,13 @@ impl Out {
     /// The other end has every batch up to `have`; `has_gap` when it misses the next.
     fn have(&mut self, have: u64, has_gap: bool, now: Instant) {
         while self.sent.front().is_some_and(|sent| sent.number <= have) {
-            let parcel = self.sent.pop_front().expect("it is there").parcel;
-            if parcel.count > 0 {
-                self.had.push_back((now, parcel.first + parcel.count));
+            let Parcel { mut items, first, count, .. } = self.sent.pop_front().expect("it is there").parcel;
+            if count > 0 {
+                self.had.push_back((now, first + count));
+            }
+            if self.spares.len() < BATCHES_MAX && items.capacity() <= 2 * BATCH_BYTES_MAX {
+                items.clear();
+                self.spares.push(items);
             }
         }
         if has_gap && self.filled != Some(have) {

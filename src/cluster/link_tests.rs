@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::proto::{MessageId, UserName};
+use crate::proto::{Envelope, MessageId, UserName};
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name, "1").expect("valid")
@@ -21,6 +21,12 @@ fn envelope(ticket: Option<u64>, text: &str) -> Envelope {
         id,
         text: text.into(),
     }
+}
+
+/// The next batch of a link.
+fn next(link: &mut Link, me: &NodeId, now: Instant) -> Option<Vec<u8>> {
+    let mut batch = vec![];
+    link.next(me, now, &mut batch).then_some(batch)
 }
 
 /// What a batch that was heard says.
@@ -41,21 +47,21 @@ fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
     let (now, me) = (Instant::now(), node("a"));
     let mut link = Link::new(now);
     for n in 0..BATCHES_MAX as u64 {
-        link.forward(&envelope(Some(n), "hi"), now);
-        assert!(link.next(&me, now).is_some());
-        assert!(link.next(&me, now).is_none());
+        link.forward(envelope(Some(n), "hi").borrowed(), now);
+        assert!(next(&mut link, &me, now).is_some());
+        assert!(next(&mut link, &me, now).is_none());
     }
     for n in 0..100 {
-        link.forward(&envelope(Some(100 + n), "hi"), now);
-        assert!(link.next(&me, now).is_none(), "enough is on its way");
+        link.forward(envelope(Some(100 + n), "hi").borrowed(), now);
+        assert!(next(&mut link, &me, now).is_none(), "enough is on its way");
     }
     let have = Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 };
     assert_eq!(link.hear(&have, now), Heard::Nothing);
-    let batch = link.next(&me, now).expect("there is room again");
+    let batch = next(&mut link, &me, now).expect("there is room again");
     assert_eq!(messages(&mut Link::new(now), &batch, now).len(), 0, "the first batch is missing");
     let (head, items) = Head::parse(&batch).expect("our own");
     assert_eq!((head.number, head.oldest, head.first, items.count()), (5, 2, 5, 100));
-    assert!(link.next(&me, now).is_none());
+    assert!(next(&mut link, &me, now).is_none());
 }
 
 #[test]
@@ -64,7 +70,7 @@ fn batches_are_bounded() {
     let mut link = Link::new(now);
     let text = "x".repeat(4_000);
     for n in 0..60 {
-        link.forward(&envelope(Some(n), &text), now);
+        link.forward(envelope(Some(n), &text).borrowed(), now);
     }
     for n in 0..200_000 {
         link.receipt(Fate::Delivered, n * 2);
@@ -72,7 +78,7 @@ fn batches_are_bounded() {
     let mut have = 0;
     let mut other = Link::new(now);
     let (mut count, mut receipts) = (0, 0);
-    while let Some(batch) = link.next(&me, now) {
+    while let Some(batch) = next(&mut link, &me, now) {
         assert!(batch.len() <= BATCH_BYTES_MAX, "{} bytes", batch.len());
         let (head, items) = Head::parse(&batch).expect("our own");
         assert_eq!(other.hear(&head, now), Heard::Next);
@@ -88,10 +94,11 @@ fn batches_are_bounded() {
     }
     assert_eq!((count, receipts), (60, 200_000));
     // One that is longer than a batch goes alone.
-    link.forward(&envelope(Some(1), "y"), now);
-    link.forward(&envelope(Some(2), &"x".repeat(65_400)), now);
-    link.forward(&envelope(Some(3), "y"), now);
-    let sizes: Vec<usize> = std::iter::from_fn(|| link.next(&me, now)).map(|batch| batch.len()).collect();
+    link.forward(envelope(Some(1), "y").borrowed(), now);
+    link.forward(envelope(Some(2), &"x".repeat(65_400)).borrowed(), now);
+    link.forward(envelope(Some(3), "y").borrowed(), now);
+    let sizes: Vec<usize> =
+        std::iter::from_fn(|| next(&mut link, &me, now)).map(|batch| batch.len()).collect();
     assert_eq!(sizes.len(), 3, "{sizes:?}");
     assert!(sizes[1] > 65_400);
 }
@@ -103,7 +110,7 @@ fn casts_wait_in_bounds() {
     let text = "x".repeat(4_000);
     let mut count = 0;
     while link.takes_casts() {
-        link.forward(&envelope(None, &text), now);
+        link.forward(envelope(None, &text).borrowed(), now);
         count += 1;
     }
     assert!((250..=270).contains(&count), "{count}");
@@ -113,7 +120,7 @@ fn casts_wait_in_bounds() {
 fn receipts_become_ranges_and_settle_tickets() {
     let now = Instant::now();
     let mut link = Link::new(now);
-    (0..10).for_each(|n| link.forward(&envelope(Some(1_000 + n), "hi"), now));
+    (0..10).for_each(|n| link.forward(envelope(Some(1_000 + n), "hi").borrowed(), now));
     let mut settled = vec![];
     link.settle(3, 2, |ticket| settled.push(ticket));
     link.settle(1, u64::MAX, |ticket| settled.push(ticket));
@@ -132,22 +139,22 @@ fn receipts_become_ranges_and_settle_tickets() {
 fn a_returned_batch_gives_its_messages_back_and_keeps_the_rest() {
     let (now, me) = (Instant::now(), node("a"));
     let (mut link, mut other) = (Link::new(now), Link::new(now));
-    link.forward(&envelope(Some(7), "one"), now);
-    let first = link.next(&me, now).expect("due");
-    link.forward(&envelope(Some(8), "two"), now);
+    link.forward(envelope(Some(7), "one").borrowed(), now);
+    let first = next(&mut link, &me, now).expect("due");
+    link.forward(envelope(Some(8), "two").borrowed(), now);
     link.receipt(Fate::Delivered, 1);
-    let second = link.next(&me, now).expect("due");
+    let second = next(&mut link, &me, now).expect("due");
     let number = |batch: &[u8]| Head::parse(batch).expect("our own").0.number;
     let returned = link.returned(number(&first), now).expect("it is known");
     assert_eq!(returned, Returned { tickets: vec![7], maybe_seen: false });
     assert_eq!(link.returned(number(&first), now), None, "only once");
     let returned = link.returned(number(&second), now).expect("it is known");
     assert_eq!(returned, Returned { tickets: vec![8], maybe_seen: false });
-    link.forward(&envelope(Some(9), "three"), now);
-    assert!(link.next(&me, now).is_none(), "there is no queue; it is tried again later");
+    link.forward(envelope(Some(9), "three").borrowed(), now);
+    assert!(next(&mut link, &me, now).is_none(), "there is no queue; it is tried again later");
     let later = now + PROBE_TIME_MIN;
-    let third = link.next(&me, later).expect("the probe");
-    assert!(link.next(&me, later).is_none(), "one is enough");
+    let third = next(&mut link, &me, later).expect("the probe");
+    assert!(next(&mut link, &me, later).is_none(), "one is enough");
     let (head, items) = Head::parse(&third).expect("our own");
     assert_eq!(other.hear(&head, later), Heard::Next, "what was returned is not waited for");
     let items: Vec<_> = items.map(Result::unwrap).collect();
@@ -156,7 +163,7 @@ fn a_returned_batch_gives_its_messages_back_and_keeps_the_rest() {
     // The second time, nobody knows what became of the first.
     let again = later + RESEND_TIME;
     link.tick(again);
-    let third = link.next(&me, again).expect("silence");
+    let third = next(&mut link, &me, again).expect("silence");
     let returned = link.returned(number(&third), again).expect("it is known");
     assert_eq!(returned, Returned { tickets: vec![9], maybe_seen: true });
 }
@@ -166,14 +173,14 @@ fn what_is_too_old_is_given_up() {
     let (now, me) = (Instant::now(), node("a"));
     let (mut link, mut other) = (Link::new(now), Link::new(now));
     for n in 0..BATCHES_MAX as u64 + 1 {
-        link.forward(&envelope(Some(n), "hi"), now);
-        assert_eq!(link.next(&me, now).is_some(), n < BATCHES_MAX as u64);
+        link.forward(envelope(Some(n), "hi").borrowed(), now);
+        assert_eq!(next(&mut link, &me, now).is_some(), n < BATCHES_MAX as u64);
     }
     let later = now + KEEP_TIME_MAX;
     link.tick(later);
     assert!(!link.is_active() && link.out.tickets.is_empty() && link.out.waiting_bytes == 0);
-    link.forward(&envelope(Some(9), "hi"), later);
-    let batch = link.next(&me, later).expect("due");
+    link.forward(envelope(Some(9), "hi").borrowed(), later);
+    let batch = next(&mut link, &me, later).expect("due");
     assert_eq!(messages(&mut other, &batch, later), [(6, "hi".to_owned())]);
 }
 
@@ -217,13 +224,13 @@ impl World {
         for _ in 0..self.random(5) {
             self.said[me] += 1;
             let n = self.said[me];
-            self.ends[me].forward(&envelope(Some(n), &n.to_string()), self.now);
+            self.ends[me].forward(envelope(Some(n), &n.to_string()).borrowed(), self.now);
         }
     }
 
     fn publish(&mut self, me: usize) {
         let name = node(["a", "b"][me]);
-        while let Some(batch) = self.ends[me].next(&name, self.now) {
+        while let Some(batch) = next(&mut self.ends[me], &name, self.now) {
             self.carried[me].push_back(batch);
         }
     }
@@ -328,14 +335,14 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
 fn what_waits_for_a_broker_that_stays_away_is_given_up() {
     let (now, me) = (Instant::now(), node("a"));
     let mut link = Link::new(now);
-    link.forward(&envelope(Some(1), "published"), now);
-    assert!(link.next(&me, now).is_some());
-    link.forward(&envelope(Some(2), "never published"), now);
-    link.forward(&envelope(None, "nor this"), now);
+    link.forward(envelope(Some(1), "published").borrowed(), now);
+    assert!(next(&mut link, &me, now).is_some());
+    link.forward(envelope(Some(2), "never published").borrowed(), now);
+    link.forward(envelope(None, "nor this").borrowed(), now);
     let bob = UserName::parse("bob").expect("valid");
     link.say(&Item::Also { user: bob.borrowed(), login: 7 }, now);
     assert_eq!(link.give_up_waiting(now), [2]);
-    let batch = link.next(&me, now).expect("the rest waits on");
+    let batch = next(&mut link, &me, now).expect("the rest waits on");
     let items: Vec<_> = Head::parse(&batch).expect("our own").1.map(Result::unwrap).collect();
     assert_eq!(items, [Item::Also { user: bob.borrowed(), login: 7 }]);
     let mut settled = vec![];
@@ -347,12 +354,12 @@ fn what_waits_for_a_broker_that_stays_away_is_given_up() {
 fn receipts_that_never_come_hold_no_memory() {
     let (now, me) = (Instant::now(), node("a"));
     let mut link = Link::new(now);
-    link.forward(&envelope(Some(1), "hi"), now);
-    link.forward(&envelope(Some(2), "hi"), now);
-    assert!(link.next(&me, now).is_some());
+    link.forward(envelope(Some(1), "hi").borrowed(), now);
+    link.forward(envelope(Some(2), "hi").borrowed(), now);
+    assert!(next(&mut link, &me, now).is_some());
     link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 }, now);
     assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
-    link.forward(&envelope(Some(3), "hi"), now + ANSWER_TIME_MAX);
+    link.forward(envelope(Some(3), "hi").borrowed(), now + ANSWER_TIME_MAX);
     link.tick(now + ANSWER_TIME_MAX);
     assert_eq!(link.out.tickets, [Some(3)]);
     let mut settled = vec![];

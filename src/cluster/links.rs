@@ -5,13 +5,13 @@
 //! a count of this node's incarnations: a receipt for a message that came to an
 //! incarnation before is nobody's business any more.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::cluster::link::{Heard, Link, Returned};
 use crate::cluster::{Event, Unavailable};
 use crate::proto::batch::{Head, Item};
-use crate::proto::{Envelope, Fate, NodeId};
+use crate::proto::{EnvelopeRef, Fate, NodeId};
+use crate::recent::Recent;
 
 /// Links of one node to others.
 pub const LINKS_MAX: usize = 16_384;
@@ -30,17 +30,22 @@ const EPOCH_SHIFT: u32 = 48;
 pub struct Links {
     me: NodeId,
     epoch: u64,
-    peers: HashMap<NodeId, Link>,
+    peers: Recent<NodeId, Link>,
+    due: Due,
+    /// The bus can publish.
+    is_up: bool,
+    /// Since when it can't.
+    down_since: Option<Instant>,
+}
+
+/// What the bus has to look at.
+struct Due {
     /// Links with something to publish.
     ready: Vec<NodeId>,
     /// Nothing was under way when time passed last: the bus does not look by itself.
     is_idle: bool,
     /// Something is under way since.
     wakes: bool,
-    /// The bus can publish.
-    is_up: bool,
-    /// Since when it can't.
-    down_since: Option<Instant>,
 }
 
 impl Links {
@@ -49,10 +54,8 @@ impl Links {
         Links {
             me,
             epoch: 0,
-            peers: HashMap::new(),
-            ready: vec![],
-            is_idle: true,
-            wakes: false,
+            peers: Recent::default(),
+            due: Due { ready: vec![], is_idle: true, wakes: false },
             is_up: false,
             down_since: None,
         }
@@ -67,38 +70,43 @@ impl Links {
     ///
     /// # Errors
     /// When the broker has been away for a while, or too much waits for that node already.
-    pub fn forward(&mut self, node: &NodeId, envelope: &Envelope, now: Instant) -> Result<(), Unavailable> {
+    pub fn forward(
+        &mut self,
+        node: &NodeId,
+        envelope: EnvelopeRef<'_>,
+        now: Instant,
+    ) -> Result<(), Unavailable> {
         if !self.is_up && !self.is_down_for_a_moment(now) {
             return Err(Unavailable);
         }
-        let link = self.link(node, now).ok_or(Unavailable)?;
+        let link = link(&mut self.peers, node, now).ok_or(Unavailable)?;
         if envelope.number.is_none() && !link.takes_casts() {
             return Err(Unavailable);
         }
         link.forward(envelope, now);
-        self.check(node, now);
+        self.due.note(node, link, now);
         Ok(())
     }
 
     /// Tells whether there is a link to this node.
-    pub fn has(&self, node: &NodeId) -> bool {
-        self.peers.contains_key(node)
+    pub fn has(&mut self, node: &NodeId) -> bool {
+        self.peers.get(node.as_str()).is_some()
     }
 
     /// Adds something else for another node.
     pub fn say(&mut self, node: &NodeId, item: &Item<'_>, now: Instant) {
-        if let Some(link) = self.link(node, now) {
+        if let Some(link) = link(&mut self.peers, node, now) {
             link.say(item, now);
-            self.check(node, now);
+            self.due.note(node, link, now);
         }
     }
 
     /// Adds the receipt of a message that came from another node.
     pub fn receipt(&mut self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
         let Some(message) = self.message(number) else { return };
-        if let Some(link) = self.peers.get_mut(origin) {
+        if let Some(link) = self.peers.get_mut(origin.as_str()) {
             link.receipt(fate, message);
-            self.check(origin, now);
+            self.due.note(origin, link, now);
         }
     }
 
@@ -108,23 +116,23 @@ impl Links {
         self.epoch << EPOCH_SHIFT | message
     }
 
-    /// The next batch to publish, and for whom.
-    pub fn next(&mut self, now: Instant) -> Option<(NodeId, Vec<u8>)> {
-        while let Some(node) = self.ready.last().filter(|_| self.is_up) {
-            if let Some(link) = self.peers.get_mut(node) {
-                if let Some(batch) = link.next(&self.me, now) {
-                    return Some((node.clone(), batch));
+    /// Puts the next batch to publish into `batch`, and tells for whom it is.
+    pub fn next(&mut self, now: Instant, batch: &mut Vec<u8>) -> Option<NodeId> {
+        while let Some(node) = self.due.ready.last().filter(|_| self.is_up) {
+            if let Some(link) = self.peers.get_mut(node.as_str()) {
+                if link.next(&self.me, now, batch) {
+                    return Some(node.clone());
                 }
                 link.is_ready = false;
             }
-            self.ready.pop();
+            self.due.ready.pop();
         }
         None
     }
 
     /// Tells whether the bus has to look: there is something to publish, now or soon.
     pub fn has_next(&self) -> bool {
-        self.is_up && (self.wakes || !self.ready.is_empty())
+        self.is_up && (self.due.wakes || !self.due.ready.is_empty())
     }
 
     /// Takes in the head of a batch that came to the incarnation `epoch` of this node.
@@ -133,22 +141,22 @@ impl Links {
         if epoch != self.epoch {
             return Heard::Nothing;
         }
-        let Some(link) = self.link(&head.from, now) else { return Heard::Nothing };
+        let Some(link) = link(&mut self.peers, &head.from, now) else { return Heard::Nothing };
         let heard = link.hear(head, now);
-        self.check(&head.from, now);
+        self.due.note(&head.from, link, now);
         heard
     }
 
     /// Messages to `node` have their receipts: their tickets.
     pub fn settle(&mut self, node: &NodeId, first: u64, count: u64, tickets: &mut Vec<u64>) {
-        if let Some(link) = self.peers.get_mut(node) {
+        if let Some(link) = self.peers.get_mut(node.as_str()) {
             link.settle(first, count, |ticket| tickets.push(ticket));
         }
     }
 
     /// Receipts of messages to `node` take longer: their tickets.
     pub fn waits(&mut self, node: &NodeId, first: u64, count: u64, tickets: &mut Vec<u64>) {
-        if let Some(link) = self.peers.get_mut(node) {
+        if let Some(link) = self.peers.get_mut(node.as_str()) {
             link.waits(first, count, |ticket| tickets.push(ticket));
         }
     }
@@ -163,25 +171,26 @@ impl Links {
     pub fn returned(&mut self, node: &NodeId, batch: &[u8], now: Instant) -> Option<Returned> {
         let (head, _) = Head::parse(batch)?;
         // One of an incarnation before this is forgotten already.
-        let link = self.peers.get_mut(node).filter(|_| head.from == self.me)?;
+        let link = self.peers.get_mut(node.as_str()).filter(|_| head.from == self.me)?;
         link.returned(head.number, now)
     }
 
     /// Time passes. Returns whether anything is under way, so that it should pass again soon.
     pub fn tick(&mut self, now: Instant) -> bool {
         let mut is_active = false;
-        for (node, link) in &mut self.peers {
+        for (node, link) in self.peers.iter_mut() {
             if link.is_quiet() {
+                link.give_memory_back();
                 continue;
             }
             is_active |= link.is_active();
             link.tick(now);
             if !link.is_ready && link.is_due(now) {
                 link.is_ready = true;
-                self.ready.push(node.clone());
+                self.due.ready.push(node.clone());
             }
         }
-        (self.is_idle, self.wakes) = (!is_active, false);
+        (self.due.is_idle, self.due.wakes) = (!is_active, false);
         is_active
     }
 
@@ -191,7 +200,7 @@ impl Links {
             self.down_since = None;
         } else if self.is_up {
             self.down_since = Some(Instant::now());
-            self.peers.values_mut().for_each(Link::lose);
+            self.peers.iter_mut().for_each(|(_, link)| link.lose());
         }
         self.is_up = is_up;
     }
@@ -220,35 +229,34 @@ impl Links {
     pub fn restart(&mut self, me: NodeId) -> Vec<Event> {
         self.me = me;
         self.epoch += 1;
-        self.ready.clear();
+        self.due.ready.clear();
         let now = Instant::now();
         self.peers.drain().flat_map(|(node, link)| end(node, link, now)).collect()
     }
 
     /// Nodes that have been talked with for so long that they must be in the table by now.
-    pub fn strangers(&self, now: Instant) -> Vec<NodeId> {
-        let is_old = |link: &Link| now.duration_since(link.since) >= STRANGER_TIME_MAX;
-        self.peers.iter().filter(|(_, link)| is_old(link)).map(|(node, _)| node.clone()).collect()
+    pub fn strangers(&mut self, now: Instant) -> Vec<NodeId> {
+        let is_old = |link: &mut Link| now.duration_since(link.since) >= STRANGER_TIME_MAX;
+        self.peers.iter_mut().filter_map(|(node, link)| is_old(link).then(|| node.clone())).collect()
     }
 
     /// Ends the link to a node that is dead; what to tell if there was one.
     pub fn end(&mut self, node: &NodeId, now: Instant) -> Vec<Event> {
-        self.peers.remove(node).map_or_else(Vec::new, |link| end(node.clone(), link, now))
+        self.peers.remove(node.as_str()).map_or_else(Vec::new, |link| end(node.clone(), link, now))
     }
+}
 
-    fn link(&mut self, node: &NodeId, now: Instant) -> Option<&mut Link> {
-        if !self.peers.contains_key(node) {
-            if self.peers.len() >= LINKS_MAX {
-                return None;
-            }
-            self.peers.insert(node.clone(), Link::new(now));
-        }
-        self.peers.get_mut(node)
+/// The link to a node; `None` when there are too many.
+fn link<'a>(peers: &'a mut Recent<NodeId, Link>, node: &NodeId, now: Instant) -> Option<&'a mut Link> {
+    if peers.len() >= LINKS_MAX && peers.get(node.as_str()).is_none() {
+        return None;
     }
+    Some(peers.get_or_insert_with(node, || Link::new(now)))
+}
 
+impl Due {
     /// Notes a link that has something to publish.
-    fn check(&mut self, node: &NodeId, now: Instant) {
-        let Some(link) = self.peers.get_mut(node) else { return };
+    fn note(&mut self, node: &NodeId, link: &mut Link, now: Instant) {
         if !link.is_ready && link.is_due(now) {
             link.is_ready = true;
             self.ready.push(node.clone());
@@ -277,7 +285,8 @@ mod tests {
     fn said(links: &mut Links, to: &NodeId, now: Instant) -> Head {
         let bob = UserName::parse("bob").expect("valid");
         links.say(to, &Item::Also { user: bob.borrowed(), login: 1 }, now);
-        let (_, batch) = links.next(now).expect("there is something to say");
+        let mut batch = vec![];
+        links.next(now, &mut batch).expect("there is something to say");
         Head::parse(&batch).expect("our own").0
     }
 
@@ -303,10 +312,10 @@ mod tests {
         links.set_up(true);
         let bob = UserName::parse("bob").expect("valid");
         // The other node has no queue, and is left alone for a while.
-        links.link(&them, now).expect("there is room").returned(1, now);
+        link(&mut links.peers, &them, now).expect("there is room").returned(1, now);
         assert!(!links.tick(now) && !links.has_next());
         links.say(&them, &Item::Also { user: bob.borrowed(), login: 1 }, now);
-        assert!(links.next(now).is_none() && links.has_next(), "the bus has to wake up for it");
+        assert!(links.next(now, &mut vec![]).is_none() && links.has_next(), "the bus has to wake up for it");
         assert!(links.tick(now) && !links.has_next(), "and then looks by itself");
     }
 }

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use smol::channel::{Receiver, Sender, unbounded};
 
 use crate::cluster::post::Post;
-use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
+use crate::cluster::{Answer, Event, Incoming, Mail, Place, Places, Stored, Unavailable, Welcome};
 use crate::mailbox::Limits;
 use crate::outbox::{SeenKey, SeenKeys, Shown};
-use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, EnvelopeRef, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// One node's end: alone, or in a mesh.
 pub struct Local {
@@ -51,7 +51,7 @@ struct Node {
     /// Reaches nobody, and nobody reaches it: what is said is lost.
     is_cut: bool,
     /// What it said while it was held back.
-    held: Option<Vec<(NodeId, Event)>>,
+    held: Option<Vec<(NodeId, Incoming)>>,
 }
 
 /// With so many events waiting for a node, it is sent no `CAST`.
@@ -112,13 +112,13 @@ impl Local {
         mesh.lock().forget(user, |node, other| *node == self.node && *other == session);
     }
 
-    pub(super) fn locate(&self, user: UserRef<'_>) -> Answer<Vec<Place>> {
-        let Some(mesh) = &self.mesh else { return Answer::Now(Ok(Vec::new())) };
+    pub(super) fn locate(&self, user: UserRef<'_>) -> Answer<Places> {
+        let Some(mesh) = &self.mesh else { return Answer::Now(Ok(Places::default())) };
         let mut state = mesh.lock();
         if !state.reaches(&self.node) {
             return Answer::Now(Err(Unavailable));
         }
-        let places = state.places(user.as_str(), &self.node);
+        let places = Places::from(state.places(user.as_str(), &self.node));
         if !state.holds(&self.node) {
             return Answer::Now(Ok(places));
         }
@@ -127,21 +127,21 @@ impl Local {
         Answer::Later
     }
 
-    pub(super) fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
+    pub(super) fn forward(&self, node: &NodeId, envelope: EnvelopeRef<'_>) -> Result<(), Unavailable> {
         let Some(mesh) = &self.mesh else { return Err(Unavailable) };
         let mut state = mesh.lock();
         let there = state.nodes.get(node).ok_or(Unavailable)?;
         if envelope.number.is_none() && there.tx.len() >= EVENTS_BEFORE_CASTS_MAX {
             return Err(Unavailable);
         }
-        let (origin, envelope) = (self.node.clone(), envelope.clone());
-        state.say(&self.node, node, Event::Envelope { origin, envelope });
+        let (origin, envelope) = (self.node.clone(), envelope.into());
+        state.carry(&self.node, node, Incoming::Envelope { origin, envelope });
         Ok(())
     }
 
     pub(super) fn receipt(&self, origin: &NodeId, number: u64, fate: Fate) {
         let Some(mesh) = &self.mesh else { return };
-        mesh.lock().say(&self.node, origin, Event::Receipt { node: self.node.clone(), number, fate });
+        mesh.lock().carry(&self.node, origin, Incoming::Receipt { node: self.node.clone(), number, fate });
     }
 
     pub(super) fn tell_waits(&self, origin: &NodeId, number: u64) {
@@ -183,14 +183,14 @@ impl Local {
         self.limits.messages_max > 0
     }
 
-    pub(super) fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Vec<Place>)> {
+    pub(super) fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Places)> {
         if !self.reaches_others() {
             return Answer::Now(Err(Unavailable));
         }
         let stored = lock(&self.post).store(envelope);
         // After that: whoever logs in from now on finds the message.
         let places = self.mesh.as_ref().map(|mesh| mesh.lock().places(envelope.to.as_str(), &self.node));
-        let places = places.unwrap_or_default();
+        let places = Places::from(places.unwrap_or_default());
         if !self.is_held() {
             return Answer::Now(Ok((stored, places)));
         }
@@ -287,8 +287,8 @@ impl Mesh {
     pub fn release(&self, node: &NodeId) {
         let mut state = self.lock();
         let held = state.nodes.get_mut(node).and_then(|entry| entry.held.take());
-        for (to, event) in held.unwrap_or_default() {
-            state.say(node, &to, event);
+        for (to, said) in held.unwrap_or_default() {
+            state.carry(node, &to, said);
         }
     }
 
@@ -367,16 +367,20 @@ impl State {
         self.nodes.get(node).is_some_and(|entry| entry.held.is_some())
     }
 
-    /// Carries an event, holds it back, or loses it.
     fn say(&mut self, from: &NodeId, to: &NodeId, event: Event) {
+        self.carry(from, to, Incoming::Event(event));
+    }
+
+    /// Carries what a node says, holds it back, or loses it.
+    fn carry(&mut self, from: &NodeId, to: &NodeId, said: Incoming) {
         if !self.reaches(from) {
             return;
         }
         if let Some(held) = self.nodes.get_mut(from).and_then(|entry| entry.held.as_mut()) {
-            held.push((to.clone(), event));
+            held.push((to.clone(), said));
         } else if self.reaches(to) {
             // Fails only for a node whose receiver is dropped already: it is as good as gone.
-            let _ = self.nodes[to].tx.try_send(Incoming::Event(event));
+            let _ = self.nodes[to].tx.try_send(said);
         }
     }
 

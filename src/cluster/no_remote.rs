@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use smol::channel::Receiver;
 
-use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
+use crate::cluster::{Answer, Incoming, Mail, Places, Said, Stored, Unavailable, Welcome};
 use crate::config::{Amqp, Redis};
 use crate::mailbox::Limits;
 use crate::outbox::{SeenKeys, Shown};
-use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, EnvelopeRef, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// One node's end of a cluster of several machines: there is none in this build.
 pub struct Remote(Infallible);
@@ -59,7 +59,7 @@ impl Remote {
         match self.0 {}
     }
 
-    pub(super) fn store(&self, _: &Envelope, _: u64) -> Answer<(Stored, Vec<Place>)> {
+    pub(super) fn store(&self, _: &Envelope, _: u64) -> Answer<(Stored, Places)> {
         match self.0 {}
     }
 
@@ -95,15 +95,15 @@ impl Remote {
         match self.0 {}
     }
 
-    pub(super) fn locate(&self, _: UserRef<'_>, _: bool) -> Answer<Vec<Place>> {
+    pub(super) fn locate(&self, _: UserRef<'_>, _: bool, _: Instant) -> Answer<Places> {
         match self.0 {}
     }
 
-    pub(super) fn recall(&self, _: UserRef<'_>, _: bool) -> Option<Vec<Place>> {
+    pub(super) fn recall(&self, _: UserRef<'_>, _: bool, _: Instant) -> Option<Places> {
         match self.0 {}
     }
 
-    pub(super) fn ask(&self, _: UserRef<'_>, _: bool) -> Answer<Vec<Place>> {
+    pub(super) fn ask(&self, _: UserRef<'_>, _: bool) -> Answer<Places> {
         match self.0 {}
     }
 
@@ -111,11 +111,11 @@ impl Remote {
         match self.0 {}
     }
 
-    pub(super) fn forward(&self, _: &NodeId, _: &Envelope) -> Result<(), Unavailable> {
+    pub(super) fn forward(&self, _: &NodeId, _: EnvelopeRef<'_>, _: Instant) -> Result<(), Unavailable> {
         match self.0 {}
     }
 
-    pub(super) fn receipt(&self, _: &NodeId, _: u64, _: Fate) {
+    pub(super) fn receipt(&self, _: &NodeId, _: u64, _: Fate, _: Instant) {
         match self.0 {}
     }
 
@@ -127,7 +127,7 @@ impl Remote {
         match self.0 {}
     }
 
-    pub(super) fn unpack(&self, _: u64, _: &[u8], _: &mut dyn FnMut(Event)) {
+    pub(super) fn unpack(&self, _: u64, _: &[u8], _: &mut dyn FnMut(Said<'_>)) {
         match self.0 {}
     }
 

@@ -10,8 +10,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::cluster::Place;
+use crate::cluster::Places;
 use crate::proto::{NodeId, UserName, UserRef};
+use crate::recent::Recent;
 
 /// Users whose places are remembered at most; then all are forgotten.
 pub const REMEMBERED_MAX: usize = 65_536;
@@ -22,7 +23,7 @@ const BELIEF_TIME_MAX: Duration = Duration::from_secs(60);
 /// What is remembered.
 #[derive(Default)]
 pub struct Remembered {
-    places: HashMap<UserName, (Instant, Vec<Place>)>,
+    places: Recent<UserName, (Instant, Places)>,
     /// Users that were asked for and not forgotten since: an answer that is
     /// older than the latest news is not remembered.
     asked: HashSet<UserName>,
@@ -35,8 +36,8 @@ impl Remembered {
     /// Where else a user is, if that is remembered. `is_here`: the user has a session on this
     /// node. "Nowhere else" is believed only then: who was nowhere else and has left may be
     /// anywhere by now, and nobody would tell this node.
-    pub fn find(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Option<Vec<Place>> {
-        let (since, places) = self.places.get(user.as_str())?;
+    pub fn find(&mut self, user: UserRef<'_>, is_here: bool, now: Instant) -> Option<Places> {
+        let (since, places) = self.places.get_mut(user.as_str())?;
         let counts = is_here || !places.is_empty();
         (counts && now.duration_since(*since) < BELIEF_TIME_MAX).then(|| places.clone())
     }
@@ -47,12 +48,12 @@ impl Remembered {
     }
 
     /// Presence has answered: `None` when that is nothing to remember.
-    pub fn answered(&mut self, user: &UserName, places: Option<&[Place]>, now: Instant) {
+    pub fn answered(&mut self, user: &UserName, places: Option<&Places>, now: Instant) {
         if let (true, Some(places)) = (self.asked.remove(user), places) {
             if self.places.len() >= REMEMBERED_MAX {
-                self.places.clear();
+                self.places = Recent::default();
             }
-            self.places.insert(user.clone(), (now, places.to_vec()));
+            *self.places.get_or_insert_with(user, || (now, Places::default())) = (now, places.clone());
         }
     }
 
@@ -65,13 +66,13 @@ impl Remembered {
     /// Nodes are dead: they can't say any more that a user is not there.
     pub fn bury(&mut self, dead: &[NodeId]) {
         if !dead.is_empty() {
-            self.places.retain(|_, (_, places)| !places.iter().any(|place| dead.contains(&place.node)));
+            self.places.retain(|(_, places)| !places.iter().any(|place| dead.contains(&place.node)));
         }
     }
 
     /// Everything may be wrong.
     pub fn forget_all(&mut self) {
-        self.places.clear();
+        self.places = Recent::default();
         self.asked.clear();
         self.news.clear();
     }
@@ -111,9 +112,11 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Place;
 
-    fn places(name: &str) -> Vec<Place> {
-        vec![Place { node: node(name), sessions: vec![] }]
+    fn places(names: &[&str]) -> Places {
+        let place = |name: &&str| Place { node: node(name), sessions: vec![] };
+        names.iter().map(place).collect::<Vec<_>>().into()
     }
 
     fn node(name: &str) -> NodeId {
@@ -126,15 +129,15 @@ mod tests {
         let bob = UserName::parse("bob").expect("valid");
         let mut remembered = Remembered::default();
         remembered.asking(bob.borrowed());
-        remembered.answered(&bob, Some(&places("a")), now);
-        assert_eq!(remembered.find(bob.borrowed(), false, now), Some(places("a")));
+        remembered.answered(&bob, Some(&places(&["a"])), now);
+        assert_eq!(remembered.find(bob.borrowed(), false, now), Some(places(&["a"])));
         assert_eq!(remembered.find(bob.borrowed(), false, now + BELIEF_TIME_MAX), None);
         remembered.forget(bob.borrowed());
         assert_eq!(remembered.find(bob.borrowed(), false, now), None);
         // An answer that was overtaken by news is not remembered.
         remembered.asking(bob.borrowed());
         remembered.forget(bob.borrowed());
-        remembered.answered(&bob, Some(&places("a")), now);
+        remembered.answered(&bob, Some(&places(&["a"])), now);
         assert_eq!(remembered.find(bob.borrowed(), false, now), None);
         remembered.asking(bob.borrowed());
         remembered.answered(&bob, None, now);
@@ -147,8 +150,8 @@ mod tests {
         let bob = UserName::parse("bob").expect("valid");
         let mut remembered = Remembered::default();
         remembered.asking(bob.borrowed());
-        remembered.answered(&bob, Some(&[]), now);
-        assert_eq!(remembered.find(bob.borrowed(), true, now), Some(vec![]));
+        remembered.answered(&bob, Some(&Places::default()), now);
+        assert_eq!(remembered.find(bob.borrowed(), true, now), Some(Places::default()));
         assert_eq!(remembered.find(bob.borrowed(), false, now), None);
     }
 
@@ -158,12 +161,12 @@ mod tests {
         let mut remembered = Remembered::default();
         for (user, at) in [("bob", vec!["a"]), ("carol", vec!["a", "b"]), ("dave", vec!["b"])] {
             let user = UserName::parse(user).expect("valid");
-            let places: Vec<Place> = at.into_iter().flat_map(places).collect();
+            let places = places(&at);
             remembered.asking(user.borrowed());
             remembered.answered(&user, Some(&places), now);
         }
         remembered.bury(&[node("a")]);
-        let mut users: Vec<&str> = remembered.places.keys().map(UserName::as_str).collect();
+        let mut users: Vec<&str> = remembered.places.iter_mut().map(|(user, _)| user.as_str()).collect();
         users.sort_unstable();
         assert_eq!(users, ["dave"]);
     }
@@ -175,7 +178,7 @@ mod tests {
         for n in 0..=REMEMBERED_MAX {
             let user = UserName::parse(&format!("user{n}")).expect("valid");
             remembered.asking(user.borrowed());
-            remembered.answered(&user, Some(&places("a")), now);
+            remembered.answered(&user, Some(&places(&["a"])), now);
             assert!(remembered.places.len() <= REMEMBERED_MAX);
         }
         assert_eq!(remembered.places.len(), 1);

@@ -21,12 +21,12 @@ use crate::cluster::bus::Bus;
 use crate::cluster::link::Heard;
 use crate::cluster::presence::{Ask, Presence};
 use crate::cluster::shared::Shared;
-use crate::cluster::{Answer, Event, Incoming, Mail, Place, Stored, Unavailable, Welcome};
+use crate::cluster::{Answer, Event, Incoming, Mail, Places, Said, Stored, Unavailable, Welcome};
 use crate::config::{Amqp, Redis};
 use crate::mailbox::Limits;
 use crate::outbox::{SeenKeys, Shown};
 use crate::proto::batch::{BadBatch, Head, Item, SHOWN_MAX};
-use crate::proto::{Envelope, Fate, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, EnvelopeRef, Fate, NodeId, SessionId, UserName, UserRef};
 
 /// How long leaving may take.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
@@ -111,7 +111,7 @@ impl Remote {
         self.shared.has_mailboxes()
     }
 
-    pub(super) fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Vec<Place>)> {
+    pub(super) fn store(&self, envelope: &Envelope, number: u64) -> Answer<(Stored, Places)> {
         self.asked(Ask::Store { envelope: envelope.clone(), number })
     }
 
@@ -152,18 +152,18 @@ impl Remote {
         self.shared.left().expire(now);
     }
 
-    pub(super) fn locate(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
-        match self.recall(user, is_here) {
+    pub(super) fn locate(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Answer<Places> {
+        match self.recall(user, is_here, now) {
             Some(places) => Answer::Now(Ok(places)),
             None => self.ask(user, is_here),
         }
     }
 
-    pub(super) fn recall(&self, user: UserRef<'_>, is_here: bool) -> Option<Vec<Place>> {
-        self.shared.remembered().find(user, is_here, Instant::now())
+    pub(super) fn recall(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Option<Places> {
+        self.shared.remembered().find(user, is_here, now)
     }
 
-    pub(super) fn ask(&self, user: UserRef<'_>, is_here: bool) -> Answer<Vec<Place>> {
+    pub(super) fn ask(&self, user: UserRef<'_>, is_here: bool) -> Answer<Places> {
         if self.shared.has_presence() {
             self.shared.remembered().asking(user);
         }
@@ -174,19 +174,28 @@ impl Remote {
         self.shared.remembered().forget(user);
     }
 
-    pub(super) fn forward(&self, node: &NodeId, envelope: &Envelope) -> Result<(), Unavailable> {
-        let has_link = self.shared.links().has(node);
-        if !has_link && self.shared.nodes().is_dead(node) {
-            let number = envelope.number.ok_or(Unavailable)?;
-            let (node, numbers) = (node.clone(), vec![number]);
-            self.shared.tell(Event::Returned { node, numbers, maybe_seen: false });
-            return Ok(());
+    pub(super) fn forward(
+        &self,
+        node: &NodeId,
+        envelope: EnvelopeRef<'_>,
+        now: Instant,
+    ) -> Result<(), Unavailable> {
+        let mut links = self.shared.links();
+        if !links.has(node) {
+            drop(links);
+            if self.shared.nodes().is_dead(node) {
+                let number = envelope.number.ok_or(Unavailable)?;
+                let (node, numbers) = (node.clone(), vec![number]);
+                self.shared.tell(Event::Returned { node, numbers, maybe_seen: false });
+                return Ok(());
+            }
+            links = self.shared.links();
         }
-        self.shared.links().forward(node, envelope, Instant::now())
+        links.forward(node, envelope, now)
     }
 
-    pub(super) fn receipt(&self, origin: &NodeId, number: u64, fate: Fate) {
-        self.shared.links().receipt(origin, number, fate, Instant::now());
+    pub(super) fn receipt(&self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {
+        self.shared.links().receipt(origin, number, fate, now);
     }
 
     pub(super) fn replace(&self, node: &NodeId, user: &UserName, session: SessionId) {
@@ -201,14 +210,14 @@ impl Remote {
     }
 
     /// Takes in what another node says.
-    pub(super) fn unpack(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) {
+    pub(super) fn unpack(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Said<'_>)) {
         if self.understand(epoch, batch, take).is_err() && !self.shared.is_puzzled_again() {
             warn!("a batch of {} bytes makes no sense, and is dropped; so are others like it", batch.len());
         }
         self.shared.taken.fetch_add(1, Ordering::Release);
     }
 
-    fn understand(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), BadBatch> {
+    fn understand(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Said<'_>)) -> Result<(), BadBatch> {
         let (head, items) = Head::parse(batch).ok_or(BadBatch)?;
         // All of it, or nothing.
         let items: Vec<Item<'_>> = items.collect::<Result<_, _>>()?;
@@ -229,7 +238,14 @@ impl Remote {
         Ok(())
     }
 
-    fn item(&self, from: &NodeId, item: Item<'_>, next: &mut u64, now: Instant, take: &mut dyn FnMut(Event)) {
+    fn item(
+        &self,
+        from: &NodeId,
+        item: Item<'_>,
+        next: &mut u64,
+        now: Instant,
+        take: &mut dyn FnMut(Said<'_>),
+    ) {
         match item {
             Item::Message(message) => {
                 let number = message.asks.then_some(*next);
@@ -237,15 +253,20 @@ impl Remote {
                 if self.shared.remembered().is_news_to(from, message.to, now) {
                     self.shared.links().say(from, &Item::Changed { user: message.to }, now);
                 }
-                take(Event::Envelope { origin: from.clone(), envelope: message.envelope(number) });
+                take(Said::Envelope { origin: from, envelope: message.envelope(number) });
             }
             Item::Receipts { fate, first, count } => {
-                let mut tickets = vec![];
-                self.shared.links().settle(from, first, count, &mut tickets);
-                for number in tickets {
-                    take(Event::Receipt { node: from.clone(), number, fate });
-                }
+                let mut numbers = vec![];
+                self.shared.links().settle(from, first, count, &mut numbers);
+                take(Said::Receipts { node: from, numbers: &numbers, fate });
             }
+            item => self.rare_item(from, item, now, &mut |event| take(Said::Event(event))),
+        }
+    }
+
+    fn rare_item(&self, from: &NodeId, item: Item<'_>, now: Instant, take: &mut dyn FnMut(Event)) {
+        match item {
+            Item::Message(_) | Item::Receipts { .. } => unreachable!("they are not rare"),
             Item::Replaced { user, session } => take(Event::Replaced { user: user.into(), session }),
             Item::Waits { first, count } => {
                 let mut tickets = vec![];

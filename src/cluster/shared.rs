@@ -19,7 +19,7 @@ use crate::cluster::left::Left;
 use crate::cluster::links::Links;
 use crate::cluster::presence::Ask;
 use crate::cluster::remembered::Remembered;
-use crate::cluster::{Event, Incoming, Place, Unavailable};
+use crate::cluster::{Event, Incoming, Places, Unavailable};
 use crate::mailbox::Limits;
 use crate::outbox::{SeenKey, SeenKeys};
 use crate::proto::batch::Item;
@@ -217,10 +217,10 @@ impl Shared {
     }
 
     /// Presence has answered where a user is.
-    pub fn located(&self, user: UserName, places: Result<Vec<Place>, Unavailable>, is_here: bool) {
+    pub fn located(&self, user: UserName, places: Result<Places, Unavailable>, is_here: bool) {
         // While some node writes its sessions again, an answer may be a part of the truth.
         let is_whole = !self.nodes().in_doubt;
-        let worth = places.as_deref().ok().filter(|places| is_whole && (is_here || !places.is_empty()));
+        let worth = places.as_ref().ok().filter(|places| is_whole && (is_here || !places.is_empty()));
         self.remembered().answered(&user, worth, Instant::now());
         self.tell(Event::Located { user, places });
     }

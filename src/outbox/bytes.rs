@@ -111,9 +111,9 @@ impl Bytes {
     }
 
     /// Appends the line of a message, and its mark.
-    pub(super) fn push_message(&mut self, ticket: Option<Ticket>, print: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push_message(&mut self, ticket: Option<Ticket>, line: &[u8]) {
         let start = self.held().buffer.len();
-        let line_bytes = self.append(print) as u32;
+        let line_bytes = self.append(|out| out.extend_from_slice(line)) as u32;
         let held = self.held();
         let frame_bytes = (held.buffer.len() - start) as u32;
         held.marks.push_back(Mark { end: held.end(), line_bytes, frame_bytes, ticket });
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     fn line(bytes: &mut Bytes, ticket: Option<u64>, text: &str) {
-        bytes.push_message(ticket.map(Ticket), |out| out.extend_from_slice(text.as_bytes()));
+        bytes.push_message(ticket.map(Ticket), text.as_bytes());
     }
 
     /// Writes at most `count` bytes; returns them and the tickets reached.

@@ -11,18 +11,17 @@ use crate::outbox::{
     Dirty, Hashes, Outbox, Overdue, RESERVE_BYTES_MIN, SeenKeys, Shown, Sink, Ticket, Unwritten, wake,
     wake_all,
 };
-use crate::proto::reply::print_msg;
-use crate::proto::{CloseReason, MessageId, UserName};
+use crate::proto::{CloseReason, IdRef, UserRef};
 
 /// A message to push.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// Its sender.
-    pub from: &'a UserName,
+    pub from: UserRef<'a>,
     /// Its id.
-    pub id: &'a MessageId,
-    /// Its text.
-    pub text: &'a str,
+    pub id: IdRef<'a>,
+    /// The `MSG` line that shows it, without its ending.
+    pub line: &'a [u8],
     /// Who waits for its fate; nobody for a `CAST`.
     pub ticket: Option<Ticket>,
     /// What it is remembered by. Given where a copy of it may come, and always to a session that
@@ -77,7 +76,7 @@ impl<S: Sink> Outbox<S> {
             wake(owner);
             return Push::Refused;
         }
-        let Message { from, id, text, ticket, hash, may_be_copy, kind } = message;
+        let Message { from, id, line, ticket, hash, may_be_copy, kind } = message;
         let hash = hash.map(|hash| if may_be_copy { state.hash(hash) } else { hash.now });
         if let (Some(hash), false) = (hash, may_be_copy) {
             state.seen.get_or_insert_default().append(hash);
@@ -99,14 +98,12 @@ impl<S: Sink> Outbox<S> {
         if let Some(ledger) = &mut state.ledger
             && (ledger.acks || kind != Kind::Mail)
         {
-            let mut line = vec![];
-            print_msg(from.as_str(), id, text, &mut line);
-            let (from, id, tickets) = (from.clone(), id.clone(), ticket.into_iter().collect());
+            let (from, id, tickets) = (from.into(), id.into(), ticket.into_iter().collect());
             let entry = Entry { from, id, line: line.into(), hash, tickets, since: now, is_told: false };
             ledger.add(entry, kind);
             state.show(now, self.bytes_max);
         } else {
-            state.bytes.push_message(ticket, |out| print_msg(from.as_str(), id, text, out));
+            state.bytes.push_message(ticket, line);
         }
         self.unlock_dirty(state, dirty);
         Push::Taken

@@ -155,7 +155,7 @@ impl State {
         let Some(ledger) = &mut self.ledger else { return };
         ledger.show(now, bytes_max, |line, tickets| {
             let mut tickets = tickets.into_iter();
-            self.bytes.push_message(tickets.next(), |out| out.extend_from_slice(line));
+            self.bytes.push_message(tickets.next(), line);
             tickets.for_each(|ticket| self.bytes.push_mark(ticket));
         });
         if ledger.is_over() {

@@ -59,11 +59,12 @@ impl Rig {
     fn push(&mut self, ticket: u64, text: &str, kind: Kind, now: Instant) -> Push {
         let alice = UserName::parse("alice").expect("valid");
         let id = MessageId::Tag((ticket % 1_000).to_string().into());
-        let hash = Some(self.keys.hash(format!("MSG alice {id} {text}").as_bytes()));
+        let line = format!("MSG alice {id} {text}");
+        let hash = Some(self.keys.hash(line.as_bytes()));
         let message = Message {
-            from: &alice,
-            id: &id,
-            text,
+            from: alice.borrowed(),
+            id: id.borrowed(),
+            line: line.as_bytes(),
             ticket: Some(Ticket(ticket)),
             hash,
             may_be_copy: true,

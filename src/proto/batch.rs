@@ -27,9 +27,10 @@
 //! id     = 0 session count | length bytes
 //! ```
 
-use crate::proto::envelope::{Envelope, Fate};
-use crate::proto::name::{MessageId, NodeId, SessionId, Tag, UserName, UserRef};
+use crate::proto::envelope::{EnvelopeRef, Fate};
+use crate::proto::name::{IdRef, NodeId, SessionId, Tag, UserRef};
 use crate::proto::request::clean_text;
+use crate::proto::short::Short;
 
 /// The version of the form, the first byte of every batch.
 const VERSION: u8 = 3;
@@ -142,7 +143,7 @@ pub enum Item<'a> {
 }
 
 /// A message as it stands in a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// Asks for a receipt.
     pub asks: bool,
@@ -155,7 +156,7 @@ pub struct Message<'a> {
     /// The recipient.
     pub to: UserRef<'a>,
     /// The message's id.
-    pub id: MessageId,
+    pub id: IdRef<'a>,
     /// The message's text.
     pub text: &'a str,
 }
@@ -197,7 +198,7 @@ impl Item<'_> {
     pub fn print(&self, out: &mut Vec<u8>) {
         match self {
             Item::Message(Message { asks, is_shared, is_again, from, to, id, text }) => {
-                put_message(kind(*asks, *is_shared, *is_again), *from, *to, id, text, out);
+                put_message(kind(*asks, *is_shared, *is_again), *from, *to, *id, text, out);
             }
             Item::Receipts { fate, first, count } => {
                 out.push(match fate {
@@ -248,18 +249,16 @@ impl Item<'_> {
 }
 
 /// Appends a message that asks for a receipt if the envelope has a number.
-pub fn put_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
-    let Envelope { number, is_shared, is_again, from, to, id, text } = envelope;
-    let kind = kind(number.is_some(), *is_shared, *is_again);
-    put_message(kind, from.borrowed(), to.borrowed(), id, text, out);
+pub fn put_envelope(envelope: EnvelopeRef<'_>, out: &mut Vec<u8>) {
+    let EnvelopeRef { number, is_shared, is_again, from, to, id, text } = envelope;
+    put_message(kind(number.is_some(), is_shared, is_again), from, to, id, text, out);
 }
 
-impl Message<'_> {
-    /// The message as a value of its own; `number` is what its receipt names.
-    pub fn envelope(&self, number: Option<u64>) -> Envelope {
-        let (from, to): (UserName, UserName) = (self.from.into(), self.to.into());
-        let (is_shared, is_again) = (self.is_shared, self.is_again);
-        Envelope { number, is_shared, is_again, from, to, id: self.id.clone(), text: self.text.into() }
+impl<'a> Message<'a> {
+    /// The message in its envelope; `number` is what its receipt names.
+    pub fn envelope(self, number: Option<u64>) -> EnvelopeRef<'a> {
+        let Message { is_shared, is_again, from, to, id, text, .. } = self;
+        EnvelopeRef { number, is_shared, is_again, from, to, id, text }
     }
 }
 
@@ -341,16 +340,16 @@ impl<'a> Items<'a> {
         self.bytes(length).filter(|_| fits)
     }
 
-    fn id(&mut self) -> Option<MessageId> {
+    fn id(&mut self) -> Option<IdRef<'a>> {
         if *self.0.first()? == 0 {
             self.byte()?;
-            return Some(MessageId::Counted(self.session()?, self.number()?));
+            return Some(IdRef::Counted(self.session()?, self.number()?));
         }
-        Tag::parse(self.text()?).map(|tag| MessageId::Tag(tag.as_str().into()))
+        Tag::parse(self.text()?).map(IdRef::Tag)
     }
 
     fn session(&mut self) -> Option<SessionId> {
-        SessionId::parse(std::str::from_utf8(self.bytes(8)?).ok()?)
+        SessionId::of_bytes(self.bytes(8)?.try_into().ok()?)
     }
 
     fn user(&mut self) -> Option<UserRef<'a>> {
@@ -407,19 +406,24 @@ fn kind(asks: bool, is_shared: bool, is_again: bool) -> u8 {
     }
 }
 
-fn put_message(kind: u8, from: UserRef<'_>, to: UserRef<'_>, id: &MessageId, text: &str, out: &mut Vec<u8>) {
-    out.push(kind);
-    put_text(from.as_str(), out);
-    put_text(to.as_str(), out);
+fn put_message(kind: u8, from: UserRef<'_>, to: UserRef<'_>, id: IdRef<'_>, text: &str, out: &mut Vec<u8>) {
+    let mut head = Short::new(&[kind]);
+    let mut put = |text: &str| {
+        head.push(text.len() as u8);
+        head.put(text.as_bytes());
+    };
+    put(from.as_str());
+    put(to.as_str());
     match id {
-        MessageId::Counted(session, count) => {
-            out.push(0);
-            out.extend_from_slice(session.as_str().as_bytes());
-            put_number(*count, out);
+        IdRef::Counted(session, count) => {
+            head.push(0);
+            head.put(session.as_str().as_bytes());
+            each_byte(count, |byte| head.push(byte));
         }
-        MessageId::Tag(tag) => put_text(tag, out),
+        IdRef::Tag(tag) => put(tag.as_str()),
     }
-    put_number(text.len() as u64, out);
+    each_byte(text.len() as u64, |byte| head.push(byte));
+    out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -430,12 +434,16 @@ fn put_text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_number(mut number: u64, out: &mut Vec<u8>) {
+fn put_number(number: u64, out: &mut Vec<u8>) {
+    each_byte(number, |byte| out.push(byte));
+}
+
+fn each_byte(mut number: u64, mut put: impl FnMut(u8)) {
     while number >= 0x80 {
-        out.push(number as u8 | 0x80);
+        put(number as u8 | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    put(number as u8);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What holds for batches: what is printed is read back, and nothing else is believed.
 
 use super::*;
+use crate::proto::{Envelope, MessageId};
 
 fn head() -> Head {
     let from = NodeId::new("pi", "V1StGXR8").expect("valid");
@@ -17,14 +18,19 @@ fn items() -> Vec<Item<'static>> {
         let (from, to) = (user("alice"), user("小明"));
         Item::Message(Message { asks, is_shared, is_again, from, to, id, text })
     };
+    let tag = |tag| IdRef::Tag(Tag::parse(tag).expect("valid"));
     let message = |asks, id, text| flagged(asks, false, false, id, text);
     vec![
-        message(true, MessageId::Counted(session, 300), "hi"),
-        message(false, MessageId::Tag("a.b~".into()), ""),
-        flagged(true, true, false, MessageId::Tag("a.b~".into()), "for several"),
-        flagged(true, false, true, MessageId::Tag("a.b~".into()), "once more"),
-        flagged(true, true, true, MessageId::Tag("a.b~".into()), "for several, once more"),
-        message(true, MessageId::Tag("t".repeat(64).into()), "tab\tis text, 你好"),
+        message(true, IdRef::Counted(session, 300), "hi"),
+        message(false, tag("a.b~"), ""),
+        flagged(true, true, false, tag("a.b~"), "for several"),
+        flagged(true, false, true, tag("a.b~"), "once more"),
+        flagged(true, true, true, tag("a.b~"), "for several, once more"),
+        message(
+            true,
+            tag("tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"),
+            "tab\tis text, 你好",
+        ),
         Item::Receipts { fate: Fate::Delivered, first: 1, count: 300 },
         Item::Receipts { fate: Fate::NotHere, first: u64::MAX - 1, count: 1 },
         Item::Replaced { user: user("bob"), session },
@@ -67,10 +73,11 @@ fn what_is_printed_is_read_back() {
         text: "hi".into(),
     };
     let mut batch = print(&[]);
-    put_envelope(&envelope, &mut batch);
+    put_envelope(envelope.borrowed(), &mut batch);
     let (_, items) = parse(&batch).expect("our own");
     let [Item::Message(message)] = &items[..] else { panic!("one message: {items:?}") };
-    assert_eq!(message.envelope(Some(9)), envelope);
+    assert_eq!(message.envelope(Some(9)), envelope.borrowed());
+    assert_eq!(Envelope::from(envelope.borrowed()), envelope);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::proto::name::{MessageId, UserName};
+use crate::proto::name::{IdRef, MessageId, UserName, UserRef};
 
 /// One message on its way from the origin to a node that holds sessions of the
 /// recipient.
@@ -29,7 +29,36 @@ pub struct Envelope {
     pub text: Arc<str>,
 }
 
+/// An [`Envelope`] that borrows from the line or batch it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of the owned form")]
+pub struct EnvelopeRef<'a> {
+    pub number: Option<u64>,
+    pub is_shared: bool,
+    pub is_again: bool,
+    pub from: UserRef<'a>,
+    pub to: UserRef<'a>,
+    pub id: IdRef<'a>,
+    pub text: &'a str,
+}
+
+impl From<EnvelopeRef<'_>> for Envelope {
+    fn from(envelope: EnvelopeRef<'_>) -> Self {
+        let EnvelopeRef { number, is_shared, is_again, from, to, id, text } = envelope;
+        let (from, to, id, text) = (from.into(), to.into(), id.into(), text.into());
+        Envelope { number, is_shared, is_again, from, to, id, text }
+    }
+}
+
 impl Envelope {
+    /// The borrowed form.
+    pub fn borrowed(&self) -> EnvelopeRef<'_> {
+        let Envelope { number, is_shared, is_again, from, to, id, text } = self;
+        let (number, is_shared, is_again) = (*number, *is_shared, *is_again);
+        let (from, to, id) = (from.borrowed(), to.borrowed(), id.borrowed());
+        EnvelopeRef { number, is_shared, is_again, from, to, id, text }
+    }
+
     /// The memory that the envelope holds, in bytes: what bounds count.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.text.len()

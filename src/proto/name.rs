@@ -8,6 +8,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::proto::short::Short;
+
 /// The most bytes of a user name, a room name or an id.
 pub const NAME_BYTES_MAX: usize = 64;
 
@@ -66,6 +68,12 @@ impl Borrow<str> for UserName {
     }
 }
 
+impl Borrow<str> for NodeId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A valid room name, kept without its `#`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RoomRef<'a>(UserRef<'a>);
@@ -114,7 +122,11 @@ impl SessionId {
 
     /// Takes 8 characters of [`SessionId::ALPHABET`].
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; 8] = text.as_bytes().try_into().ok()?;
+        Self::of_bytes(text.as_bytes().try_into().ok()?)
+    }
+
+    /// The same for bytes.
+    pub(super) fn of_bytes(bytes: [u8; 8]) -> Option<Self> {
         let clean = bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
         clean.then_some(SessionId(bytes))
     }
@@ -140,23 +152,46 @@ pub enum MessageId {
     Tag(Box<str>),
 }
 
-impl MessageId {
-    /// Appends the id as it stands in a line.
-    pub fn print(&self, out: &mut Vec<u8>) {
+/// A message's id that borrows from the line or batch it was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdRef<'a> {
+    /// As [`MessageId::Counted`].
+    Counted(SessionId, u64),
+    /// As [`MessageId::Tag`].
+    Tag(Tag<'a>),
+}
+
+impl IdRef<'_> {
+    /// Adds the id as it stands in a line.
+    pub(super) fn compose(self, short: &mut Short) {
         match self {
-            MessageId::Counted(session, count) => print_counted(*session, *count, b"", out),
-            MessageId::Tag(tag) => out.extend_from_slice(tag.as_bytes()),
+            IdRef::Counted(session, count) => {
+                short.put(&session.0);
+                short.push(b'-');
+                let mut text = [0; 20];
+                let at = digits(count, &mut text);
+                short.put(&text[at..]);
+            }
+            IdRef::Tag(tag) => short.put(tag.as_str().as_bytes()),
         }
     }
+}
 
-    /// Appends the id and a space.
-    pub(crate) fn print_with_space(&self, out: &mut Vec<u8>) {
+impl From<IdRef<'_>> for MessageId {
+    fn from(id: IdRef<'_>) -> Self {
+        match id {
+            IdRef::Counted(session, count) => MessageId::Counted(session, count),
+            IdRef::Tag(tag) => MessageId::Tag(tag.as_str().into()),
+        }
+    }
+}
+
+impl MessageId {
+    /// The borrowed form.
+    pub fn borrowed(&self) -> IdRef<'_> {
         match self {
-            MessageId::Counted(session, count) => print_counted(*session, *count, b" ", out),
-            MessageId::Tag(_) => {
-                self.print(out);
-                out.push(b' ');
-            }
+            MessageId::Counted(session, count) => IdRef::Counted(*session, *count),
+            MessageId::Tag(tag) => IdRef::Tag(Tag(tag)),
         }
     }
 
@@ -185,20 +220,6 @@ impl fmt::Display for MessageId {
         }
     }
 }
-
-/// Appends an id and `end`: composed backwards in one place, as many small appends cost more.
-fn print_counted(session: SessionId, count: u64, end: &[u8], out: &mut Vec<u8>) {
-    let mut text = [0; COUNTED_BYTES_MAX];
-    let mut at = text.len() - end.len();
-    text[at..].copy_from_slice(end);
-    at = digits(count, &mut text[..at]) - 1;
-    text[at] = b'-';
-    text[at - 8..at].copy_from_slice(&session.0);
-    out.extend_from_slice(&text[at - 8..]);
-}
-
-/// A session, `-`, the digits of a 64-bit number, and a space.
-const COUNTED_BYTES_MAX: usize = 8 + 1 + 20 + 1;
 
 /// Appends `number` in decimal digits, without the formatting machinery.
 pub(crate) fn print_number(number: u64, out: &mut Vec<u8>) {
@@ -313,9 +334,9 @@ mod tests {
         let powers = (0..20).map(|n| 10_u64.pow(n)).flat_map(|power| [power - 1, power, power + 1]);
         for count in powers.chain([4_294_967_296, u64::MAX - 1, u64::MAX]) {
             let id = MessageId::Counted(session, count);
-            let mut out = vec![];
-            id.print(&mut out);
-            assert_eq!(out, id.to_string().into_bytes());
+            let mut short = Short::new(b"");
+            id.borrowed().compose(&mut short);
+            assert_eq!(short.as_bytes(), id.to_string().as_bytes());
         }
     }
 }

@@ -3,7 +3,8 @@
 //! The codes are the contract: each stands here once and is never reused. The
 //! text behind a code is for people and may change.
 
-use crate::proto::name::{MessageId, SessionId, Tag, UserRef, print_number};
+use crate::proto::name::{IdRef, SessionId, Tag, UserRef, print_number};
+use crate::proto::short::Short;
 use crate::proto::{LINE_BYTES_LIMIT, VERSION};
 
 /// The longest line that a server sends: the longest request, and what `MSG`
@@ -164,17 +165,20 @@ pub fn print_logged_in(user: UserRef<'_>, session: SessionId, out: &mut Vec<u8>)
 }
 
 /// Appends the reply to a `SEND` that was delivered.
-pub fn print_delivered(id: &MessageId, out: &mut Vec<u8>) {
-    put(out, &["OK "]);
-    id.print(out);
-    put(out, &[" delivered"]);
+pub fn print_delivered(id: IdRef<'_>, out: &mut Vec<u8>) {
+    print_fate(id, b" delivered", out);
 }
 
 /// Appends the reply to a `SEND` that is in a mailbox.
-pub fn print_stored(id: &MessageId, out: &mut Vec<u8>) {
-    put(out, &["OK "]);
-    id.print(out);
-    put(out, &[" stored"]);
+pub fn print_stored(id: IdRef<'_>, out: &mut Vec<u8>) {
+    print_fate(id, b" stored", out);
+}
+
+fn print_fate(id: IdRef<'_>, fate: &[u8], out: &mut Vec<u8>) {
+    let mut line = Short::new(b"OK ");
+    id.compose(&mut line);
+    line.put(fate);
+    out.extend_from_slice(line.as_bytes());
 }
 
 /// Appends the reply to `WHO`: how many sessions the user has, 0 for offline.
@@ -188,10 +192,14 @@ pub fn print_presence(user: UserRef<'_>, sessions: u32, out: &mut Vec<u8>) {
 }
 
 /// Appends a `MSG` line.
-pub fn print_msg(from: &str, id: &MessageId, text: &str, out: &mut Vec<u8>) {
-    put(out, &["MSG ", from, " "]);
-    id.print_with_space(out);
-    put(out, &[text]);
+pub fn print_msg(from: UserRef<'_>, id: IdRef<'_>, text: &str, out: &mut Vec<u8>) {
+    let mut head = Short::new(b"MSG ");
+    head.put(from.as_str().as_bytes());
+    head.push(b' ');
+    id.compose(&mut head);
+    head.push(b' ');
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&str]) {
@@ -320,7 +328,7 @@ mod tests {
     #[test]
     fn the_short_ways_print_the_same_lines() {
         let session = SessionId::parse("4k2jd8s0").expect("valid");
-        let id = MessageId::Counted(session, 7);
+        let id = IdRef::Counted(session, 7);
         let alice = UserRef::parse("alice").expect("valid");
         let check = |print: &dyn Fn(&mut Vec<u8>), expected: &str| {
             let mut out = vec![];
@@ -330,11 +338,14 @@ mod tests {
         };
         check(&|out| print_hello("pi-1", out), "HELLO pinpost 1 pi-1");
         check(&|out| print_logged_in(alice, session, out), "OK alice 4k2jd8s0");
-        check(&|out| print_delivered(&id, out), "OK 4k2jd8s0-7 delivered");
-        check(&|out| print_stored(&id, out), "OK 4k2jd8s0-7 stored");
+        check(&|out| print_delivered(id, out), "OK 4k2jd8s0-7 delivered");
+        check(&|out| print_stored(id, out), "OK 4k2jd8s0-7 stored");
         check(&|out| print_presence(alice, 0, out), "OK alice offline");
         check(&|out| print_presence(alice, 12, out), "OK alice online 12");
-        check(&|out| print_msg("alice", &id, "hi", out), "MSG alice 4k2jd8s0-7 hi");
+        check(
+            &|out| print_msg(UserRef::parse("alice").expect("valid"), id, "hi", out),
+            "MSG alice 4k2jd8s0-7 hi",
+        );
     }
 
     #[test]

@@ -9,10 +9,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::cluster::{Answer, Place, Unavailable};
+use crate::cluster::{Answer, Place, Places, Unavailable};
 use crate::outbox::{Ticket, Unwritten};
-use crate::proto::{Envelope, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
+use crate::proto::{Envelope, EnvelopeRef, ErrorCode, Fate, MessageId, NodeId, ServerLine, UserName};
 use crate::router::deliver::Way;
 use crate::router::question::{Question, Sent};
 use crate::router::{RECEIPT_MS_MAX, RETRIES_MAX, Router, Turn};
@@ -68,44 +69,32 @@ impl Router {
         }
     }
 
-    /// Places a message, or queues it behind the question about its recipient.
-    pub(super) fn place_or_wait(
-        &self,
-        ticket: Ticket,
-        envelope: Envelope,
-        answer: Answer<Vec<Place>>,
-        turn: &mut Turn,
-    ) {
-        match answer {
-            Answer::Now(places) => self.place_envelope(ticket, envelope, places, turn),
-            Answer::Later => self.wait_for_presence(envelope.to, vec![ticket]),
-        }
-    }
-
     /// Hands a message to every session and node that its recipient has now.
-    pub(super) fn place(&self, ticket: Ticket, places: Result<Vec<Place>, Unavailable>, turn: &mut Turn) {
+    pub(super) fn place(&self, ticket: Ticket, places: Result<Places, Unavailable>, turn: &mut Turn) {
         if let Some(envelope) = self.envelope(ticket) {
-            self.place_envelope(ticket, envelope, places, turn);
+            self.place_envelope(ticket, envelope.borrowed(), places, turn);
         }
     }
 
-    fn place_envelope(
+    /// The same for one whose envelope is at hand.
+    pub(super) fn place_envelope(
         &self,
         ticket: Ticket,
-        mut envelope: Envelope,
-        places: Result<Vec<Place>, Unavailable>,
+        mut envelope: EnvelopeRef<'_>,
+        places: Result<Places, Unavailable>,
         turn: &mut Turn,
     ) {
         let is_known = places.is_ok();
-        let nodes: Vec<NodeId> = places.unwrap_or_default().into_iter().map(|place| place.node).collect();
-        self.find(envelope.to.borrowed(), turn);
-        let further = self.in_flight().placed(ticket, &nodes, &turn.seats);
+        let nodes = places.unwrap_or_default();
+        let nodes = nodes.iter().map(|place| &place.node);
+        self.find(envelope.to, turn);
+        let further = self.in_flight().placed(ticket, nodes.clone(), &turn.seats);
         if let Some(further) = further {
             let seats = turn.take_seats();
-            self.catch_up_elsewhere(ticket, &envelope.to, &seats, &further, turn);
+            self.catch_up_elsewhere(ticket, &envelope.to.into(), &seats, &further, turn);
             turn.put_seats(seats);
         }
-        self.catch_up_here(envelope.to.borrowed(), turn);
+        self.catch_up_here(envelope.to, turn);
         let parties = (turn.seats.len() + nodes.len()) as u32;
         if parties == 0 {
             return match is_known {
@@ -114,12 +103,13 @@ impl Router {
             };
         }
         let mut lost =
-            self.push(ticket, &envelope.from, &envelope.id, &envelope.text, Way::of(envelope.is_again), turn);
+            self.push(ticket, envelope.from, envelope.id, envelope.text, Way::of(envelope.is_again), turn);
         let mut is_cut_off = false;
         envelope.number = Some(ticket.0);
         envelope.is_shared = parties > 1;
         for node in nodes {
-            if self.cluster.forward(&node, &envelope).is_err() && self.take_node(ticket, &node, false) {
+            if self.cluster.forward(node, envelope, turn.now).is_err() && self.take_node(ticket, node, false)
+            {
                 lost.add(Lost::GONE);
                 is_cut_off = true;
             }
@@ -328,7 +318,7 @@ impl Router {
         drop(in_flight);
         self.cluster.forget(user.borrowed());
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
-        match self.ask_for(user.borrowed(), is_here) {
+        match self.ask_for(user.borrowed(), is_here, turn.now) {
             Answer::Now(places) => {
                 tickets.into_iter().for_each(|further| self.send_further(further, places.clone(), turn));
             }
@@ -337,8 +327,8 @@ impl Router {
     }
 
     /// Hands a `CAST` to other nodes; tells whether one took it.
-    pub(super) fn cast_to(&self, places: &[Place], envelope: &Envelope) -> bool {
-        let forward = |place: &Place| self.cluster.forward(&place.node, envelope).is_ok();
+    pub(super) fn cast_to(&self, places: &[Place], envelope: EnvelopeRef<'_>, now: Instant) -> bool {
+        let forward = |place: &Place| self.cluster.forward(&place.node, envelope, now).is_ok();
         // Every one of them, not up to the first that takes it.
         places.iter().filter(|place| forward(place)).count() > 0
     }
@@ -358,17 +348,12 @@ impl Router {
     }
 
     /// Hands a message to nodes that do not have it; if it has no fate yet, they are asked for it, too.
-    pub(super) fn send_further(
-        &self,
-        ticket: Ticket,
-        places: Result<Vec<Place>, Unavailable>,
-        turn: &mut Turn,
-    ) {
+    pub(super) fn send_further(&self, ticket: Ticket, places: Result<Places, Unavailable>, turn: &mut Turn) {
         let question = self.in_flight().remove(ticket);
         let Some(Question::Further { of, envelope, nodes }) = question else { return };
         let is_new = |place: &Place| !nodes.contains(&place.node);
-        for Place { node, .. } in places.unwrap_or_default().into_iter().filter(is_new) {
-            self.forward_also(of, ticket, &node, &envelope, turn);
+        for Place { node, .. } in places.unwrap_or_default().iter().filter(|place| is_new(place)) {
+            self.forward_also(of, ticket, node, &envelope, turn);
         }
     }
 
@@ -384,9 +369,9 @@ impl Router {
     ) {
         let Some(is_party) = self.add_party(ticket, &envelope.to, node) else { return };
         let number = if is_party { ticket } else { spent };
-        let numbered =
-            Envelope { number: Some(number.0), is_shared: true, is_again: true, ..envelope.clone() };
-        if self.cluster.forward(node, &numbered).is_err() && self.take_node(ticket, node, false) {
+        let number = Some(number.0);
+        let numbered = EnvelopeRef { number, is_shared: true, is_again: true, ..envelope.borrowed() };
+        if self.cluster.forward(node, numbered, turn.now).is_err() && self.take_node(ticket, node, false) {
             self.lost(ticket, Lost::GONE, None, turn);
         }
     }

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use crate::cluster::{Answer, Place, Unavailable};
+use crate::cluster::{Answer, Places, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::{ErrorCode, NodeId, UserName};
 use crate::router::question::Question;
@@ -37,7 +37,7 @@ struct Waiter {
 }
 
 /// What presence answers: where else a user is.
-type Located = Result<Vec<Place>, Unavailable>;
+type Located = Result<Places, Unavailable>;
 
 impl Asked {
     /// Tells whether presence is asked: nothing else is waited for.
@@ -168,7 +168,8 @@ impl Router {
         drop(in_flight);
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
         // A message that waited behind a question of somebody else goes where it would have gone without.
-        let recalled = places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here)).flatten();
+        let recalled =
+            places.is_err().then(|| self.cluster.recall(user.borrowed(), is_here, turn.now)).flatten();
         let recalled = recalled.map(Ok);
         let to = recalled.as_ref().unwrap_or(&places);
         let is_found = places.as_ref().is_ok_and(|places| is_here || !places.is_empty());
@@ -221,7 +222,9 @@ impl Router {
                 let question = in_flight.remove(ticket);
                 drop(in_flight);
                 let Some(Question::Cast { envelope, is_taken }) = question else { return };
-                if !self.cast_to(to.as_deref().unwrap_or_default(), &envelope) && !is_taken {
+                if !self.cast_to(to.as_deref().unwrap_or_default(), envelope.borrowed(), turn.now)
+                    && !is_taken
+                {
                     self.metrics.casts_lost.add();
                 }
             }

@@ -1,11 +1,11 @@
 //! Handing messages to the sessions of this node.
 
 use crate::outbox::{Hashes, Kind, Message, Push, Ticket};
-use crate::proto::reply::print_msg;
-use crate::proto::{Envelope, Fate, MessageId, NodeId, UserName, UserRef};
+use crate::proto::{EnvelopeRef, Fate, IdRef, NodeId, UserRef};
 use crate::router::again::Lost;
 use crate::router::question::{Question, Received};
 use crate::router::{Router, Turn};
+use crate::table::Seat;
 
 /// How a message comes to the sessions of this node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,12 +30,10 @@ impl Router {
     /// user, as long as nobody comes or goes.
     pub(super) fn find(&self, user: UserRef<'_>, turn: &mut Turn) {
         let changes = self.table.changes();
-        if turn.seats_at != changes || turn.seats_of != user.as_str() {
+        if turn.seats_at != changes || !turn.is_of(user) {
             turn.seats.clear();
-            self.table.find(user, &mut turn.seats);
+            turn.seats_of = self.table.find(user, &mut turn.seats).or_else(|| Some(user.into()));
             turn.seats_at = changes;
-            turn.seats_of.clear();
-            turn.seats_of.push_str(user.as_str());
         }
     }
 
@@ -45,19 +43,23 @@ impl Router {
     pub(super) fn push(
         &self,
         ticket: Ticket,
-        from: &UserName,
-        id: &MessageId,
+        from: UserRef<'_>,
+        id: IdRef<'_>,
         text: &str,
         way: Way,
         turn: &mut Turn,
     ) -> Lost {
-        let may_be_copy = way == Way::Again || matches!(id, MessageId::Tag(_));
+        if turn.seats.is_empty() {
+            return Lost::none();
+        }
+        let may_be_copy = way == Way::Again || matches!(id, IdRef::Tag(_));
         // A message that is only for other nodes is remembered there: its hash would be for nothing here.
         let may_come_again = may_be_copy || way != Way::Here;
         let is_remembered = turn.seats.iter().any(|seat| may_come_again || seat.outbox.acknowledges());
-        let hash = is_remembered.then(|| self.hash(from, id, text, turn));
-        let ticket = Some(ticket);
-        let message = Message { from, id, text, ticket, hash, may_be_copy, kind: Kind::Live };
+        turn.print(from, id, text);
+        let hash = is_remembered.then(|| self.hash(turn));
+        let (ticket, line) = (Some(ticket), &turn.line[..]);
+        let message = Message { from, id, line, ticket, hash, may_be_copy, kind: Kind::Live };
         let mut lost = Lost::none();
         for seat in &turn.seats {
             match seat.outbox.push_message(message, turn.now, &mut turn.dirty) {
@@ -70,37 +72,39 @@ impl Router {
         lost
     }
 
-    /// What a message is remembered by, once it was shown.
-    pub(super) fn hash(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) -> Hashes {
-        turn.line.clear();
+    /// What the message whose line was printed is remembered by, once it was shown.
+    pub(super) fn hash(&self, turn: &Turn) -> Hashes {
         // The line is what the client would see twice: an id looks the same whoever made it.
-        print_msg(from.as_str(), id, text, &mut turn.line);
         self.cluster.seen_keys().hash(&turn.line)
     }
 
     /// A message from another node: it is delivered here, or the origin is told.
-    pub(super) fn receive(&self, origin: NodeId, envelope: Envelope, turn: &mut Turn) {
-        let Envelope { number, is_shared, is_again, from, to, id, text } = envelope;
-        self.find(to.borrowed(), turn);
+    pub(super) fn receive(&self, origin: &NodeId, envelope: EnvelopeRef<'_>, turn: &mut Turn) {
+        let EnvelopeRef { number, is_shared, is_again, from, to, id, text } = envelope;
+        self.find(to, turn);
         if turn.seats.is_empty() {
             self.metrics.not_here.add();
         }
         let Some(number) = number else {
             // Nobody waits for it here, so where there is no room it is lost, and counted.
+            let count = turn.seats.len();
             turn.seats.retain(|seat| seat.outbox.has_room() == Some(true));
-            turn.seats_of.clear();
-            return self.push_cast(&from, &id, &text, turn);
+            if turn.seats.len() < count {
+                turn.seats_of = None;
+            }
+            return self.push_cast(from, id, text, turn);
         };
         let parties = turn.seats.len() as u32;
+        let (origin, to) = (origin.clone(), turn.name(to));
         let received = Received { origin, number, is_shared, to, parties, lost: Fate::NotHere };
         if parties == 0 || (!is_shared && self.is_refused(&received.to, &received.origin)) {
             return self.refuse_received(&received, turn.now);
         }
         self.make_room(turn);
-        self.catch_up_here(received.to.borrowed(), turn);
+        self.catch_up_here(envelope.to, turn);
         // No deadline: the origin has one, and every seat answers in the end.
         let ticket = self.in_flight().insert(Question::Received(received), None);
-        let lost = self.push(ticket, &from, &id, &text, Way::of(is_again), turn);
+        let lost = self.push(ticket, from, id, text, Way::of(is_again), turn);
         if !lost.is_none() {
             self.lost(ticket, lost, None, turn);
         }
@@ -109,21 +113,25 @@ impl Router {
     /// Writes the outboxes of `turn.seats` that are full and do not block: a crowd
     /// of origins fills them within one turn, and that makes nobody a slow consumer.
     fn make_room(&self, turn: &mut Turn) {
+        let is_full = |seat: &Seat| seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none();
+        if !turn.seats.iter().any(is_full) {
+            return;
+        }
         let seats = turn.take_seats();
-        for seat in &seats {
-            if seat.outbox.has_room() == Some(false) && seat.outbox.blocked().is_none() {
-                self.flush(&seat.outbox, turn);
-            }
+        for seat in seats.iter().filter(|seat| is_full(seat)) {
+            self.flush(&seat.outbox, turn);
         }
         turn.put_seats(seats);
     }
 
     /// Pushes a `CAST` to all of `turn.seats`, and counts it.
-    pub(super) fn push_cast(&self, from: &UserName, id: &MessageId, text: &str, turn: &mut Turn) {
+    pub(super) fn push_cast(&self, from: UserRef<'_>, id: IdRef<'_>, text: &str, turn: &mut Turn) {
+        turn.print(from, id, text);
+        let line = &turn.line[..];
+        let message =
+            Message { from, id, line, ticket: None, hash: None, may_be_copy: false, kind: Kind::Live };
         let mut taken = false;
         for seat in &turn.seats {
-            let message =
-                Message { from, id, text, ticket: None, hash: None, may_be_copy: false, kind: Kind::Live };
             taken |= seat.outbox.push_message(message, turn.now, &mut turn.dirty) == Push::Taken;
         }
         let counter = if taken { &self.metrics.casts } else { &self.metrics.casts_lost };

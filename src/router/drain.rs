@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::cluster::{Answer, Mail, Unavailable};
 use crate::mailbox::{READ_MESSAGES_MAX, Stored};
 use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
-use crate::proto::{SessionId, UserName};
+use crate::proto::{EnvelopeRef, SessionId, UserName};
 use crate::router::question::Question;
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 
@@ -213,13 +213,14 @@ impl Router {
     }
 
     fn push_mail(&self, session: SessionId, outbox: &Arc<Outbox>, stored: &Stored, turn: &mut Turn) {
-        let (envelope, place) = (&stored.envelope, stored.place);
-        let hash = Some(self.hash(&envelope.from, &envelope.id, &envelope.text, turn));
+        let (EnvelopeRef { from, id, text, .. }, place) = (stored.envelope.borrowed(), stored.place);
+        turn.print(from, id, text);
+        let hash = Some(self.hash(turn));
         let ticket = self.in_flight().insert(Question::Mail { session, place }, None);
         let message = Message {
-            from: &envelope.from,
-            id: &envelope.id,
-            text: &envelope.text,
+            from,
+            id,
+            line: &turn.line,
             ticket: Some(ticket),
             hash,
             may_be_copy: true,

@@ -11,6 +11,8 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use crate::outbox::{Dirty, Outbox};
+use crate::proto::reply::print_msg;
+use crate::proto::{IdRef, UserName, UserRef};
 use crate::router::Router;
 use crate::table::Seat;
 
@@ -22,11 +24,11 @@ pub struct Turn {
     pub dirty: Dirty,
     /// The sessions that were looked up last.
     pub(super) seats: Vec<Seat>,
-    /// Whose they are, and the table's count of changes when they were; empty when they may not be
+    /// Whose they are, and the table's count of changes when they were; nobody's when they may not be
     /// all.
-    pub(super) seats_of: String,
+    pub(super) seats_of: Option<UserName>,
     pub(super) seats_at: u64,
-    /// Room for a line.
+    /// The line of the message that is handed out.
     pub(super) line: Vec<u8>,
 }
 
@@ -46,7 +48,7 @@ impl Default for Turn {
             now: Instant::now(),
             dirty: Dirty::default(),
             seats: Vec::new(),
-            seats_of: String::new(),
+            seats_of: None,
             seats_at: 0,
             line: Vec::new(),
         }
@@ -54,6 +56,25 @@ impl Default for Turn {
 }
 
 impl Turn {
+    /// Tells whether the sessions are those of this user.
+    pub(super) fn is_of(&self, user: UserRef<'_>) -> bool {
+        self.seats_of.as_ref().is_some_and(|of| of.borrowed() == user)
+    }
+
+    /// The name of a user to keep, without another allocation if there is one already.
+    pub(super) fn name(&self, user: UserRef<'_>) -> UserName {
+        match &self.seats_of {
+            Some(of) if of.borrowed() == user => of.clone(),
+            _ => user.into(),
+        }
+    }
+
+    /// Prints the line of a message, in the place of the one before.
+    pub(super) fn print(&mut self, from: UserRef<'_>, id: IdRef<'_>, text: &str) {
+        self.line.clear();
+        print_msg(from, id, text, &mut self.line);
+    }
+
     /// Takes out the sessions, while something is done that may look for those of others.
     pub(super) fn take_seats(&mut self) -> Vec<Seat> {
         std::mem::take(&mut self.seats)
@@ -61,13 +82,13 @@ impl Turn {
 
     /// Puts them back, for this message alone: the next one is looked up.
     pub(super) fn put_seats(&mut self, seats: Vec<Seat>) {
-        self.seats_of.clear();
+        self.seats_of = None;
         self.seats = seats;
     }
 
     /// Holds no session any more.
     fn forget_seats(&mut self) {
-        self.seats_of.clear();
+        self.seats_of = None;
         self.seats.clear();
     }
 }

@@ -11,14 +11,14 @@
 //! on its way to one user on other nodes, and 64 MiB to all of them together.
 //! Senders wait at the last two, and are woken when half is done.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::outbox::{Outbox, Ticket};
 use crate::proto::{Envelope, NodeId, SessionId, UserName, UserRef};
+use crate::recent::Recent;
 use crate::router::question::{Question, Remote, Sent};
 use crate::table::Seat;
 
@@ -43,7 +43,7 @@ pub struct InFlight {
     further: usize,
     /// The generation of new slots: above that of every slot that was given back.
     first_generation: u32,
-    windows: HashMap<UserName, Window>,
+    windows: Recent<UserName, Window>,
     remote_bytes: usize,
     /// Senders that wait until fewer bytes are in flight to all other nodes.
     waiting: Vec<Waker>,
@@ -195,32 +195,39 @@ impl InFlight {
 
     /// A message goes to `nodes` and to `seats` now: they are its parties. Gives those among them that
     /// earlier messages to the same user may not have gone to.
-    pub fn placed(&mut self, ticket: Ticket, nodes: &[NodeId], seats: &[Seat]) -> Option<Further> {
+    pub fn placed<'a>(
+        &mut self,
+        ticket: Ticket,
+        nodes: impl ExactSizeIterator<Item = &'a NodeId> + Clone,
+        seats: &[Seat],
+    ) -> Option<Further> {
         let Some(Question::Sent(sent)) = question_in(&mut self.slots, ticket) else { return None };
         sent.parties = (nodes.len() + seats.len()) as u32;
         let remote = sent.remote.as_mut()?;
-        remote.nodes = nodes.to_vec();
+        remote.nodes = nodes.clone().cloned().collect();
         remote.envelope.is_again = true;
-        let window = self.windows.get_mut(&remote.envelope.to)?;
+        let window = self.windows.get_mut(remote.envelope.to.as_str())?;
         let has_earlier = window.bytes > remote.envelope.bytes();
         if !has_earlier && seats.is_empty() {
             // The usual case: it is the only one.
-            nodes.clone_into(&mut window.nodes);
+            window.nodes.clone_from(&remote.nodes);
             window.lacking.clear();
             return None;
         }
         let is_new_seat = |seat: &&Seat| !window.sessions.contains(&seat.session);
-        if window.nodes == nodes && window.lacking.is_empty() && !seats.iter().any(|seat| is_new_seat(&seat))
+        if window.nodes == remote.nodes
+            && window.lacking.is_empty()
+            && !seats.iter().any(|seat| is_new_seat(&seat))
         {
             return None;
         }
         let is_new_node = |node: &&NodeId| !window.nodes.contains(node) || window.lacking.contains(node);
         let further = Further {
-            nodes: nodes.iter().filter(is_new_node).cloned().collect(),
+            nodes: nodes.filter(is_new_node).cloned().collect(),
             seats: seats.iter().filter(is_new_seat).cloned().collect(),
             has_earlier,
         };
-        window.nodes = nodes.to_vec();
+        window.nodes.clone_from(&remote.nodes);
         window.lacking.clear();
         window.sessions = seats.iter().map(|seat| seat.session).collect();
         Some(further)
@@ -228,7 +235,7 @@ impl InFlight {
 
     /// A node has given a message back.
     pub fn lacks(&mut self, user: &UserName, node: &NodeId) {
-        if let Some(window) = self.windows.get_mut(user)
+        if let Some(window) = self.windows.get_mut(user.as_str())
             && !window.lacking.contains(node)
         {
             window.lacking.push(node.clone());
@@ -237,7 +244,7 @@ impl InFlight {
 
     /// A message goes to one node more.
     pub fn placed_also(&mut self, user: &UserName, node: &NodeId) {
-        if let Some(window) = self.windows.get_mut(user)
+        if let Some(window) = self.windows.get_mut(user.as_str())
             && !window.nodes.contains(node)
         {
             window.nodes.push(node.clone());
@@ -247,7 +254,7 @@ impl InFlight {
     /// The messages on their way to nodes where the user is not any more, given where it is.
     pub fn left_behind(&mut self, user: UserRef<'_>, is_there: impl Fn(&NodeId) -> bool) -> Vec<Ticket> {
         // Most users don't move.
-        let window = if self.windows.is_empty() { None } else { self.windows.get(user.as_str()) };
+        let window = if self.windows.is_empty() { None } else { self.windows.get_mut(user.as_str()) };
         if window.is_none_or(|window| window.nodes.iter().all(&is_there)) {
             return vec![];
         }
@@ -352,7 +359,7 @@ impl InFlight {
             return false;
         };
         let (to, bytes) = (remote.envelope.to.clone(), remote.envelope.bytes());
-        self.windows.get(&to).is_some_and(|window| window.bytes > bytes)
+        self.windows.get_mut(to.as_str()).is_some_and(|window| window.bytes > bytes)
     }
 
     /// How many questions are open.
@@ -371,7 +378,7 @@ impl InFlight {
     fn claim(&mut self, envelope: &Envelope) {
         let bytes = envelope.bytes();
         self.remote_bytes += bytes;
-        self.windows.entry(envelope.to.clone()).or_default().bytes += bytes;
+        self.windows.get_or_insert_with(&envelope.to, Window::default).bytes += bytes;
     }
 
     fn release(&mut self, envelope: &Envelope) {
@@ -380,14 +387,13 @@ impl InFlight {
         if self.remote_bytes <= REMOTE_BYTES_MAX / 2 {
             self.waiting.drain(..).for_each(Waker::wake);
         }
-        let Entry::Occupied(mut entry) = self.windows.entry(envelope.to.clone()) else { return };
-        let window = entry.get_mut();
+        let Some(window) = self.windows.get_mut(envelope.to.as_str()) else { return };
         window.bytes -= bytes;
         if window.bytes <= USER_BYTES_MAX / 2 {
             window.waiting.drain(..).for_each(Waker::wake);
         }
         if window.bytes == 0 {
-            entry.remove();
+            self.windows.remove(envelope.to.as_str());
         }
     }
 

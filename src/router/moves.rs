@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::cluster::Place;
 use crate::outbox::{Kind, Message, Outbox, Push, Ticket};
-use crate::proto::{Envelope, UserName, UserRef};
+use crate::proto::{Envelope, EnvelopeRef, UserName, UserRef};
 use crate::router::again::{Lost, envelope_of};
 use crate::router::in_flight::Further;
 use crate::router::question::{Question, Sent};
@@ -127,10 +127,11 @@ impl Router {
             Some(Question::Received(received)) => received.parties += 1,
             _ => return,
         }
-        let Envelope { from, id, text, .. } = envelope;
-        let hash = Some(self.hash(from, id, text, turn));
+        let EnvelopeRef { from, id, text, .. } = envelope.borrowed();
+        turn.print(from, id, text);
+        let (hash, line) = (Some(self.hash(turn)), &turn.line[..]);
         let message =
-            Message { from, id, text, ticket: Some(ticket), hash, may_be_copy: true, kind: Kind::Shared };
+            Message { from, id, line, ticket: Some(ticket), hash, may_be_copy: true, kind: Kind::Shared };
         match outbox.push_message(message, turn.now, &mut turn.dirty) {
             Push::Taken => {}
             Push::Copy => self.metrics.duplicates.add(),

@@ -69,7 +69,7 @@ impl Router {
         if *lost != Fate::Unacked && !is_shared {
             self.refused().insert(to, origin, now);
         }
-        self.cluster.receipt(origin, *number, *lost);
+        self.cluster.receipt(origin, *number, *lost, now);
     }
 
     /// Tells whether a message of `origin` would overtake one that was refused.

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use crate::cluster::{Answer, Place, Stored, Unavailable};
+use crate::cluster::{Answer, Place, Places, Stored, Unavailable};
 use crate::outbox::Ticket;
 use crate::proto::reply::print_stored;
 use crate::proto::{ErrorCode, UserName};
@@ -45,7 +45,7 @@ impl Router {
         &self,
         user: &UserName,
         fates: &[(u64, Stored)],
-        places: Result<Vec<Place>, Unavailable>,
+        places: Result<Places, Unavailable>,
         turn: &mut Turn,
     ) {
         for (number, stored) in fates {
@@ -81,7 +81,7 @@ impl Router {
         let code = match stored {
             Stored::Yes => {
                 self.metrics.stored.add();
-                return sender.answer(reply, &mut turn.dirty, |out| print_stored(id, out));
+                return sender.answer(reply, &mut turn.dirty, |out| print_stored(id.borrowed(), out));
             }
             Stored::Full if !sent.maybe_seen => ErrorCode::MailboxFull,
             Stored::No if !sent.may_be_seen() => ErrorCode::Unavailable,

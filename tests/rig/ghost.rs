@@ -1,6 +1,8 @@
 //! A node of a mesh made by hand: it is in the mesh, says where users are, and answers
 //! envelopes as the test likes, truly or not. It serves nobody.
 
+use std::time::Instant;
+
 use pinpost::cluster::{Cluster, Event, Incoming, Mesh};
 use pinpost::proto::{Envelope, Fate, NodeId, SessionId, UserName};
 
@@ -29,18 +31,15 @@ impl Ghost {
         &self.cluster
     }
 
-    /// The next event.
-    pub fn hears(&self) -> Event {
+    /// What it is told next.
+    pub fn hears(&self) -> Incoming {
         let incoming = self.cluster.incoming();
-        let mut event = None;
-        until("an event comes", || {
-            event = incoming.try_recv().ok();
-            event.is_some()
+        let mut said = None;
+        until("something comes", || {
+            said = incoming.try_recv().ok();
+            said.is_some()
         });
-        match event {
-            Some(Incoming::Event(event)) => event,
-            _ => unreachable!("a mesh tells events"),
-        }
+        said.expect("it has come")
     }
 
     /// Tells whether something has come.
@@ -62,13 +61,13 @@ impl Ghost {
             event.as_ref().is_some_and(|event| !matches!(event, Incoming::Event(event) if is_beside(event)))
         });
         match event {
-            Some(Incoming::Event(Event::Envelope { origin, envelope })) => (origin, envelope),
+            Some(Incoming::Envelope { origin, envelope }) => (origin, envelope),
             other => panic!("{other:?} is no envelope"),
         }
     }
 
     /// Answers an envelope.
     pub fn answers(&self, (origin, envelope): &(NodeId, Envelope), fate: Fate) {
-        self.cluster.receipt(origin, envelope.number.expect("no cast"), fate);
+        self.cluster.receipt(origin, envelope.number.expect("no cast"), fate, Instant::now());
     }
 }

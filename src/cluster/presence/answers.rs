@@ -14,7 +14,7 @@ use crate::cluster::presence::Removal;
 use crate::cluster::presence::mail::{Batch, Reading, shown, shown_key};
 use crate::cluster::presence::{ASKS_MAX, Ask, DOUBT_TIME_MAX, Presence};
 use crate::cluster::sessions::{Entry, tag};
-use crate::cluster::{Event, Place, Unavailable, Welcome};
+use crate::cluster::{Event, Place, Places, Unavailable, Welcome};
 use crate::mailbox::redis as mailbox;
 use crate::proto::batch::Item;
 use crate::proto::{NodeId, SessionId, UserName};
@@ -221,7 +221,7 @@ impl Presence {
                     }
                     answer = Err(Unavailable);
                 }
-                self.shared.located(user, answer, is_here);
+                self.shared.located(user, answer.map(Places::from), is_here);
             }
             Ask::Register { user, session, number } => {
                 let (others, after) = self.settle(&user, session, entries);

@@ -15,7 +15,7 @@ use crate::cluster::presence::Presence;
 use crate::cluster::presence::answers::key;
 use crate::cluster::presence::chores::Chore;
 use crate::cluster::sessions::{Entry, tag};
-use crate::cluster::{Event, Mail, Place, Stored, Unavailable};
+use crate::cluster::{Event, Mail, Place, Places, Stored, Unavailable};
 use crate::mailbox::redis as mailbox;
 use crate::outbox::SEEN_TIME;
 use crate::proto::{Envelope, SessionId, UserName};
@@ -147,7 +147,11 @@ impl Presence {
         };
         let numbers = batch.messages.into_iter().map(|(number, _)| number);
         let fates = numbers.enumerate().map(|(at, number)| (number, fate(at))).collect();
-        self.shared.tell(Event::Stored { user: batch.user, fates, places: places.ok_or(Unavailable) });
+        self.shared.tell(Event::Stored {
+            user: batch.user,
+            fates,
+            places: places.map(Places::from).ok_or(Unavailable),
+        });
     }
 
     /// Adds the commands that read on for a session.
