@@ -14,7 +14,6 @@ pub mod line;
 pub mod name;
 pub mod reply;
 pub mod request;
-mod short;
 pub mod verb;
 
 pub use envelope::{Envelope, EnvelopeRef, Fate};

@@ -41,9 +41,7 @@ use crate::cluster::{Answer, Cluster, Event, Places, Said, Unavailable};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, ReplyTo, Ticket};
 use crate::proto::reply::{print_delivered, print_msg, print_presence};
-use crate::proto::{
-    Envelope, EnvelopeRef, ErrorCode, Fate, IdRef, ServerLine, SessionId, Tag, UserName, UserRef,
-};
+use crate::proto::{EnvelopeRef, ErrorCode, Fate, IdRef, ServerLine, SessionId, Tag, UserName, UserRef};
 use crate::router::acks::Watched;
 use crate::router::asked::Asked;
 use crate::router::deliver::Way;
@@ -51,7 +49,7 @@ use crate::router::drain::Drain;
 use crate::router::flush::Unflushed;
 use crate::router::in_flight::InFlight;
 use crate::router::login::Entering;
-use crate::router::question::{Question, Remote, Sent};
+use crate::router::question::{Question, Sent};
 use crate::router::refused::Refused;
 use crate::table::{Seat, Table};
 
@@ -173,10 +171,12 @@ impl Router {
         let id = from.next_id(tag);
         let reply = from.outbox.expect(tag.map(Tag::as_str));
         let envelope = from.envelope(to, id, text);
-        let remote = Remote { envelope: from.kept(envelope, turn), nodes: vec![] };
+        let names = (from.user.clone(), turn.name(to));
+        let mut in_flight = self.in_flight();
         let mut sent = Sent::new(from.outbox, reply, id.into(), 0);
-        sent.remote = Some(Box::new(remote));
-        let ticket = self.in_flight().insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
+        sent.remote = Some(in_flight.remote(envelope, names));
+        let ticket = in_flight.insert(Question::Sent(sent), Some(turn.now + RECEIPT_MS_MAX));
+        drop(in_flight);
         match places {
             Answer::Now(places) => self.place_envelope(ticket, envelope, places, turn),
             Answer::Later => self.wait_for_presence(turn.name(to), vec![ticket]),
@@ -192,11 +192,12 @@ impl Router {
         }
         let id = from.next_id(None);
         let is_here = !turn.seats.is_empty();
-        let envelope = from.envelope(to, id, text);
         let goes_on = match self.ask_for(to, is_here, turn.now) {
-            Answer::Now(Ok(places)) if !places.is_empty() => self.cast_to(&places, envelope, turn.now),
+            Answer::Now(Ok(places)) if !places.is_empty() => {
+                self.cast_to(&places, from.envelope(to, id, text), turn.now)
+            }
             Answer::Now(_) => false,
-            Answer::Later => self.cast_later(from.kept(envelope, turn), is_here, turn),
+            Answer::Later => self.cast_later(from.envelope(to, id, text).into(), is_here, turn),
         };
         if is_here || !goes_on {
             self.push_cast(from.user.borrowed(), id, text, turn);
@@ -414,13 +415,6 @@ impl<'s> Sender<'s> {
     {
         let from = self.user.borrowed();
         EnvelopeRef { number: None, is_shared: false, is_again: false, from, to, id, text }
-    }
-
-    /// The same to keep, with the names that there are already.
-    fn kept(&self, envelope: EnvelopeRef<'_>, turn: &Turn) -> Envelope {
-        let EnvelopeRef { number, is_shared, is_again, to, id, text, .. } = envelope;
-        let (from, to, id, text) = (self.user.clone(), turn.name(to), id.into(), text.into());
-        Envelope { number, is_shared, is_again, from, to, id, text }
     }
 }
 

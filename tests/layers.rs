@@ -178,7 +178,6 @@ const ROWS: &[Row] = &[
             "proto/name.rs",
             "proto/reply.rs",
             "proto/request.rs",
-            "proto/short.rs",
             "proto/verb.rs",
         ],
     ),

@@ -85,9 +85,13 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("conn/ws.rs", "HEADER_BYTES_MAX"),
     // Memory that is kept, not a bound that anybody meets.
     ("router/in_flight.rs", "SLOTS_KEPT_MAX"),
+    ("router/in_flight.rs", "SPARES_MAX"),
+    ("router/in_flight.rs", "SPARE_BYTES_MAX"),
+    ("outbox/spares.rs", "SPARES_MAX"),
+    ("cluster/remote.rs", "ITEMS_KEPT_MAX"),
+    ("recent.rs", "PLACES_KEPT_MAX"),
     // The longest id that a node makes.
     ("proto/name.rs", "COUNTED_BYTES_MAX"),
-    ("outbox/spares.rs", "SPARES_MAX"),
     // How much of a wrong answer an error message quotes.
     ("client/connection.rs", "SAID_CHARS_MAX"),
     // What the form of batches makes of a head, a number and a range of receipts.

@@ -9,7 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,15 @@ use crate::proto::{Envelope, EnvelopeRef, Fate, NodeId, SessionId, UserName, Use
 /// How long leaving may take.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// Items for which there is room between two batches.
+const ITEMS_KEPT_MAX: usize = 1_024;
+
 /// One node's end of a cluster of several machines.
 pub struct Remote {
     shared: Arc<Shared>,
     incoming: Receiver<Incoming>,
+    /// Room for the items of a batch.
+    items: Mutex<Vec<Item<'static>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -64,7 +69,7 @@ impl Remote {
             }
         };
         let threads = vec![start("bus", Box::new(bus)), start("presence", Box::new(presence))];
-        Remote { shared, incoming, threads: Mutex::new(threads) }
+        Remote { shared, incoming, items: Mutex::default(), threads: Mutex::new(threads) }
     }
 
     /// Waits until this node can be reached by others; `false` when that took too long.
@@ -211,16 +216,28 @@ impl Remote {
 
     /// Takes in what another node says.
     pub(super) fn unpack(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Said<'_>)) {
-        if self.understand(epoch, batch, take).is_err() && !self.shared.is_puzzled_again() {
+        let mut items = std::mem::take(&mut *self.items());
+        if self.understand(epoch, batch, &mut items, take).is_err() && !self.shared.is_puzzled_again() {
             warn!("a batch of {} bytes makes no sense, and is dropped; so are others like it", batch.len());
         }
+        *self.items() = emptied(items);
         self.shared.taken.fetch_add(1, Ordering::Release);
     }
 
-    fn understand(&self, epoch: u64, batch: &[u8], take: &mut dyn FnMut(Said<'_>)) -> Result<(), BadBatch> {
-        let (head, items) = Head::parse(batch).ok_or(BadBatch)?;
+    fn items(&self) -> MutexGuard<'_, Vec<Item<'static>>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn understand<'a>(
+        &self,
+        epoch: u64,
+        batch: &'a [u8],
+        items: &mut Vec<Item<'a>>,
+        take: &mut dyn FnMut(Said<'_>),
+    ) -> Result<(), BadBatch> {
+        let (head, mut parsed) = Head::parse(batch).ok_or(BadBatch)?;
         // All of it, or nothing.
-        let items: Vec<Item<'_>> = items.collect::<Result<_, _>>()?;
+        parsed.try_for_each(|item| item.map(|item| items.push(item)))?;
         let now = Instant::now();
         if self.shared.nodes().is_dead(&head.from) {
             // It was cut off, and does not know yet. Nobody waits for what it says.
@@ -232,7 +249,7 @@ impl Remote {
         }
         let mut number = links.number(head.first);
         drop(links);
-        for item in items {
+        for item in items.drain(..) {
             self.item(&head.from, item, &mut number, now, take);
         }
         Ok(())
@@ -316,8 +333,30 @@ impl Remote {
     }
 }
 
+/// The room for items that borrow from one batch, for those of another. A vector whose items are mapped
+/// to others of the same size is collected where it is; none of much more than a batch takes is kept.
+fn emptied(mut items: Vec<Item<'_>>) -> Vec<Item<'static>> {
+    items.clear();
+    items.shrink_to(ITEMS_KEPT_MAX);
+    items.into_iter().map(|_| unreachable!("it is empty")).collect()
+}
+
 impl Drop for Remote {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_for_items_is_used_again() {
+        let items: Vec<Item<'_>> = Vec::with_capacity(ITEMS_KEPT_MAX);
+        let place = items.as_ptr().addr();
+        let items = emptied(items);
+        assert_eq!((items.as_ptr().addr(), items.capacity()), (place, ITEMS_KEPT_MAX));
+        assert_eq!(emptied(Vec::with_capacity(9 * ITEMS_KEPT_MAX)).capacity(), ITEMS_KEPT_MAX);
     }
 }

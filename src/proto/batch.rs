@@ -30,7 +30,6 @@
 use crate::proto::envelope::{EnvelopeRef, Fate};
 use crate::proto::name::{IdRef, NodeId, SessionId, Tag, UserRef};
 use crate::proto::request::clean_text;
-use crate::proto::short::Short;
 
 /// The version of the form, the first byte of every batch.
 const VERSION: u8 = 3;
@@ -407,23 +406,24 @@ fn kind(asks: bool, is_shared: bool, is_again: bool) -> u8 {
 }
 
 fn put_message(kind: u8, from: UserRef<'_>, to: UserRef<'_>, id: IdRef<'_>, text: &str, out: &mut Vec<u8>) {
-    let mut head = Short::new(&[kind]);
-    let mut put = |text: &str| {
-        head.push(text.len() as u8);
-        head.put(text.as_bytes());
-    };
-    put(from.as_str());
-    put(to.as_str());
+    out.push(kind);
+    put_text(from.as_str(), out);
+    put_text(to.as_str(), out);
     match id {
         IdRef::Counted(session, count) => {
-            head.push(0);
-            head.put(session.as_str().as_bytes());
-            each_byte(count, |byte| head.push(byte));
+            // Composed in one place, as many small appends cost more.
+            let mut id = [0; 1 + 8 + NUMBER_BYTES_MAX];
+            id[1..9].copy_from_slice(session.as_bytes());
+            let mut end = 9;
+            each_byte(count, |byte| {
+                id[end] = byte;
+                end += 1;
+            });
+            out.extend_from_slice(&id[..end]);
         }
-        IdRef::Tag(tag) => put(tag.as_str()),
+        IdRef::Tag(tag) => put_text(tag.as_str(), out),
     }
-    each_byte(text.len() as u64, |byte| head.push(byte));
-    out.extend_from_slice(head.as_bytes());
+    put_number(text.len() as u64, out);
     out.extend_from_slice(text.as_bytes());
 }
 

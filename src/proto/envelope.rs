@@ -4,8 +4,6 @@
 //! These are the values; how they are written to bytes is the business of the
 //! carrier that needs bytes.
 
-use std::sync::Arc;
-
 use crate::proto::name::{IdRef, MessageId, UserName, UserRef};
 
 /// One message on its way from the origin to a node that holds sessions of the
@@ -26,7 +24,7 @@ pub struct Envelope {
     /// The message's id.
     pub id: MessageId,
     /// The message's text.
-    pub text: Arc<str>,
+    pub text: String,
 }
 
 /// An [`Envelope`] that borrows from the line or batch it was read from.

@@ -8,8 +8,6 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::proto::short::Short;
-
 /// The most bytes of a user name, a room name or an id.
 pub const NAME_BYTES_MAX: usize = 64;
 
@@ -131,6 +129,11 @@ impl SessionId {
         clean.then_some(SessionId(bytes))
     }
 
+    /// The id as bytes.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a session id is ASCII: parse is its only maker")
@@ -162,17 +165,23 @@ pub enum IdRef<'a> {
 }
 
 impl IdRef<'_> {
-    /// Adds the id as it stands in a line.
-    pub(super) fn compose(self, short: &mut Short) {
+    /// Appends the id as it stands in a line, between two spaces.
+    pub(super) fn print_between_spaces(self, out: &mut Vec<u8>) {
         match self {
             IdRef::Counted(session, count) => {
-                short.put(&session.0);
-                short.push(b'-');
-                let mut text = [0; 20];
-                let at = digits(count, &mut text);
-                short.put(&text[at..]);
+                // Composed backwards in one place, as many small appends cost more.
+                let mut text = [b' '; COUNTED_BYTES_MAX];
+                let last = text.len() - 1;
+                let at = digits(count, &mut text[..last]) - 1;
+                text[at] = b'-';
+                text[at - 8..at].copy_from_slice(&session.0);
+                out.extend_from_slice(&text[at - 9..]);
             }
-            IdRef::Tag(tag) => short.put(tag.as_str().as_bytes()),
+            IdRef::Tag(tag) => {
+                out.push(b' ');
+                out.extend_from_slice(tag.as_str().as_bytes());
+                out.push(b' ');
+            }
         }
     }
 }
@@ -220,6 +229,9 @@ impl fmt::Display for MessageId {
         }
     }
 }
+
+/// A session, `-`, the digits of a 64-bit number, and two spaces.
+const COUNTED_BYTES_MAX: usize = 8 + 1 + 20 + 2;
 
 /// Appends `number` in decimal digits, without the formatting machinery.
 pub(crate) fn print_number(number: u64, out: &mut Vec<u8>) {
@@ -334,9 +346,9 @@ mod tests {
         let powers = (0..20).map(|n| 10_u64.pow(n)).flat_map(|power| [power - 1, power, power + 1]);
         for count in powers.chain([4_294_967_296, u64::MAX - 1, u64::MAX]) {
             let id = MessageId::Counted(session, count);
-            let mut short = Short::new(b"");
-            id.borrowed().compose(&mut short);
-            assert_eq!(short.as_bytes(), id.to_string().as_bytes());
+            let mut out = vec![];
+            id.borrowed().print_between_spaces(&mut out);
+            assert_eq!(out, format!(" {id} ").into_bytes());
         }
     }
 }

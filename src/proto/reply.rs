@@ -4,7 +4,6 @@
 //! text behind a code is for people and may change.
 
 use crate::proto::name::{IdRef, SessionId, Tag, UserRef, print_number};
-use crate::proto::short::Short;
 use crate::proto::{LINE_BYTES_LIMIT, VERSION};
 
 /// The longest line that a server sends: the longest request, and what `MSG`
@@ -166,19 +165,18 @@ pub fn print_logged_in(user: UserRef<'_>, session: SessionId, out: &mut Vec<u8>)
 
 /// Appends the reply to a `SEND` that was delivered.
 pub fn print_delivered(id: IdRef<'_>, out: &mut Vec<u8>) {
-    print_fate(id, b" delivered", out);
+    print_fate(id, b"delivered", out);
 }
 
 /// Appends the reply to a `SEND` that is in a mailbox.
 pub fn print_stored(id: IdRef<'_>, out: &mut Vec<u8>) {
-    print_fate(id, b" stored", out);
+    print_fate(id, b"stored", out);
 }
 
 fn print_fate(id: IdRef<'_>, fate: &[u8], out: &mut Vec<u8>) {
-    let mut line = Short::new(b"OK ");
-    id.compose(&mut line);
-    line.put(fate);
-    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"OK");
+    id.print_between_spaces(out);
+    out.extend_from_slice(fate);
 }
 
 /// Appends the reply to `WHO`: how many sessions the user has, 0 for offline.
@@ -193,12 +191,9 @@ pub fn print_presence(user: UserRef<'_>, sessions: u32, out: &mut Vec<u8>) {
 
 /// Appends a `MSG` line.
 pub fn print_msg(from: UserRef<'_>, id: IdRef<'_>, text: &str, out: &mut Vec<u8>) {
-    let mut head = Short::new(b"MSG ");
-    head.put(from.as_str().as_bytes());
-    head.push(b' ');
-    id.compose(&mut head);
-    head.push(b' ');
-    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(b"MSG ");
+    out.extend_from_slice(from.as_str().as_bytes());
+    id.print_between_spaces(out);
     out.extend_from_slice(text.as_bytes());
 }
 

@@ -8,7 +8,6 @@
 //! it goes into the mailbox (`store.rs`), or its sender is told.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cluster::{Answer, Place, Places, Unavailable};
@@ -219,7 +218,12 @@ impl Router {
                 if !is_with(in_flight.question(ticket).as_deref(), node) {
                     return;
                 }
-                let question = in_flight.remove(ticket);
+                let mut question = in_flight.remove(ticket);
+                if let Some(Question::Sent(sent)) = &mut question
+                    && !sent.is_awaited
+                {
+                    in_flight.spare(sent.remote.take());
+                }
                 drop(in_flight);
                 if let Some(Question::Sent(sent)) = question {
                     self.delivered(&sent, turn);
@@ -438,6 +442,6 @@ pub(super) fn envelope_of(to: &UserName, line: &[u8]) -> Option<Envelope> {
         from: from.into(),
         to: to.clone(),
         id,
-        text: Arc::from(text),
+        text: text.to_owned(),
     })
 }

@@ -17,7 +17,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::outbox::{Outbox, Ticket};
-use crate::proto::{Envelope, NodeId, SessionId, UserName, UserRef};
+use crate::proto::{Envelope, EnvelopeRef, NodeId, SessionId, UserName, UserRef};
 use crate::recent::Recent;
 use crate::router::question::{Question, Remote, Sent};
 use crate::table::Seat;
@@ -45,6 +45,9 @@ pub struct InFlight {
     first_generation: u32,
     windows: Recent<UserName, Window>,
     remote_bytes: usize,
+    /// What was kept of messages that have their fate: the next ones are put into these.
+    #[allow(clippy::vec_box, reason = "the boxes are what is used again")]
+    spares: Vec<Box<Remote>>,
     /// Senders that wait until fewer bytes are in flight to all other nodes.
     waiting: Vec<Waker>,
 }
@@ -104,6 +107,32 @@ impl InFlight {
         }
         self.len += 1;
         Ticket(u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
+    }
+
+    /// What it takes to route a message again, which is on its way from one user to another.
+    pub fn remote(&mut self, envelope: EnvelopeRef<'_>, (from, to): (UserName, UserName)) -> Box<Remote> {
+        let EnvelopeRef { number, is_shared, is_again, id, text, .. } = envelope;
+        let mut remote = self.spares.pop().unwrap_or_else(|| {
+            let (from, to, id, text) = (from.clone(), to.clone(), id.into(), String::new());
+            let envelope = Envelope { number, is_shared, is_again, from, to, id, text };
+            Box::new(Remote { envelope, nodes: vec![] })
+        });
+        let mut kept = std::mem::take(&mut remote.envelope.text);
+        kept.push_str(text);
+        remote.envelope = Envelope { number, is_shared, is_again, from, to, id: id.into(), text: kept };
+        remote
+    }
+
+    /// Keeps the memory of what is of no use any more, if it is little.
+    pub fn spare(&mut self, remote: Option<Box<Remote>>) {
+        if let Some(mut remote) = remote
+            && self.spares.len() < SPARES_MAX
+            && remote.envelope.text.capacity() <= SPARE_BYTES_MAX
+        {
+            remote.envelope.text.clear();
+            remote.nodes.clear();
+            self.spares.push(remote);
+        }
     }
 
     /// The question of a ticket, if it is still open.
@@ -204,7 +233,8 @@ impl InFlight {
         let Some(Question::Sent(sent)) = question_in(&mut self.slots, ticket) else { return None };
         sent.parties = (nodes.len() + seats.len()) as u32;
         let remote = sent.remote.as_mut()?;
-        remote.nodes = nodes.clone().cloned().collect();
+        remote.nodes.clear();
+        remote.nodes.extend(nodes.clone().cloned());
         remote.envelope.is_again = true;
         let window = self.windows.get_mut(remote.envelope.to.as_str())?;
         let has_earlier = window.bytes > remote.envelope.bytes();
@@ -404,6 +434,7 @@ impl InFlight {
         self.first_generation = generations.max().unwrap_or(self.first_generation);
         self.slots = Vec::new();
         self.free = Vec::new();
+        self.spares = Vec::new();
     }
 }
 
@@ -414,6 +445,10 @@ fn question_in(slots: &mut [Slot], ticket: Ticket) -> Option<&mut Question> {
 
 /// Slots that an empty table keeps.
 const SLOTS_KEPT_MAX: usize = 4_096;
+
+/// How many spares are kept, and how long the text of one may have been: some 200 KiB in all.
+const SPARES_MAX: usize = 512;
+const SPARE_BYTES_MAX: usize = 256;
 
 #[cfg(test)]
 #[path = "in_flight_tests.rs"]
