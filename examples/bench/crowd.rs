@@ -7,7 +7,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -77,8 +78,25 @@ impl Crowd {
     }
 
     /// The same for those who are missing until there are `users` clients.
+    ///
+    /// A node that has lost its cluster for a moment tells those who come to try again; so they do, for a
+    /// while, as any client would. It is said, because figures of such a run may suffer.
     pub fn grow(&mut self, users: usize, at_once: usize) -> io::Result<()> {
-        self.run_from(self.clients.len(), &mut LogIn(self.dialect), users, at_once)
+        let mut job = LogIn { dialect: self.dialect, is_again: false, refused: Vec::new() };
+        self.run_those(&mut job, self.clients.len()..users, at_once)?;
+        job.is_again = true;
+        let start = Instant::now();
+        while !job.refused.is_empty() {
+            let refused = std::mem::take(&mut job.refused);
+            let what = format!("{} of {users} users can't log in, the cluster is unavailable", refused.len());
+            if start.elapsed() > REFUSED_TIME_MAX {
+                return Err(io::Error::other(format!("{what} for {REFUSED_TIME_MAX:?}")));
+            }
+            eprintln!("bench: {what}; trying again");
+            sleep(REFUSED_PAUSE);
+            self.run_those(&mut job, refused.into_iter(), at_once)?;
+        }
+        Ok(())
     }
 
     /// How many clients there are.
@@ -94,29 +112,31 @@ impl Crowd {
 
     /// Lets `users` clients do the job, the first ones first, at most `at_once` of them at a time.
     pub fn run<J: Job>(&mut self, job: &mut J, users: usize, at_once: usize) -> io::Result<()> {
-        self.run_from(0, job, users, at_once)
+        self.run_those(job, 0..users, at_once)
     }
 
-    fn run_from<J: Job>(
+    fn run_those<J: Job>(
         &mut self,
-        first: usize,
         job: &mut J,
-        users: usize,
+        mut users: impl ExactSizeIterator<Item = usize>,
         at_once: usize,
     ) -> io::Result<()> {
-        let (mut begun, mut over) = (first, first);
-        while over < users {
-            while begun < users && begun - over < at_once {
-                over += usize::from(self.begin(job, begun)?);
+        let count = users.len();
+        let (mut begun, mut over) = (0, 0);
+        while over < count {
+            while begun - over < at_once
+                && let Some(user) = users.next()
+            {
+                over += usize::from(self.begin(job, user)?);
                 begun += 1;
             }
-            if over == users {
+            if over == count {
                 break;
             }
             match self.turn(job, SILENCE_MAX)? {
                 Some(ended) => over += ended,
                 None => {
-                    let error = format!("silence for {SILENCE_MAX:?} with {over} of {users} users done");
+                    let error = format!("silence for {SILENCE_MAX:?} with {over} of {count} users done");
                     return Err(io::Error::other(error));
                 }
             }
@@ -190,22 +210,34 @@ impl Crowd {
 }
 
 /// Logging in: after the greeting where there is one, at once elsewhere.
-struct LogIn(Dialect);
+struct LogIn {
+    dialect: Dialect,
+    /// Whether it is the turn of those who were refused.
+    is_again: bool,
+    /// Who was told to try again.
+    refused: Vec<usize>,
+}
 
 impl Job for LogIn {
     const PHASE: Phase = Phase::LogIn;
     const WANTED: &str = "the answer to a login";
 
     fn begin(&mut self, client: &mut Client, user: usize) -> io::Result<bool> {
-        let words = self.0.first_words(user);
+        let words = match self.is_again {
+            true => self.dialect.words_again(user),
+            false => self.dialect.first_words(user),
+        };
         if !words.is_empty() {
             client.send(&words);
         }
         Ok(false)
     }
 
-    fn event(&mut self, _: &mut Client, _: usize, event: Event<'_>) -> io::Result<usize> {
-        Ok(usize::from(matches!(event, Event::LoggedIn)))
+    fn event(&mut self, _: &mut Client, user: usize, event: Event<'_>) -> io::Result<usize> {
+        if matches!(event, Event::Refused) {
+            self.refused.push(user);
+        }
+        Ok(usize::from(matches!(event, Event::LoggedIn | Event::Refused)))
     }
 }
 
@@ -228,5 +260,8 @@ impl Job for Probe {
 
 /// How long nothing may come while something is due.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a cluster may be unavailable to those who log in, and how often they try.
+const REFUSED_TIME_MAX: Duration = Duration::from_secs(30);
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 const AT_ONCE_MAX: usize = 128;
 const EVENTS_MAX: usize = 512;

@@ -53,6 +53,8 @@ pub enum Event<'a> {
     /// Something that nobody waits for.
     Nothing,
     LoggedIn,
+    /// No login now: the server can't reach the others of its cluster, and the client is to try again.
+    Refused,
     /// A message of this client has reached its recipient, or the server, whichever it is that the
     /// protocol answers. They are answered in the order in which they were sent; the id is that of
     /// `packet_id`, where the protocol has any.
@@ -91,6 +93,14 @@ impl Dialect {
             Dialect::Mqtt(quality) => mqtt::login(quality, &self.name(user)),
             Dialect::Resp => resp::login(&self.name(user)),
             Dialect::Xmpp => xmpp::STREAM.to_vec(),
+        }
+    }
+
+    /// What a client says who was refused, on the same connection.
+    pub fn words_again(self, user: usize) -> Vec<u8> {
+        match self {
+            Dialect::Pinpost | Dialect::Acks | Dialect::Cluster => lines::login(self, user),
+            _ => unreachable!("no other protocol has it"),
         }
     }
 

@@ -5,6 +5,7 @@
 //!            pinpost                          relay
 //! greeting   HELLO pinpost 1 node             none
 //! login      LOGIN u7 -> OK u7 session        LOGIN u7 -> OK
+//!            or ERR unavailable, for now
 //! message    SEND u8 text -> OK id delivered  SEND u8 text -> OK, or nothing
 //!            CAST u8 text                     the same SEND, of a relay that answers none
 //! received   MSG u7 id text                   MSG text
@@ -51,6 +52,7 @@ pub fn decode_pinpost<'a>(
             Event::Nothing
         }
         Phase::LogIn if line.starts_with(format!("OK {} ", dialect.name(user)).as_bytes()) => Event::LoggedIn,
+        Phase::LogIn if line.starts_with(b"ERR unavailable ") => Event::Refused,
         Phase::Probe if line == b"PONG end" => Event::Pong,
         _ => Event::Wrong,
     };
