@@ -12,8 +12,8 @@
 //! runs, `results` what was found, `sheet`, `bars` and `chart` how that is told;
 //! `size`, `instructions`, `growth`, `cluster` and `mailboxes` are the other parts. `load` is the traffic;
 //! `crowd` runs many of `client`, which speaks TCP or `websocket`; `dialect` has the
-//! protocols. `server` starts pinpost and the `relay`, `peer` the others; `measure`
-//! and `machine` ask the kernel, `report` prints.
+//! protocols. `server` starts pinpost and the `relay`, `peer` the others, both by
+//! `launch`; `measure` and `machine` ask the kernel, `report` prints.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ mod crowd;
 mod dialect;
 mod growth;
 mod instructions;
+mod launch;
 mod load;
 mod logins;
 mod machine;
@@ -54,7 +55,7 @@ mod workload;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(outcome) = peer::become_launched(&arguments).or_else(|| cluster::plain::run(&arguments)) {
+    if let Some(outcome) = launch::become_launched(&arguments).or_else(|| cluster::plain::run(&arguments)) {
         return exit_code(outcome);
     }
     // The relay is this same program, started by `server.rs`.

@@ -2,24 +2,22 @@
 //! here: Debian's packages, installed by `tests/needs.sh peers`.
 //!
 //! Each is a process of its own on a free port of loopback, without TLS,
-//! passwords and storage, with the limits raised that the load would meet, and
-//! ends with this program, however it ends. Nothing of the system's configuration
-//! is read, and no service of the system is touched. Only ejabberd needs files.
+//! passwords and storage, with the limits raised that the load would meet. Nothing
+//! of the system's configuration is read, and no service of the system is touched.
+//! Only ejabberd needs files.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::Signal;
-
 use crate::dialect::mqtt::Quality;
 use crate::dialect::{Dialect, Verb};
+use crate::launch;
 use crate::machine::Cores;
 use crate::server::Server;
 
@@ -96,25 +94,23 @@ pub fn versions() -> String {
 /// Starts a program that will listen on this port of loopback, and waits until it does. `input` is what
 /// it reads from its standard input.
 pub fn start(cores: Cores, program: &str, arguments: &[&str], port: u16, input: &str) -> io::Result<Server> {
-    launch(cores, Command::new(program).args(arguments), port, input, None)
+    let mut command = launch::command(program)?;
+    command.args(arguments);
+    spawn(cores, program, command, port, input, None)
 }
 
 /// The same with a folder of its own, which goes when the server does.
-fn launch(
+fn spawn(
     cores: Cores,
-    command: &Command,
+    program: &str,
+    mut command: Command,
     port: u16,
     input: &str,
     folder: Option<PathBuf>,
 ) -> io::Result<Server> {
-    // This program itself, which becomes the other one.
-    let program = command.get_program().to_string_lossy();
-    let mut launcher = Command::new(std::env::current_exe()?);
-    launcher.arg(LAUNCH).arg(command.get_program()).args(command.get_args()).env("PATH", path());
-    launcher.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    launcher.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env("PATH", path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let start = Instant::now();
-    let mut child = cores.on_server_core(|| launcher.spawn())?;
+    let mut child = cores.on_server_core(|| command.spawn())?;
     let stdin = child.stdin.take();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut server = Server::of_peer(child, address, folder);
@@ -144,14 +140,14 @@ fn start_ejabberd(cores: Cores, port: u16) -> io::Result<Server> {
     fs::create_dir(&folder)?;
     let settings = folder.join("ejabberd.yml");
     fs::write(&settings, EJABBERD.replace("PORT", &port.to_string()))?;
-    let mut command = Command::new("erl");
+    let mut command = launch::command("erl")?;
     command.args(["-noinput", "+K", "true", "+P", "250000", "+Q", "65536"]);
     // Waiting without sleeping would be paid for by everybody else on the machine.
     command.args(["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]);
     command.args(["-mnesia", "dir", &format!("\"{}\"", folder.join("tables").display()), "-s", "ejabberd"]);
     command.env("ERL_LIBS", libraries()?).env("HOME", &folder).env("ERL_CRASH_DUMP", "/dev/null");
     command.env("EJABBERD_CONFIG_PATH", settings).env("EJABBERD_LOG_PATH", folder.join("log"));
-    launch(cores, &command, port, "", Some(folder))
+    spawn(cores, "erl", command, port, "", Some(folder))
 }
 
 /// Removes folders of benches that were ended before they could do it.
@@ -178,18 +174,6 @@ fn libraries() -> io::Result<PathBuf> {
     found.ok_or_else(|| io::Error::other(format!("ejabberd is missing; {INSTALL}")))
 }
 
-/// Becomes another program, if that is what this one was started for; returns only when that fails.
-pub fn become_launched(arguments: &[String]) -> Option<io::Result<()>> {
-    let [word, program, arguments @ ..] = arguments else { return None };
-    if word != LAUNCH {
-        return None;
-    }
-    // Whose bench died must not stay behind.
-    let outcome = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let become_it = |()| Err(Command::new(program).args(arguments).exec());
-    Some(outcome.map_err(io::Error::from).and_then(become_it))
-}
-
 /// A port that nobody listens on. Ports that the system gives out by itself begin above these, so that
 /// none of them is taken by some connection before the server has it.
 pub fn free_port() -> io::Result<u16> {
@@ -214,7 +198,6 @@ fn path() -> OsString {
 
 /// What the names of folders begin with; the process comes next.
 const FOLDER: &str = "pinpost-bench-ejabberd-";
-const LAUNCH: &str = "launch";
 const INSTALL: &str = "`tests/needs.sh peers` installs what is missing";
 const START_MAX: Duration = Duration::from_secs(20);
 const PORTS_FROM: u16 = 25_000;

@@ -23,13 +23,10 @@ use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::Signal;
 
 /// Runs the relay until it is killed: binds a free port of the loopback address
 /// and tells it in a `ready` line, as pinpost does.
 pub fn run(ack: bool) -> io::Result<()> {
-    // A relay whose bench died must not stay behind.
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;

@@ -4,11 +4,12 @@
 //! The first two are started the same way, on free loopback ports that their
 //! `ready` line tells, with the settings a user gets by default. Dropping a
 //! `Server` ends the child: SIGTERM first, and the hard way when that does not help.
+//! `launch` sees to it that the child ends where nothing is dropped.
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::dialect::{Dialect, Verb};
+use crate::launch;
 use crate::machine::Cores;
 use crate::peer::Peer;
 
@@ -84,19 +86,19 @@ impl Program {
         let mut command = match self {
             Program::Pinpost(path) | Program::Before(path) | Program::Small(path) => {
                 let http = if let Program::Small(_) = self { "off" } else { "127.0.0.1:0" };
-                let mut command = Command::new(path);
+                let mut command = launch::command(path)?;
                 command.args(SERVE).args(["--http", http]).args(flags);
                 command
             }
             Program::Counted(path, report) => {
-                let mut command = Command::new("valgrind");
+                let mut command = launch::command("valgrind")?;
                 let report = format!("--callgrind-out-file={}", report.display());
                 command.args(["--quiet", "--tool=callgrind", &report]).arg(path).args(SERVE);
                 command.args(["--http", "off"]).args(flags);
                 command
             }
             Program::Relay | Program::RelayAnswering => {
-                let mut command = Command::new(std::env::current_exe()?);
+                let mut command = launch::command(std::env::current_exe()?)?;
                 command.arg("relay").args(matches!(self, Program::RelayAnswering).then_some("--ack"));
                 command
             }
@@ -109,14 +111,7 @@ impl Program {
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let start = Instant::now();
-        let child = cores.on_server_core(|| {
-            command.spawn().map_err(|error| {
-                let program = command.get_program().to_string_lossy();
-                io::Error::other(format!("{program}: {error} (`cargo build --release` builds pinpost)"))
-            })
-        })?;
-        Server::ready(child, start)
+        Server::ready(cores.on_server_core(|| command.spawn())?)
     }
 }
 
@@ -130,7 +125,7 @@ pub struct Server {
     pub tcp: Option<SocketAddr>,
     /// Where WebSocket is spoken, if at all.
     pub http: Option<SocketAddr>,
-    /// From spawn to the `ready` line.
+    /// From the start of the program to its `ready` line.
     pub started_in: Duration,
 }
 
@@ -154,12 +149,14 @@ impl Server {
         listener.ok_or_else(|| io::Error::other(format!("process {} has no such listener", self.pid())))
     }
 
-    fn ready(mut child: Child, start: Instant) -> io::Result<Server> {
+    fn ready(mut child: Child) -> io::Result<Server> {
         let stdout = child.stdout.take();
         let mut server =
             Server { child, stdout, folder: None, tcp: None, http: None, started_in: Duration::ZERO };
-        let line = server.first_line(start)?;
-        server.started_in = start.elapsed();
+        let said = server.two_lines()?;
+        let mut lines = said.lines();
+        server.started_in = lines.next().and_then(launch::since).unwrap_or_default();
+        let line = lines.next().unwrap_or_default();
         let fields = line.strip_prefix("ready ").map(|rest| rest.split(' '));
         for (key, value) in fields.into_iter().flatten().filter_map(|field| field.split_once('=')) {
             match key {
@@ -174,10 +171,12 @@ impl Server {
         }
     }
 
-    fn first_line(&mut self, start: Instant) -> io::Result<String> {
+    /// What is said until it is ready: when it was launched, and the `ready` line.
+    fn two_lines(&mut self) -> io::Result<String> {
         let stdout = self.stdout.as_mut().expect("it was asked for as a pipe");
-        let mut line = Vec::new();
-        while !line.contains(&b'\n') {
+        let start = Instant::now();
+        let mut said = Vec::new();
+        while memchr::memchr_iter(b'\n', &said).count() < 2 {
             let left = READY_MAX.saturating_sub(start.elapsed());
             let left = Timespec::try_from(left).expect("a few seconds fit");
             if poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&left))? == 0 {
@@ -185,11 +184,15 @@ impl Server {
             }
             let mut piece = [0; 256];
             match stdout.read(&mut piece)? {
-                0 => return Err(io::Error::other("the server ended before its ready line")),
-                length => line.extend_from_slice(&piece[..length]),
+                0 => {
+                    let error =
+                        "the server ended before its ready line (`cargo build --release` builds pinpost)";
+                    return Err(io::Error::other(error));
+                }
+                length => said.extend_from_slice(&piece[..length]),
             }
         }
-        Ok(String::from_utf8_lossy(&line).lines().next().unwrap_or_default().to_owned())
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Both builds are measured the same way where both are given: a server
 //! (`cargo build --release`) and the small node (the same with
-//! `--no-default-features`). A start is from the spawn to the `ready` line, and
+//! `--no-default-features`). A start is from the `exec` to the `ready` line, and
 //! memory is read right after it.
 
 use std::fs;
@@ -49,7 +49,7 @@ fn measure(build: &Program, cores: Cores) -> io::Result<Vec<Vec<String>>> {
     let milliseconds = format!("{:.1} ms, at best {:.1}", start.median, start.min);
     Ok(vec![
         row("binary", format!("{} bytes", grouped(bytes)), verdict(bytes, bytes_max, &grouped(bytes_max))),
-        row("spawn to ready line", milliseconds, verdict(start.median, START_MS_MAX, "5 ms")),
+        row("start to ready line", milliseconds, verdict(start.median, START_MS_MAX, "5 ms")),
         row("RSS when empty", megabytes(rss.median as u64), verdict(rss.median, EMPTY_BYTES_MAX, "3 MB")),
         row("PSS when empty", megabytes(pss.median as u64), String::new()),
     ])
