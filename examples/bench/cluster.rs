@@ -1,8 +1,8 @@
 //! A cluster of two nodes on one machine, with a private Redis and RabbitMQ.
 //!
 //! What is measured, each in a file of its own: messages from node to node
-//! (`forward`) and how long one of them takes (`latency`), both beside the plain
-//! program (`plain`, `amqp`); what presence costs Redis (`presence`), and how
+//! (`forward`, `cost`) and how long one of them takes (`latency`), both beside the
+//! plain program (`plain`, `amqp`); what presence costs Redis (`presence`), and how
 //! long it takes to tell Redis everything again (`again`). `services` starts the
 //! two servers, `talker` is a single user.
 //!
@@ -11,6 +11,7 @@
 
 mod again;
 mod amqp;
+pub mod cost;
 pub mod forward;
 mod latency;
 mod nats;

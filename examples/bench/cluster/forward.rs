@@ -10,12 +10,14 @@
 //! and one Redis; medians are compared.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::bars::BEFORE_RATIO_MAX;
 use crate::client::Transport;
+use crate::cluster::cost::{self, Cost};
 use crate::cluster::nats::Nats;
 use crate::cluster::plain::Plain;
+use crate::cluster::services::Services;
 use crate::cluster::{Nodes, Rig};
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
@@ -79,10 +81,7 @@ pub struct Load {
 #[derive(Clone, Copy)]
 pub struct Sample {
     messages_per_second: f64,
-    /// CPU time a message: the sender's process, the recipient's, the broker, Redis; all.
-    pub cpu_us: [f64; 5],
-    /// Messages that the broker took from both processes for each user message.
-    published: f64,
+    pub cost: Cost<GROUPS>,
 }
 
 /// Puts a load on two fresh nodes.
@@ -96,16 +95,17 @@ pub fn pinpost(
     let nodes = Nodes::of(program, rig, cores, &[])?;
     let addresses = nodes.addresses()?;
     let mut crowd = Crowd::log_in(&addresses, Transport::Tcp, dialect, USERS, LOGINS_AT_ONCE)?;
-    let processes = vec![nodes.a.pid(), nodes.b.pid(), rig.services.broker_pid, rig.services.redis_pid];
-    crowds(rig, &mut crowd, dialect, processes, load)
+    let Services { broker_pid, redis_pid, .. } = rig.services;
+    let groups = [&[nodes.a.pid()][..], &[nodes.b.pid()], &[broker_pid], &[redis_pid]];
+    crowds(rig, &mut crowd, dialect, groups, load)
 }
 
 fn of_nats(rig: &Rig<'_>, cores: Cores, load: &Load) -> io::Result<Sample> {
     let nats = Nats::start(cores)?;
     let mut crowd = nats.log_in(USERS, LOGINS_AT_ONCE)?;
-    let processes = nats.servers.each_ref().map(|server| server.pid()).to_vec();
+    let [a, b] = nats.servers.each_ref().map(|server| [server.pid()]);
     let load = Load { verb: Verb::Cast, ..*load };
-    crowds(rig, &mut crowd, Dialect::Nats, processes, &load)
+    crowds(rig, &mut crowd, Dialect::Nats, [&a, &b, &[], &[]], &load)
 }
 
 /// Lets the users of a crowd exchange messages.
@@ -113,13 +113,13 @@ fn crowds(
     rig: &Rig<'_>,
     crowd: &mut Crowd,
     dialect: Dialect,
-    processes: Vec<u32>,
+    groups: [&[u32]; GROUPS],
     load: &Load,
 ) -> io::Result<Sample> {
     let each = load.each(rig.quick, load.each);
     let mut traffic = Traffic::one_way(dialect, load.verb, USERS);
     traffic.exchange(crowd, load.window, each / 10, USERS)?;
-    let sample = measure(rig, &processes, f64::from(each) * PAIRS as f64, || {
+    let sample = measure(rig, groups, f64::from(each) * PAIRS as f64, || {
         traffic.exchange(crowd, load.window, each, USERS)
     })?;
     crowd.expect_silence()?;
@@ -135,9 +135,9 @@ fn of_plain(rig: &Rig<'_>, cores: Cores, load: &Load) -> io::Result<Sample> {
     let mut plain = Plain::start(&rig.services.amqp, cores, answer_every, window)?;
     let messages = u64::from(load.each(rig.quick, load.each_plain)) * PAIRS as u64;
     plain.exchange(messages / 10)?;
-    let processes =
-        [plain.sender_pid(), plain.recipient_pid(), rig.services.broker_pid, rig.services.redis_pid];
-    measure(rig, &processes, messages as f64, || plain.exchange(messages))
+    let Services { broker_pid, redis_pid, .. } = rig.services;
+    let groups = [&[plain.sender_pid()][..], &[plain.recipient_pid()], &[broker_pid], &[redis_pid]];
+    measure(rig, groups, messages as f64, || plain.exchange(messages))
 }
 
 impl Load {
@@ -150,34 +150,18 @@ impl Load {
 /// Lets `exchange` move so many messages, and tells what that took.
 fn measure(
     rig: &Rig<'_>,
-    processes: &[u32],
+    groups: [&[u32]; GROUPS],
     messages: f64,
     exchange: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Sample> {
-    let cpu = || -> io::Result<[f64; 4]> {
-        let mut seconds = [0.0; 4];
-        for (seconds, pid) in seconds.iter_mut().zip(processes) {
-            *seconds = measure::cpu(*pid)?.as_secs_f64();
-        }
-        Ok(seconds)
-    };
-    // Only with the broker there are any; asking takes a while.
-    let published_until_now = || match processes.contains(&rig.services.broker_pid) {
-        true => rig.services.published(),
-        false => Ok(0),
-    };
-    let published = published_until_now()?;
-    let (before, clock) = (cpu()?, Instant::now());
-    exchange()?;
-    let elapsed = clock.elapsed();
-    let after = cpu()?;
-    let mut cpu_us = [0.0; 5];
-    for which in 0..processes.len() {
-        cpu_us[which] = (after[which] - before[which]) * 1e6 / messages;
-        cpu_us[4] += cpu_us[which];
-    }
-    let published = (published_until_now()? - published) as f64 / messages;
-    Ok(Sample { messages_per_second: messages / elapsed.as_secs_f64(), cpu_us, published })
+    let mut elapsed = Duration::ZERO;
+    let cost = Cost::measure(rig, groups, messages, || {
+        let clock = Instant::now();
+        exchange()?;
+        elapsed = clock.elapsed();
+        Ok(())
+    })?;
+    Ok(Sample { messages_per_second: messages / elapsed.as_secs_f64(), cost })
 }
 
 fn print(names: &[&str], load: &Load, samples: &[Vec<Sample>]) {
@@ -190,38 +174,37 @@ fn print(names: &[&str], load: &Load, samples: &[Vec<Sample>]) {
         samples[0].len()
     );
     println!("  CPU in us a message: both nodes, broker, Redis, all; AMQP messages for 1,000 of users");
-    let of = |which: usize, figure: &dyn Fn(&Sample) -> f64| Spread::of(samples[which].iter().map(figure));
-    let all = |which| of(which, &|sample| sample.cpu_us[4]);
-    let broker = |which| of(which, &|sample| sample.cpu_us[2]).median;
+    let of =
+        |which: usize, figure: &dyn Fn(&Sample) -> f64| Spread::of(samples[which].iter().map(figure)).median;
+    let all = |which| of(which, &|sample| sample.cost.all_us());
+    let broker = |which| of(which, &|sample| sample.cost.cpu_us[2]);
     let row = |which: usize| {
-        let rate = of(which, &|sample| sample.messages_per_second).median;
+        let rate = of(which, &|sample| sample.messages_per_second);
+        let costs: Vec<_> = samples[which].iter().map(|sample| sample.cost).collect();
         let mut row = vec![names[which].to_owned(), grouped(rate)];
-        row.extend((0..4).map(|at| format!("{:.2}", of(which, &|sample| sample.cpu_us[at]).median)));
-        row.push(format!("{:.2}", all(which).median));
-        row.push(format!("{:.2} .. {:.2}", all(which).min, all(which).max));
-        row.push(format!("{:.1}", of(which, &|sample| sample.published).median * 1e3));
+        row.extend(cost::cells(&costs));
         row
     };
     let rows: Vec<Vec<String>> = (0..names.len()).map(row).collect();
-    let head = ["", "messages/s", "sender's", "recipient's", "broker", "Redis", "all", "min .. max", "AMQP"];
-    table(&head, &rows);
+    let head = ["", "messages/s", "sender's", "recipient's", "broker", "Redis"];
+    table(&[&head[..], &cost::TITLES].concat(), &rows);
     let (nats, plain) = (names.len() - 2, names.len() - 1);
     if nats > 1 {
-        let nodes = |which| of(which, &|sample| sample.cpu_us[0] + sample.cpu_us[1]).median;
+        let nodes = |which| of(which, &|sample| sample.cost.cpu_us[0] + sample.cost.cpu_us[1]);
         let ratio = nodes(0) / nodes(1);
         println!(
             "  CPU pinpost / before: of both nodes {ratio:.3} ({}), of all {:.3}",
             verdict(ratio, BEFORE_RATIO_MAX, "1.05"),
-            all(0).median / all(1).median
+            all(0) / all(1)
         );
     }
     let judged = |ratio: f64, bound: Option<f64>| match bound {
         Some(bound) => format!("{ratio:.3} ({})", verdict(ratio, bound, &format!("{bound:.3}"))),
         None => format!("{ratio:.3}"),
     };
-    let ratio = all(0).median / all(nats).median;
+    let ratio = all(0) / all(nats);
     println!("  CPU of all, pinpost / nats: {}", judged(ratio, load.nats_ratio_max));
-    let ratio = all(0).median / all(plain).median;
+    let ratio = all(0) / all(plain);
     println!(
         "  CPU of all, pinpost / plain: {}, of the broker alone {:.3}",
         judged(ratio, load.plain_ratio_max),
@@ -229,6 +212,8 @@ fn print(names: &[&str], load: &Load, samples: &[Vec<Sample>]) {
     );
 }
 
+/// The sender's process, the recipient's, the broker, Redis.
+const GROUPS: usize = 4;
 const PAIRS: usize = 200;
 const USERS: usize = 2 * PAIRS;
 const LOGINS_AT_ONCE: usize = 128;

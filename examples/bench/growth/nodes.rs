@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::client::Transport;
+use crate::cluster::cost::{self, Cost};
 use crate::cluster::{Nodes, Rig};
 use crate::crowd::Crowd;
 use crate::dialect::{Dialect, Verb};
@@ -52,15 +53,6 @@ struct Load {
     window: u32,
 }
 
-/// What one round found with so many nodes.
-#[derive(Clone, Copy)]
-struct Sample {
-    /// CPU time a message: all nodes, the broker, Redis; all.
-    cpu_us: [f64; 4],
-    /// Messages that the broker took for each of users.
-    published: f64,
-}
-
 impl Load {
     /// How many users there are on so many nodes, and where.
     fn users(&self, nodes: &[SocketAddr]) -> (usize, Vec<SocketAddr>) {
@@ -74,7 +66,7 @@ impl Load {
     }
 }
 
-fn measure(rig: &Rig<'_>, nodes: &[Server], load: &Load) -> io::Result<Sample> {
+fn measure(rig: &Rig<'_>, nodes: &[Server], load: &Load) -> io::Result<Cost<GROUPS>> {
     let mut addresses = vec![];
     for node in nodes {
         addresses.push(node.address(node.tcp)?);
@@ -86,29 +78,17 @@ fn measure(rig: &Rig<'_>, nodes: &[Server], load: &Load) -> io::Result<Sample> {
     let messages = if rig.quick { MESSAGES_QUICK } else { MESSAGES } * load.window;
     let each = messages / users as u32;
     pairs.exchange(&mut crowd, load.window, each / 10, users)?;
-    let cpu = || -> io::Result<[f64; 3]> {
-        let seconds = |pid| measure::cpu(pid).map(|time| time.as_secs_f64());
-        let mut of_nodes = 0.0;
-        for node in nodes {
-            of_nodes += seconds(node.pid())?;
-        }
-        Ok([of_nodes, seconds(rig.services.broker_pid)?, seconds(rig.services.redis_pid)?])
-    };
-    let (published, before) = (rig.services.published()?, cpu()?);
-    pairs.exchange(&mut crowd, load.window, each, users)?;
-    let after = cpu()?;
-    let messages = f64::from(each) * users as f64;
-    let published = (rig.services.published()? - published) as f64 / messages;
+    let of_nodes: Vec<u32> = nodes.iter().map(Server::pid).collect();
+    let services = &rig.services;
+    let groups = [&of_nodes[..], &[services.broker_pid], &[services.redis_pid]];
+    let cost = Cost::measure(rig, groups, f64::from(each) * users as f64, || {
+        pairs.exchange(&mut crowd, load.window, each, users)
+    })?;
     crowd.expect_silence()?;
-    let mut cpu_us = [0.0; 4];
-    for which in 0..3 {
-        cpu_us[which] = (after[which] - before[which]) * 1e6 / messages;
-        cpu_us[3] += cpu_us[which];
-    }
-    Ok(Sample { cpu_us, published })
+    Ok(cost)
 }
 
-fn print(load: &Load, sizes: &[usize], series: &[Vec<Sample>]) {
+fn print(load: &Load, sizes: &[usize], series: &[Vec<Cost<GROUPS>>]) {
     let who = match load.pairs {
         None => format!("the same {USERS} users on all"),
         Some(pairs) => format!("{pairs} pairs of users on each pair of nodes"),
@@ -120,23 +100,21 @@ fn print(load: &Load, sizes: &[usize], series: &[Vec<Sample>]) {
         series[0].len()
     );
     println!("  CPU in us a message: all nodes, broker, Redis, all; AMQP messages for 1,000 of users");
-    let of = |at: usize, figure: &dyn Fn(&Sample) -> f64| Spread::of(series[at].iter().map(figure));
-    let all = |at| of(at, &|sample| sample.cpu_us[3]);
-    let row = |at: usize| {
-        let mut row = vec![grouped(sizes[at] as f64)];
-        row.extend((0..3).map(|which| format!("{:.2}", of(at, &|sample| sample.cpu_us[which]).median)));
-        row.push(format!("{:.2}", all(at).median));
-        row.push(format!("{:.2} .. {:.2}", all(at).min, all(at).max));
-        row.push(format!("{:.1}", of(at, &|sample| sample.published).median * 1e3));
+    let row = |(size, costs): (&usize, &Vec<Cost<GROUPS>>)| {
+        let mut row = vec![grouped(*size as f64)];
+        row.extend(cost::cells(costs));
         row
     };
-    let rows: Vec<Vec<String>> = (0..sizes.len()).map(row).collect();
-    table(&["nodes", "all nodes", "broker", "Redis", "all", "min .. max", "AMQP"], &rows);
+    let rows: Vec<Vec<String>> = sizes.iter().zip(series).map(row).collect();
+    table(&[&["nodes", "all nodes", "broker", "Redis"][..], &cost::TITLES].concat(), &rows);
+    let all = |at: usize| Spread::of(series[at].iter().map(Cost::all_us)).median;
     let last = sizes.len() - 1;
     let what = format!("CPU of all, {} nodes / {}", sizes[last], sizes[0]);
-    println!("{}", flat(&what, all(last).median / all(0).median));
+    println!("{}", flat(&what, all(last) / all(0)));
 }
 
+/// All nodes, the broker, Redis.
+const GROUPS: usize = 3;
 const SIZES: [usize; 3] = [2, 3, 5];
 const SIZES_QUICK: [usize; 2] = [2, 5];
 /// So many users that each pair of nodes has as many of them, whatever the size.

@@ -27,8 +27,9 @@ pub fn run(rig: &Rig<'_>) -> io::Result<()> {
                 series[which].push(cpu_of_pairs(rig.pinpost, dialect, rig.cores, window, each_of_one)?);
                 // It is shortened there.
                 let load = forward::Load { window, each, ..forward::SEND };
-                let cpu = forward::pinpost(rig.pinpost, dialect, rig, rig.cores, &load)?.cpu_us;
-                series[2 + which].push(cpu[0] + cpu[1]);
+                let sample = forward::pinpost(rig.pinpost, dialect, rig, rig.cores, &load)?;
+                let [a, b, ..] = sample.cost.cpu_us;
+                series[2 + which].push(a + b);
             }
         }
     }
