@@ -41,7 +41,7 @@ size: needs ## build a server and the small node; print their sizes, start times
 	$(CARGO) build --release --no-default-features --bin pinpost --target-dir $(SMALL)
 	$(CARGO) run --release --example bench -- --only size --small $(SMALL)/release/pinpost
 
-instructions: valgrind ## count a node's instructions a message with valgrind; installs it through apt-get
+instructions: valgrind services ## count the instructions a message of a node, and of two, with valgrind; installs it through apt-get
 	$(CARGO) build --release
 	$(CARGO) run --release --example bench -- --only instructions
 

@@ -3,11 +3,13 @@
 //!
 //! A node runs twice for each load, with fewer and with more messages; the
 //! difference, divided by that of the messages, has no start, login or end in it.
-//! What the kernel does for a node is not counted.
+//! What the kernel does for a node is not counted. `between` does the same with two.
+
+mod between;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::client::Transport;
 use crate::crowd::Crowd;
@@ -17,17 +19,23 @@ use crate::machine::Cores;
 use crate::report::{grouped, table};
 use crate::server::Program;
 
-/// Counts them for each load, and prints a table.
+/// Counts them of a lone node and of two, and prints a table of each.
 pub fn run(pinpost: &Path, cores: Cores) -> io::Result<()> {
+    let program = Program::Counted(pinpost.to_owned(), report("%p"));
+    alone(&program, cores)?;
+    between::run(&program, cores)
+}
+
+fn alone(program: &Program, cores: Cores) -> io::Result<()> {
     let mut rows = Vec::new();
     for verb in [Verb::Send, Verb::Cast] {
         for (window, each) in WINDOWS {
             eprintln!("instructions: {}, {window} under way", verb.name());
-            let fewer = count(pinpost, cores, verb, window, each)?;
-            let more = count(pinpost, cores, verb, window, TIMES_MORE * each)?;
+            let fewer = count(program, cores, verb, window, each)?;
+            let more = count(program, cores, verb, window, TIMES_MORE * each)?;
             let messages = f64::from((TIMES_MORE - 1) * each) * USERS as f64;
             let load = format!("{}, {window} under way", verb.name());
-            rows.push(vec![load, grouped((more - fewer) as f64 / messages)]);
+            rows.push(vec![load, a_message(fewer, more, messages)]);
         }
     }
     println!();
@@ -37,10 +45,9 @@ pub fn run(pinpost: &Path, cores: Cores) -> io::Result<()> {
 }
 
 /// The instructions of a node, from its start to its end, while each user sends so many messages.
-fn count(pinpost: &Path, cores: Cores, verb: Verb, window: u32, each: u32) -> io::Result<u64> {
-    let out = std::env::temp_dir().join(format!("pinpost-bench-{}.callgrind", std::process::id()));
-    let program = Program::Counted(pinpost.to_owned(), out.clone());
+fn count(program: &Program, cores: Cores, verb: Verb, window: u32, each: u32) -> io::Result<u64> {
     let server = program.start(cores, &[])?;
+    let pid = server.pid();
     let dialect = program.dialect();
     let address = server.address(server.tcp)?;
     let mut crowd = Crowd::log_in(&[address], Transport::Tcp, dialect, USERS, USERS)?;
@@ -48,11 +55,27 @@ fn count(pinpost: &Path, cores: Cores, verb: Verb, window: u32, each: u32) -> io
     drop(crowd);
     // It is written when the node has drained.
     drop(server);
-    let report = fs::read_to_string(&out)?;
-    fs::remove_file(&out)?;
+    counted(pid)
+}
+
+/// What so many messages more, and nothing else, have added for each of them.
+fn a_message(fewer: u64, more: u64, messages: f64) -> String {
+    grouped((more as f64 - fewer as f64) / messages)
+}
+
+/// All instructions of a process that has ended; its report is removed.
+fn counted(pid: u32) -> io::Result<u64> {
+    let path = report(&pid.to_string());
+    let report = fs::read_to_string(&path)?;
+    fs::remove_file(&path)?;
     let total = report.lines().find_map(|line| line.strip_prefix("summary: "));
     let total = total.and_then(|total| total.trim().parse().ok());
     total.ok_or_else(|| io::Error::other("callgrind's report has no summary"))
+}
+
+/// Where a process's report is; callgrind puts its id for `%p`.
+fn report(pid: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("pinpost-bench-{}-{pid}.callgrind", std::process::id()))
 }
 
 const USERS: usize = 20;

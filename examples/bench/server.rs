@@ -29,7 +29,8 @@ pub enum Program {
     Before(PathBuf),
     /// The small node: no HTTP, no cluster.
     Small(PathBuf),
-    /// The pinpost command under callgrind, which writes what it counted to the second path.
+    /// The pinpost command under callgrind, which writes what it counted to the second path, with the
+    /// process's id for `%p`.
     Counted(PathBuf, PathBuf),
     /// This program itself, as the relay that answers nothing but a login.
     Relay,
