@@ -115,7 +115,7 @@ fn what_comes_behind_a_refused_message_is_refused_too() {
     let ghost = Ghost::join(&mesh, "g");
     let name = |name: &str| UserName::parse(name).expect("valid");
     let forward = |number: u64, to: &str, is_shared: bool| {
-        let (id, text) = (MessageId::Tag(number.to_string().into()), number.to_string().into());
+        let (id, text) = (MessageId::Tag(number.to_string().into()), number.to_string());
         let envelope = Envelope {
             number: Some(number),
             is_shared,
