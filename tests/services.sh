@@ -2,8 +2,9 @@
 # Starts, breaks and stops a private Redis and a private RabbitMQ: the only place that knows how.
 #
 #   services.sh redis DIR [--durable] [--for PID] starts a Redis, empty; prints its URL
-#   services.sh broker DIR [--empty] [--for PID]  starts a broker; --empty forgets what it kept on disk
-#   services.sh both DIR [--empty] [--durable] [--for PID]   starts both at once; prints the Redis, then the broker
+#   services.sh broker DIR [--empty] [--calm] [--for PID]   starts a broker; --empty forgets what it kept on disk
+#   services.sh both DIR [--empty] [--durable] [--calm] [--for PID]   starts both at once; prints the Redis, then
+#                                                 the broker
 #   services.sh stop DIR                          stops them in order; they can be started again
 #   services.sh remove DIR                        ends them at once, and deletes what they left
 #   services.sh alarm DIR on|off                  makes the broker believe that it is out of memory
@@ -17,7 +18,9 @@
 # signals. A server that is started again in its DIR has the port that it had before; one that
 # runs already is left alone, and its URL printed. With --for PID everything is removed as soon as
 # that process is gone, however it ended. A Redis that is --durable at every start has everything on disk
-# before it answers, and finds it there. REDIS_PASSWORD sets a password for the Redis.
+# before it answers, and finds it there. REDIS_PASSWORD sets a password for the Redis. A --calm broker
+# starts in six seconds instead of three, and leaves the processor as soon as it has nothing to do, as on
+# any machine that it shares.
 #
 # Nothing here touches a server of the system, a default port, or a process that isn't DIR's.
 set -euo pipefail
@@ -150,6 +153,8 @@ broker_once() {
     fi
     pick_port
     echo "$port" >broker.control
+    local waits='+sbwt very_short +sbwtdio very_short'
+    [ -z "$calm" ] || waits='+sbwt none +sbwtdcpu none +sbwtdio none'
     local settings=(
         "PATH=$PATH" LC_ALL=C.UTF-8 "HOME=$PWD/broker/home" RABBITMQ_NODENAME=pinpost@localhost
         RABBITMQ_CONF_ENV_FILE=/dev/null "RABBITMQ_CONFIG_FILE=$PWD/broker/rabbitmq"
@@ -164,7 +169,7 @@ broker_once() {
         # thread without sleeping at once starts in three seconds, not in six. The tables for
         # processes and names are large enough for a test, and smaller than by default.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} \
-            +sbwt very_short +sbwtdio very_short +SDio 1 +P 65536 +t 1048576"
+            $waits +SDio 1 +P 65536 +t 1048576"
     )
     launch broker env -i "${settings[@]}" "$server" -noinput -start_epmd false
     port=$amqp_port
@@ -259,7 +264,7 @@ around() { # COMMAND...
 
 start_time_max=60
 stop_time_max=10
-dir='' for_pid='' empty='' durable=''
+dir='' for_pid='' empty='' durable='' calm=''
 # tests/cluster.sh reads this file for what is above.
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
@@ -277,6 +282,7 @@ while [ $# -gt 0 ]; do
     --for) for_pid=${2:?--for takes a process id} && shift ;;
     --empty) empty=yes ;;
     --durable) durable=yes ;;
+    --calm) calm=yes ;;
     *) arguments+=("$1") ;;
     esac
     shift
