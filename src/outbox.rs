@@ -20,7 +20,7 @@ use std::time::Instant;
 use crate::metrics::Metrics;
 use crate::outbox::state::{CALM, Locked, OPEN, ROOM, State, TAKES_REQUESTS, Waiting};
 use crate::proto::CloseReason;
-use crate::readiness::{HUNG, READABLE, Ready};
+use crate::readiness::{DUE, Ready, WRITABLE};
 
 mod bytes;
 mod ledger;
@@ -326,11 +326,13 @@ impl<S: Sink> Outbox<S> {
         }
     }
 
-    /// The socket has become ready: the owner is woken if that is of use.
+    /// The socket has become ready, or the owner is due: it is woken if that is of use.
     pub fn tell_ready(&self, ready: Ready) {
-        self.ready.fetch_or(ready, Relaxed);
+        // That it is due is not kept: the owner looks at the time.
+        self.ready.fetch_or(ready & !DUE, Relaxed);
         let state = self.lock();
-        let is_of_use = ready & (READABLE | HUNG) != 0 || state.bytes.blocked_since().is_some();
+        // Room to write is of use only to who waits for it.
+        let is_of_use = ready & !WRITABLE != 0 || state.bytes.blocked_since().is_some();
         let owner = state.owner.clone().filter(|_| is_of_use);
         drop(state);
         wake(owner);
@@ -348,12 +350,6 @@ impl<S: Sink> Outbox<S> {
     /// The socket is still ready for this.
     pub fn put_ready(&self, ready: Ready) {
         self.ready.fetch_or(ready, Relaxed);
-    }
-
-    /// Wakes the owner.
-    pub fn wake_owner(&self) {
-        let owner = self.lock().owner.clone();
-        wake(owner);
     }
 
     /// Wakes the owner once when `what` has come; `false` when it is so already.

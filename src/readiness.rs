@@ -28,7 +28,7 @@ pub struct Readiness {
     gates: Mutex<Vec<Arc<Gate>>>,
 }
 
-/// What a socket is ready for, as bits.
+/// What a socket is ready for, or what else its connection is told, as bits.
 pub type Ready = u8;
 
 /// There is something to read.
@@ -37,6 +37,8 @@ pub const READABLE: Ready = 1;
 pub const WRITABLE: Ready = 2;
 /// The peer says no more, or the socket is broken: reading will tell.
 pub const HUNG: Ready = 4;
+/// A deadline of the connection has come. No socket tells that, but it goes the same way.
+pub const DUE: Ready = 8;
 
 /// Ends the wait of a thread in [`Readiness::wait`]: the waker of what that thread runs.
 pub struct Bell {

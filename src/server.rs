@@ -324,7 +324,7 @@ async fn sweep(shared: Arc<Shared>) {
 async fn wake_due(shared: Arc<Shared>) {
     loop {
         let due = shared.alarms.due().await;
-        shared.roll.wake(&due);
+        shared.roll.tell_ready(&due);
     }
 }
 

@@ -12,6 +12,8 @@ use smol::Timer;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 
+use crate::readiness::{DUE, Ready};
+
 /// The deadlines of a node's connections, each by its place in the roll.
 pub struct Alarms {
     state: Mutex<State>,
@@ -50,8 +52,8 @@ impl Alarms {
         }
     }
 
-    /// Waits until there are deadlines that have come, and takes them out.
-    pub async fn due(&self) -> Vec<usize> {
+    /// Waits until there are deadlines that have come, and takes them out: as what to tell each place.
+    pub async fn due(&self) -> Vec<(usize, Ready)> {
         loop {
             let (due, next) = self.take_due(Instant::now());
             if !due.is_empty() {
@@ -73,12 +75,12 @@ impl Alarms {
     }
 
     /// Takes out those that have come, and tells the next one.
-    fn take_due(&self, now: Instant) -> (Vec<usize>, Option<Instant>) {
+    fn take_due(&self, now: Instant) -> (Vec<(usize, Ready)>, Option<Instant>) {
         let mut state = self.lock();
         let mut due = vec![];
         while let Some((_, place)) = state.by_time.first().copied().filter(|(at, _)| *at <= now) {
             state.by_time.pop_first();
-            due.push(place);
+            due.push((place, DUE));
         }
         state.looks_at = state.by_time.first().map(|(at, _)| *at);
         (due, state.looks_at)
@@ -108,14 +110,15 @@ mod tests {
         alarms.set(4, at(3), at(6));
         let take = |seconds| alarms.take_due(start + Duration::from_secs(seconds));
         assert!(alarms.earlier.1.try_recv().is_ok());
+        let due = |places: &[usize]| places.iter().map(|place| (*place, DUE)).collect();
         assert_eq!(take(3), (vec![], at(4)));
         alarms.set(5, None, at(4));
         alarms.set(6, None, at(7));
         assert!(alarms.earlier.1.is_empty(), "the timer comes early enough");
         alarms.set(7, None, at(3));
         assert!(alarms.earlier.1.try_recv().is_ok());
-        assert_eq!(take(5), (vec![7, 3, 5, 1], at(6)));
-        assert_eq!(take(9), (vec![4, 6], None));
+        assert_eq!(take(5), (due(&[7, 3, 5, 1]), at(6)));
+        assert_eq!(take(9), (due(&[4, 6]), None));
         alarms.set(4, at(6), None);
         assert!(alarms.lock().by_time.is_empty());
     }
@@ -134,6 +137,6 @@ mod tests {
             };
             due.or(set).await
         });
-        assert_eq!(due, [2]);
+        assert_eq!(due, [(2, DUE)]);
     }
 }

@@ -49,25 +49,16 @@ impl Roll {
         outboxes.iter().for_each(act);
     }
 
-    /// Tells sockets what they are ready for, each by its connection's place.
+    /// Tells connections what their sockets are ready for, or that they are due, each by its place.
     pub fn tell_ready(&self, ready: &[(usize, Ready)]) {
         let state = self.lock();
         let of = |(place, ready): &(usize, Ready)| Some((state.outboxes.get(*place)?.clone()?, *ready));
         let mut told = Vec::with_capacity(ready.len());
         told.extend(ready.iter().filter_map(of));
         drop(state);
-        // A socket whose connection has just left may speak for the next one in its place, which
-        // then finds nothing to read.
+        // What was meant for a connection that has just left may reach the next one in its place, which
+        // then finds nothing to read, or no deadline that has come.
         told.iter().for_each(|(outbox, ready)| outbox.tell_ready(*ready));
-    }
-
-    /// Wakes the connections in these places.
-    pub fn wake(&self, places: &[usize]) {
-        let state = self.lock();
-        let outboxes: Vec<_> =
-            places.iter().filter_map(|place| state.outboxes.get(*place)?.clone()).collect();
-        drop(state);
-        outboxes.iter().for_each(|outbox| outbox.wake_owner());
     }
 
     /// Waits until every connection has ended.
