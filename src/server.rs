@@ -236,7 +236,7 @@ impl Server {
 impl Handle {
     /// Asks the server to stop in order: nobody is accepted any more, every
     /// connection gets `BYE draining` after the replies that it is owed, and
-    /// [`Server::run`] ends after [`DRAIN_TIME_MAX`] at the latest.
+    /// [`Server::run`] or [`Server::run_alone`] ends after [`DRAIN_TIME_MAX`] at the latest.
     pub fn drain(&self) {
         // Full means that it was asked already, closed that it has ended.
         let _ = self.stop.try_send(());
