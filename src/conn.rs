@@ -20,7 +20,7 @@ mod ws;
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -143,7 +143,7 @@ impl Connection {
         let talk = Talk::new(shared, outbox);
         let phase = Phase::Arriving;
         let connection = Connection { talk, decoder, phase, paused: None, place, alarm: None };
-        connection.talk.shared.readiness.watch(connection.socket(), place)?;
+        connection.talk.shared.readiness.watch(&connection.socket().0, place)?;
         Ok(connection)
     }
 
@@ -253,21 +253,20 @@ impl Connection {
 
     /// Reads once, if there may be something: `None` until the socket is readable again.
     fn read(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-        let mut ready = self.talk.outbox.take_ready(READABLE | HUNG);
-        while ready != 0 {
-            match self.socket().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready = 0,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count) => {
-                    // Less than there was room for is all there is, unless the end comes behind it.
-                    let more = if count == buffer.len() { ready } else { ready & HUNG };
-                    self.talk.outbox.put_ready(more);
-                    return Some(Ok(count));
-                }
-                error => return Some(error),
-            }
+        let ready = self.talk.outbox.take_ready(READABLE | HUNG);
+        if ready == 0 {
+            return None;
         }
-        None
+        match self.socket().try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Ok(count) => {
+                // Less than there was room for is all there is, unless the end comes behind it.
+                let more = if count == buffer.len() { ready } else { ready & HUNG };
+                self.talk.outbox.put_ready(more);
+                Some(Ok(count))
+            }
+            error => Some(error),
+        }
     }
 
     /// Goes on with input that had to wait; pending when it still has to.
@@ -367,7 +366,7 @@ impl Connection {
             if self.paused.is_some() || !matches!(self.phase, Phase::Open { .. }) {
                 return;
             }
-            match self.socket().read(&mut scratch.buffer) {
+            match self.socket().try_read(&mut scratch.buffer) {
                 Ok(count) if count > 0 => {
                     let _ = self.feed(&mut scratch.buffer[..count], waker, &mut scratch.turn);
                 }
@@ -376,8 +375,8 @@ impl Connection {
         }
     }
 
-    fn socket(&self) -> &TcpStream {
-        &self.talk.outbox.sink().0
+    fn socket(&self) -> &Socket {
+        self.talk.outbox.sink()
     }
 
     /// Tells whether a deadline has come; if not, there is an alarm for the next one from now on.
@@ -423,7 +422,7 @@ impl Drop for Connection {
         let mut turn = Turn::default();
         self.talk.leave(&mut turn);
         // Questions in flight may hold the outbox, and its socket, a while longer: the peer is told now.
-        let _ = self.socket().shutdown(Shutdown::Both);
+        let _ = self.socket().0.shutdown(Shutdown::Both);
         self.talk.give_back(self.talk.outbox.abandon(), &mut turn);
         self.talk.shared.router.end(&mut turn);
         self.talk.shared.router.metrics().connections.leave();

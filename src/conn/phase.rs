@@ -152,7 +152,7 @@ impl Connection {
         if !self.talk.outbox.is_empty() && now < *by {
             return Poll::Pending;
         }
-        let is_shut = self.talk.outbox.is_empty() && self.socket().shutdown(Shutdown::Write).is_ok();
+        let is_shut = self.talk.outbox.is_empty() && self.socket().0.shutdown(Shutdown::Write).is_ok();
         self.phase = if is_shut { Phase::Lingering(now + LINGER_TIME_MAX) } else { Phase::Over };
         Poll::Ready(())
     }
