@@ -106,6 +106,13 @@ struct Scratch {
     turn: Turn,
 }
 
+/// One step of a connection. With it ends its turn, also by a panic: what it pushed to will be written,
+/// and nothing of it is left to the next connection of the thread.
+struct Step<'a> {
+    connection: &'a mut Connection,
+    scratch: &'a mut Scratch,
+}
+
 /// Bytes of one read. A sender that has to wait keeps at most this much unread.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
@@ -398,14 +405,19 @@ impl Future for Connection {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
+        let connection = self.get_mut();
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.turn.now = Instant::now();
-            this.talk.outbox.set_owner(context.waker());
-            let step = this.advance(context, scratch);
-            this.talk.shared.router.end(&mut scratch.turn);
-            step
+            let step = Step { connection, scratch };
+            step.connection.talk.outbox.set_owner(context.waker());
+            step.connection.advance(context, step.scratch)
         })
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.connection.talk.shared.router.end(&mut self.scratch.turn);
     }
 }
 
@@ -445,3 +457,6 @@ fn feed_lines(
     }
     at
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,7 @@ const ROWS: &[Row] = &[
             "conn/phase.rs",
             "conn/roll.rs",
             "conn/talk.rs",
+            "conn/tests.rs",
             "conn/ws.rs",
         ],
     ),
