@@ -95,11 +95,10 @@ impl Server {
     /// When a setting is not allowed, or an address can't be listened on.
     pub fn bind(config: &Config) -> Result<Self, ConfigError> {
         let limits = limits_of(config);
-        let (Some(redis), Some(amqp)) = (&config.redis, &config.amqp) else {
-            return Self::bind_with(config, || Ok(Cluster::alone(fresh_id(&config.node)?, limits)));
-        };
         Self::bind_with(config, || {
-            let (redis, amqp) = (redis.clone(), amqp.clone());
+            let (Some(redis), Some(amqp)) = (config.redis.clone(), config.amqp.clone()) else {
+                return Ok(Cluster::alone(fresh_id(&config.node)?, limits));
+            };
             let remote = Remote::start(&config.node, redis, amqp, config.sessions_max, limits);
             if !remote.wait_until_joined(JOIN_TIME_MAX) {
                 warn!("Redis or RabbitMQ can't be reached: other nodes are out of reach until both are");
