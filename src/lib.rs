@@ -52,7 +52,7 @@
 //! table | cluster    who is here | who is elsewhere
 //! chat  | send       what two of the commands do; they know client and proto only
 //! mailbox            what waits for users who are not here: memory, Redis
-//! session  outbox  config  metrics  client  terminal
+//! session  outbox  config  metrics  client  terminal  timer
 //! readiness  recent  which sockets are ready: the node's own epoll | a map that knows what it found last
 //! proto              lines, names, requests, replies, envelopes: pure
 //! ```
@@ -73,7 +73,8 @@
 //! 11. [`metrics`]: counters of what happened and gauges of what is held.
 //! 12. [`client`]: a user's connection for programs, kept up by a task of its own.
 //! 13. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
-//! 14. [`readiness`]: tells when sockets are ready, without a question for each event; Linux only.
+//! 14. [`readiness`]: tells when sockets are ready, without a question for each event; Linux only. [`timer`]
+//!     tells on the same way that a time has come.
 //!
 //! # The way of one message
 //!
@@ -170,6 +171,7 @@ pub mod server;
 pub mod session;
 pub mod table;
 pub mod terminal;
+pub mod timer;
 
 /// The README's Rust code is compiled and run as a test.
 #[cfg(doctest)]

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod args;
 mod log_to_stderr;
 mod outcome;
+mod signals;
 #[cfg_attr(not(feature = "client"), path = "no_talk.rs")]
 mod talk;
 
@@ -15,7 +16,7 @@ use args::{Command, Usage};
 use outcome::{Failure, complain, print};
 use pinpost::config::Config;
 use pinpost::server::Server;
-use smol::stream::StreamExt;
+use signals::Signals;
 
 fn main() -> ExitCode {
     let result = match args::parse(std::env::args_os().skip(1)) {
@@ -44,8 +45,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let server = Server::bind(config).map_err(|error| Failure::Usage(error.to_string()))?;
     let handle = server.handle();
     let at_run_time = |error: std::io::Error| Failure::AtRunTime(format!("signals: {error}"));
-    let signals = [async_signal::Signal::Term, async_signal::Signal::Int];
-    let mut signals = async_signal::Signals::new(signals).map_err(at_run_time)?;
+    let signals = Signals::new(&server).map_err(at_run_time)?;
     print(&(server.ready_line() + "\n"))?;
     // On the server's executor, which is there anyhow.
     server.spawn(async move {

@@ -8,7 +8,7 @@
 //! Edge-triggered means: whoever is told reads until the socket has no more, or a
 //! read comes back shorter than it could be and the peer has not hung up (epoll(7)).
 //!
-//! Left out: timers, and systems other than Linux.
+//! Left out: systems other than Linux.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -11,6 +11,7 @@ mod listen;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use log::{info, warn};
 use nanoid::nanoid;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
-use smol::{Executor, Task, Timer};
+use smol::{Executor, Task};
 
 use crate::cluster::remote::Remote;
 use crate::cluster::{Cluster, Mesh};
@@ -28,9 +29,10 @@ use crate::mailbox::Limits;
 use crate::metrics::Metrics;
 use crate::outbox::SEEN_TIME;
 use crate::proto::{CloseReason, NodeId};
-use crate::readiness::Readiness;
+use crate::readiness::{Gate, Readiness};
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::server::listen::Listener;
+use crate::timer::Timer;
 
 pub use listen::files_max;
 
@@ -40,9 +42,17 @@ pub struct Server {
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
     http: Option<SocketAddr>,
+    timers: Timers,
     connections_max: usize,
     stop: Receiver<()>,
     handle: Handle,
+}
+
+/// One for each task that waits for times.
+struct Timers {
+    sweep: Timer,
+    resume: Timer,
+    drain: Timer,
 }
 
 /// What other threads and tasks know of a server. Cheap to clone.
@@ -122,7 +132,11 @@ impl Server {
     ) -> Result<Self, ConfigError> {
         let files_max = files_max();
         config.check(files_max)?;
-        let readiness = Readiness::new().map_err(|error| ConfigError(format!("epoll: {error}")))?;
+        let no_file = |error: io::Error| ConfigError(format!("epoll: {error}"));
+        let readiness = Readiness::new().map_err(no_file)?;
+        let timer = || Timer::new(&readiness).map_err(no_file);
+        let alarms = Alarms::new(timer()?);
+        let timers = Timers { sweep: timer()?, resume: timer()?, drain: timer()? };
         let mut listeners = vec![];
         for addr in &config.listen {
             listeners.push(Listener::bind("listen", *addr, false, &readiness)?);
@@ -139,7 +153,7 @@ impl Server {
             outbox_bytes_max: config.outbox_bytes_max,
             login_time_max: config.login_time_max,
             roll: Roll::default(),
-            alarms: Alarms::default(),
+            alarms,
             readiness,
         });
         let connections_max = files_max - crate::config::FILES_RESERVED;
@@ -150,6 +164,7 @@ impl Server {
             shared,
             listeners,
             http: http_addr,
+            timers,
             connections_max: config.connections_max.unwrap_or(connections_max),
             stop,
         })
@@ -188,6 +203,14 @@ impl Server {
         self.executor.spawn(task).detach();
     }
 
+    /// Watches a file of the caller's, for one such task.
+    ///
+    /// # Errors
+    /// When the system has no room for one more.
+    pub fn gate(&self, file: impl AsFd) -> io::Result<Arc<Gate>> {
+        self.shared.readiness.gate(file)
+    }
+
     /// Serves until [`Handle::drain`] is called and the drain has ended, as a future of any runtime.
     ///
     /// # Errors
@@ -217,14 +240,14 @@ impl Server {
             .collect();
         let flusher = self.executor.spawn(flush(self.shared.clone()));
         let events = self.executor.spawn(take_events(self.shared.clone()));
-        let sweeper = self.executor.spawn(sweep(self.shared.clone()));
-        let resumer = self.executor.spawn(resume(self.shared.clone()));
+        let sweeper = self.executor.spawn(sweep(self.shared.clone(), self.timers.sweep));
+        let resumer = self.executor.spawn(resume(self.shared.clone(), self.timers.resume));
         let alarms = self.executor.spawn(wake_due(self.shared.clone()));
         let until_drained = async {
             // A dropped handle is no reason to stop, and the server holds one itself.
             let _ = self.stop.recv().await;
             drop(accepting);
-            drain(&self.shared).await;
+            drain(&self.shared, &self.timers.drain).await;
         };
         // These never end; but a panic in one of them must not leave a node that accepts and says
         // nothing: it comes out here.
@@ -304,11 +327,12 @@ async fn take_events(shared: Arc<Shared>) {
 }
 
 /// Answers what has waited too long.
-async fn sweep(shared: Arc<Shared>) {
+async fn sweep(shared: Arc<Shared>, timer: Timer) {
     let mut turn = Turn::default();
     let mut expire_at = Instant::now() + EXPIRE_TIME;
     loop {
-        turn.now = Timer::after(SWEEP_TIME).await;
+        timer.after(SWEEP_TIME).await;
+        turn.now = Instant::now();
         shared.router.sweep(&mut turn);
         shared.router.end(&mut turn);
         if turn.now >= expire_at {
@@ -328,18 +352,19 @@ async fn wake_due(shared: Arc<Shared>) {
 }
 
 /// Lets sessions look again into mailboxes that others drain.
-async fn resume(shared: Arc<Shared>) {
+async fn resume(shared: Arc<Shared>, timer: Timer) {
     let mut turn = Turn::default();
     loop {
         shared.router.wait_for_busy_mailbox().await;
-        turn.now = Timer::after(BUSY_TIME).await;
+        timer.after(BUSY_TIME).await;
+        turn.now = Instant::now();
         shared.router.resume_drains(None, &mut turn);
         shared.router.end(&mut turn);
     }
 }
 
 /// Ends every connection in order.
-async fn drain(shared: &Shared) {
+async fn drain(shared: &Shared, timer: &Timer) {
     let open = shared.roll.len();
     info!("draining; connections: {open}; for {} s at most", DRAIN_TIME_MAX.as_secs());
     shared.router.start_draining();
@@ -356,9 +381,9 @@ async fn drain(shared: &Shared) {
         shared.router.end(&mut turn);
     };
     let replies_are_late = async {
-        Timer::after(DRAIN_REPLIES_TIME_MAX).await;
+        timer.after(DRAIN_REPLIES_TIME_MAX).await;
         settle();
-        Timer::after(DRAIN_TIME_MAX - DRAIN_REPLIES_TIME_MAX).await;
+        timer.after(DRAIN_TIME_MAX - DRAIN_REPLIES_TIME_MAX).await;
         false
     };
     if gone.or(replies_are_late).await {

@@ -28,7 +28,12 @@ struct Row {
 
 /// The layers, from the top down.
 const ROWS: &[Row] = &[
-    row("main", 8, &[], &["main.rs", "args.rs", "log_to_stderr.rs", "no_talk.rs", "outcome.rs", "talk.rs"]),
+    row(
+        "main",
+        8,
+        &[],
+        &["main.rs", "args.rs", "log_to_stderr.rs", "no_talk.rs", "outcome.rs", "signals.rs", "talk.rs"],
+    ),
     row("lib", 8, &[], &["lib.rs"]),
     row("server", 7, &[], &["server.rs", "server/drive.rs", "server/listen.rs"]),
     row(
@@ -163,6 +168,7 @@ const ROWS: &[Row] = &[
         ],
     ),
     row("terminal", 2, &[], &["terminal.rs"]),
+    row("timer", 2, &[], &["timer.rs"]),
     row("pause", 1, &[], &["pause.rs"]),
     row("readiness", 1, &[], &["readiness.rs"]),
     row("recent", 1, &[], &["recent.rs"]),

@@ -1,22 +1,23 @@
 //! When connections have to act by themselves: one timer for all of them.
 //!
 //! Few connections have a deadline at a time: those that log in, whose socket blocks, or that end.
-//! A timer of the runtime for each would cost a wakeup of its thread at every login; this one is set
-//! anew when it has fired, or when a deadline is before it.
+//! A timer for each would cost a system call at every login; this one is set anew when it has fired, or
+//! when a deadline is before it.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use smol::Timer;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 
 use crate::readiness::{DUE, Ready};
+use crate::timer::Timer;
 
 /// The deadlines of a node's connections, each by its place in the roll.
 pub struct Alarms {
     state: Mutex<State>,
+    timer: Timer,
     /// Tells that the timer is set for too late a time.
     earlier: (Sender<()>, Receiver<()>),
 }
@@ -28,13 +29,12 @@ struct State {
     looks_at: Option<Instant>,
 }
 
-impl Default for Alarms {
-    fn default() -> Self {
-        Alarms { state: Mutex::default(), earlier: bounded(1) }
-    }
-}
-
 impl Alarms {
+    /// Has no deadline yet.
+    pub fn new(timer: Timer) -> Self {
+        Alarms { state: Mutex::default(), timer, earlier: bounded(1) }
+    }
+
     /// Sets the only deadline of a connection, which was `before`.
     pub(super) fn set(&self, place: usize, before: Option<Instant>, at: Option<Instant>) {
         let mut state = self.lock();
@@ -64,12 +64,7 @@ impl Alarms {
             };
             match next {
                 None => earlier.await,
-                Some(next) => {
-                    let time = async {
-                        Timer::at(next).await;
-                    };
-                    time.or(earlier).await;
-                }
+                Some(next) => self.timer.at(next).or(earlier).await,
             }
         }
     }
@@ -96,10 +91,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::readiness::Readiness;
+
+    fn alarms() -> Alarms {
+        let readiness = Readiness::new().expect("a file");
+        Alarms::new(Timer::new(&readiness).expect("a file"))
+    }
 
     #[test]
     fn the_earliest_comes_first_and_what_is_taken_back_never() {
-        let alarms = Alarms::default();
+        let alarms = alarms();
         let start = Instant::now();
         let at = |seconds| Some(start + Duration::from_secs(seconds));
         for (place, seconds) in [(1, 5), (2, 3), (3, 4), (4, 3)] {
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_earlier_one_ends_the_wait_for_a_later_one() {
-        let alarms = Alarms::default();
+        let alarms = alarms();
         let start = Instant::now();
         alarms.set(1, None, Some(start + Duration::from_secs(3_600)));
         let due = smol::block_on(async {

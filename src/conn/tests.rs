@@ -9,10 +9,12 @@ use super::*;
 use crate::cluster::Cluster;
 use crate::mailbox::Limits;
 use crate::proto::NodeId;
+use crate::timer::Timer;
 
 /// A node without a server: the test is its thread.
 fn node() -> Arc<Shared> {
     let limits = Limits { messages_max: 0, time_max: Duration::ZERO };
+    let readiness = Readiness::new().expect("a file");
     let cluster = Cluster::alone(NodeId::new("pi", "V1StGXR8").expect("valid"), limits);
     Arc::new(Shared {
         router: Arc::new(Router::new(cluster, 8, Arc::default())),
@@ -20,8 +22,8 @@ fn node() -> Arc<Shared> {
         outbox_bytes_max: 1 << 20,
         login_time_max: Duration::from_secs(60),
         roll: Roll::default(),
-        alarms: Alarms::default(),
-        readiness: Readiness::new().expect("a file"),
+        alarms: Alarms::new(Timer::new(&readiness).expect("a file")),
+        readiness,
     })
 }
 

@@ -13,18 +13,20 @@ use log::warn;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use smol::{Executor, Timer};
+use smol::Executor;
 
 use crate::config::ConfigError;
 use crate::conn::{Connection, Shared};
 use crate::proto::reply::print_hello;
 use crate::proto::{ErrorCode, NodeId, ServerLine};
 use crate::readiness::{Gate, Readiness};
+use crate::timer::Timer;
 
 /// An open listener.
 pub struct Listener {
     socket: TcpListener,
     gate: Arc<Gate>,
+    timer: Timer,
     addr: SocketAddr,
     is_http: bool,
 }
@@ -88,7 +90,8 @@ impl Listener {
         let addr = socket.local_addr()?;
         socket.set_nonblocking(true)?;
         let gate = readiness.gate(&socket)?;
-        Ok(Listener { socket, gate, addr, is_http })
+        let timer = Timer::new(readiness)?;
+        Ok(Listener { socket, gate, timer, addr, is_http })
     }
 
     /// The address, with the real port.
@@ -106,7 +109,7 @@ impl Listener {
         if !std::mem::replace(was_failing, true) {
             warn!("{}: can't accept: {error}", self.addr);
         }
-        Timer::after(ACCEPT_PAUSE).await;
+        self.timer.after(ACCEPT_PAUSE).await;
     }
 
     /// Waits for the next connection; its socket does not block.
