@@ -1,5 +1,7 @@
 //! The log of the command: one line an event, to standard error.
 
+use std::io::{self, Write};
+
 use log::{LevelFilter, Log, Metadata, Record};
 
 struct Stderr;
@@ -20,8 +22,10 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
-            // One call, so that lines of several processes on one terminal stay whole.
-            eprint!("{}", format_args!("{level}: {}\n", record.args()));
+            let line = format!("{level}: {}\n", record.args());
+            // One write, so that lines of several processes on one terminal stay whole. Not `eprint`, which
+            // panics when nobody can read it.
+            let _ = io::stderr().write_all(line.as_bytes());
         }
     }
 
