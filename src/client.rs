@@ -65,6 +65,7 @@ use crate::client::outstanding::Outstanding;
 use crate::client::room::Room;
 use crate::client::task::Task;
 use crate::proto::{Request, SessionId, Tag, TaggedRequest, UserRef};
+use crate::random::random_id;
 
 pub use crate::client::config::ClientConfig;
 pub use crate::client::error::{BadInput, ClientError, Refusal, SendError};
@@ -129,7 +130,7 @@ impl Client {
             done: done_rx,
             permits: Arc::new(Semaphore::new(OUTSTANDING_MAX)),
             room: config.ack.then(Room::new),
-            tag_prefix: format!("{}-", nanoid::nanoid!(10, &SessionId::ALPHABET)),
+            tag_prefix: format!("{}-", random_id(10, &SessionId::ALPHABET)),
             tag_next: AtomicU64::new(1),
             own_ids: OwnIds::default(),
             line_bytes_max: config.line_bytes_max,

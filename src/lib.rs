@@ -161,6 +161,7 @@ pub mod outbox;
 )]
 mod pause;
 pub mod proto;
+mod random;
 pub mod readiness;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a node alone needs a part of it"))]
 mod recent;

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use nanoid::nanoid;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 use smol::{Executor, Task};
@@ -29,6 +28,7 @@ use crate::mailbox::Limits;
 use crate::metrics::Metrics;
 use crate::outbox::SEEN_TIME;
 use crate::proto::{CloseReason, NodeId};
+use crate::random::random_id;
 use crate::readiness::{Gate, Readiness};
 use crate::router::{RECEIPT_MS_MAX, Router, Turn};
 use crate::server::listen::Listener;
@@ -287,7 +287,8 @@ fn limits_of(config: &Config) -> Limits {
 
 /// An id that no node ever had.
 fn fresh_id(name: &str) -> Result<NodeId, ConfigError> {
-    NodeId::new(name, &nanoid!(8)).ok_or_else(|| ConfigError(format!("--node {name:?} is not allowed")))
+    NodeId::new(name, &random_id(8, &nanoid::alphabet::SAFE))
+        .ok_or_else(|| ConfigError(format!("--node {name:?} is not allowed")))
 }
 
 /// Writes what every turn has left to write.

@@ -170,6 +170,7 @@ const ROWS: &[Row] = &[
     row("terminal", 2, &[], &["terminal.rs"]),
     row("timer", 2, &[], &["timer.rs"]),
     row("pause", 1, &[], &["pause.rs"]),
+    row("random", 1, &[], &["random.rs"]),
     row("readiness", 1, &[], &["readiness.rs"]),
     row("recent", 1, &[], &["recent.rs"]),
     row(

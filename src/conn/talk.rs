@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use nanoid::nanoid;
 use smol::channel::Receiver;
 
 use crate::conn::held::{HeldLine, HeldLines};
@@ -18,6 +17,7 @@ use crate::conn::{Heard, Shared, ws};
 use crate::outbox::{Outbox, Unwritten};
 use crate::proto::reply::{print_hello, print_logged_in};
 use crate::proto::{ErrorCode, Line, Request, ServerLine, SessionId, Tag, TaggedRequest, UserName, UserRef};
+use crate::random::random_id;
 use crate::router::{Entered, Login, Router, Sender, Taken, Turn, Welcomed};
 use crate::session::{Action, Session, print_help};
 
@@ -225,7 +225,7 @@ impl Talk {
         turn: &mut Turn,
     ) -> ControlFlow<Stop> {
         let user = UserName::from(user);
-        let id = nanoid!(8, &SessionId::ALPHABET);
+        let id = random_id(8, &SessionId::ALPHABET);
         let id = SessionId::parse(&id).expect("made of the alphabet");
         let login = self.router().register(&user, id, &self.outbox, turn);
         self.session = Session::Entering { user, id, acks };
