@@ -10,7 +10,6 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as Bell;
-use nanoid::nanoid;
 use smol::channel::Sender;
 
 use crate::cluster::announced::Announced;
@@ -24,6 +23,7 @@ use crate::mailbox::Limits;
 use crate::outbox::{SeenKey, SeenKeys};
 use crate::proto::batch::Item;
 use crate::proto::{NodeId, UserName};
+use crate::random::random_id;
 
 /// A bus that was away for longer has given up what it was to carry.
 const OUTAGE_TIME: Duration = Duration::from_secs(10);
@@ -321,7 +321,7 @@ impl Shared {
 }
 
 fn fresh_id(name: &str) -> NodeId {
-    NodeId::new(name, &nanoid!(8)).expect("the settings take no other name")
+    NodeId::new(name, &random_id(8, &nanoid::alphabet::SAFE)).expect("the settings take no other name")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
