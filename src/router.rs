@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::channel;
 
@@ -145,7 +145,7 @@ impl Router {
             return Taken::Wait;
         }
         let is_here = !turn.seats.is_empty();
-        let places = match self.ask_for(to, is_here, turn.now) {
+        let places = match self.ask_for(to, is_here, turn) {
             Answer::Now(Ok(places)) if places.is_empty() && is_here => {
                 self.send_here(from, tag, to, text, turn);
                 return Taken::Yes;
@@ -192,7 +192,7 @@ impl Router {
         }
         let id = from.next_id(None);
         let is_here = !turn.seats.is_empty();
-        let goes_on = match self.ask_for(to, is_here, turn.now) {
+        let goes_on = match self.ask_for(to, is_here, turn) {
             Answer::Now(Ok(places)) if !places.is_empty() => {
                 self.cast_to(&places, from.envelope(to, id, text), turn.now)
             }
@@ -309,16 +309,20 @@ impl Router {
     /// Asks where else a user is. While an earlier question about the user is
     /// open, or some messages have to come back from where the user was, later messages queue
     /// behind: one sender's messages stay in order.
-    fn ask_for(&self, user: UserRef<'_>, is_here: bool, now: Instant) -> Answer<Places> {
+    fn ask_for(&self, user: UserRef<'_>, is_here: bool, turn: &mut Turn) -> Answer<Places> {
         if is_here && self.cluster.is_alone() {
             return Answer::Now(Ok(Places::default()));
         }
-        match self.unless_asked(user, || self.cluster.locate(user, is_here, now)) {
-            Answer::Now(Ok(places)) if !self.cluster.is_alone() && self.has_left_behind(user, &places) => {
-                Answer::Later
-            }
-            answer => answer,
+        // All that one turn sends to a user was there before it began: it may be told the same.
+        let told = turn.places_of(user);
+        let locate = || self.cluster.locate(user, is_here, turn.now);
+        let answer = self.unless_asked(user, || told.map_or_else(locate, |places| Answer::Now(Ok(places))));
+        let Answer::Now(Ok(places)) = answer else { return answer };
+        if !self.cluster.is_alone() && self.has_left_behind(user, &places) {
+            return Answer::Later;
         }
+        turn.set_places(user, &places);
+        Answer::Now(Ok(places))
     }
 
     fn unless_asked(&self, user: UserRef<'_>, ask: impl FnOnce() -> Answer<Places>) -> Answer<Places> {

@@ -328,7 +328,7 @@ impl Link {
     fn owes_word(&self, now: Instant) -> bool {
         let quiet = self.heard.since.map_or(Duration::ZERO, |since| now.duration_since(since));
         self.heard.has_gap
-            || self.heard.untold >= BATCHES_MAX / 2
+            || self.heard.untold >= BATCHES_MAX - 1
             || (self.heard.untold > 0 && quiet >= QUIET_TIME_MAX)
     }
 }

@@ -66,7 +66,7 @@ impl Links {
         self.is_up
     }
 
-    /// Adds a message for another node.
+    /// Adds a message for another node; `None` when there is no link to it.
     ///
     /// # Errors
     /// When the broker has been away for a while, or too much waits for that node already.
@@ -75,22 +75,20 @@ impl Links {
         node: &NodeId,
         envelope: EnvelopeRef<'_>,
         now: Instant,
-    ) -> Result<(), Unavailable> {
-        if !self.is_up && !self.is_down_for_a_moment(now) {
-            return Err(Unavailable);
-        }
-        let link = link(&mut self.peers, node, now).ok_or(Unavailable)?;
-        if envelope.number.is_none() && !link.takes_casts() {
-            return Err(Unavailable);
+    ) -> Option<Result<(), Unavailable>> {
+        let is_up = self.is_up || self.is_down_for_a_moment(now);
+        let link = self.peers.get_mut(node.as_str())?;
+        if !is_up || (envelope.number.is_none() && !link.takes_casts()) {
+            return Some(Err(Unavailable));
         }
         link.forward(envelope, now);
         self.due.note(node, link, now);
-        Ok(())
+        Some(Ok(()))
     }
 
-    /// Tells whether there is a link to this node.
-    pub fn has(&mut self, node: &NodeId) -> bool {
-        self.peers.get(node.as_str()).is_some()
+    /// Makes a link to a node, if there is room for one.
+    pub fn open(&mut self, node: &NodeId, now: Instant) {
+        link(&mut self.peers, node, now);
     }
 
     /// Adds something else for another node.

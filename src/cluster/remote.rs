@@ -185,18 +185,19 @@ impl Remote {
         envelope: EnvelopeRef<'_>,
         now: Instant,
     ) -> Result<(), Unavailable> {
-        let mut links = self.shared.links();
-        if !links.has(node) {
-            drop(links);
-            if self.shared.nodes().is_dead(node) {
-                let number = envelope.number.ok_or(Unavailable)?;
-                let (node, numbers) = (node.clone(), vec![number]);
-                self.shared.tell(Event::Returned { node, numbers, maybe_seen: false });
-                return Ok(());
-            }
-            links = self.shared.links();
+        let forwarded = self.shared.links().forward(node, envelope, now);
+        if let Some(forwarded) = forwarded {
+            return forwarded;
         }
-        links.forward(node, envelope, now)
+        if self.shared.nodes().is_dead(node) {
+            let number = envelope.number.ok_or(Unavailable)?;
+            let (node, numbers) = (node.clone(), vec![number]);
+            self.shared.tell(Event::Returned { node, numbers, maybe_seen: false });
+            return Ok(());
+        }
+        let mut links = self.shared.links();
+        links.open(node, now);
+        links.forward(node, envelope, now).unwrap_or(Err(Unavailable))
     }
 
     pub(super) fn receipt(&self, origin: &NodeId, number: u64, fate: Fate, now: Instant) {

@@ -187,6 +187,7 @@ impl Router {
     fn route_again(&self, ticket: Ticket, to: UserName, turn: &mut Turn) {
         self.metrics.rerouted.add();
         self.cluster.forget(to.borrowed());
+        turn.forget_places();
         let mut asked = self.asked();
         let is_late = asked.contains_key(&to);
         asked.entry(to.clone()).or_default().bounce(ticket);
@@ -321,8 +322,9 @@ impl Router {
         }
         drop(in_flight);
         self.cluster.forget(user.borrowed());
+        turn.forget_places();
         let is_here = self.table.sessions_of(user.borrowed()) > 0;
-        match self.ask_for(user.borrowed(), is_here, turn.now) {
+        match self.ask_for(user.borrowed(), is_here, turn) {
             Answer::Now(places) => {
                 tickets.into_iter().for_each(|further| self.send_further(further, places.clone(), turn));
             }

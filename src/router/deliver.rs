@@ -34,6 +34,7 @@ impl Router {
             turn.seats.clear();
             turn.seats_of = self.table.find(user, &mut turn.seats).or_else(|| Some(user.into()));
             turn.seats_at = changes;
+            turn.forget_places();
         }
     }
 

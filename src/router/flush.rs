@@ -10,6 +10,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use crate::cluster::Places;
 use crate::outbox::{Dirty, Outbox};
 use crate::proto::reply::print_msg;
 use crate::proto::{IdRef, UserName, UserRef};
@@ -28,6 +29,8 @@ pub struct Turn {
     /// all.
     pub(super) seats_of: Option<UserName>,
     pub(super) seats_at: u64,
+    /// Where else that user is, if this turn was told.
+    places: Places,
     /// The line of the message that is handed out.
     pub(super) line: Vec<u8>,
 }
@@ -50,6 +53,7 @@ impl Default for Turn {
             seats: Vec::new(),
             seats_of: None,
             seats_at: 0,
+            places: Places::default(),
             line: Vec::new(),
         }
     }
@@ -75,6 +79,24 @@ impl Turn {
         print_msg(from, id, text, &mut self.line);
     }
 
+    /// Where else a user is, if this turn was told.
+    pub(super) fn places_of(&self, user: UserRef<'_>) -> Option<Places> {
+        let is_told = !self.places.is_empty() && self.is_of(user);
+        is_told.then(|| self.places.clone())
+    }
+
+    /// This turn was told where else a user is.
+    pub(super) fn set_places(&mut self, user: UserRef<'_>, places: &Places) {
+        if !places.is_empty() && self.places.is_empty() && self.is_of(user) {
+            self.places = places.clone();
+        }
+    }
+
+    /// What this turn was told may not be so any more.
+    pub(super) fn forget_places(&mut self) {
+        self.places = Places::default();
+    }
+
     /// Takes out the sessions, while something is done that may look for those of others.
     pub(super) fn take_seats(&mut self) -> Vec<Seat> {
         std::mem::take(&mut self.seats)
@@ -83,12 +105,14 @@ impl Turn {
     /// Puts them back, for this message alone: the next one is looked up.
     pub(super) fn put_seats(&mut self, seats: Vec<Seat>) {
         self.seats_of = None;
+        self.forget_places();
         self.seats = seats;
     }
 
     /// Holds no session any more.
     fn forget_seats(&mut self) {
         self.seats_of = None;
+        self.forget_places();
         self.seats.clear();
     }
 }

@@ -427,6 +427,13 @@ impl InFlight {
         }
     }
 
+    /// Time passes: where nothing is in flight, nothing is kept for it.
+    pub fn give_memory_back(&mut self) {
+        if self.len == 0 {
+            self.spares = Vec::new();
+        }
+    }
+
     /// Gives the memory of a flood back. Tickets of it may still come, so the
     /// generations go on above all that were given out.
     fn shrink(&mut self) {
@@ -434,7 +441,6 @@ impl InFlight {
         self.first_generation = generations.max().unwrap_or(self.first_generation);
         self.slots = Vec::new();
         self.free = Vec::new();
-        self.spares = Vec::new();
     }
 }
 
@@ -446,8 +452,8 @@ fn question_in(slots: &mut [Slot], ticket: Ticket) -> Option<&mut Question> {
 /// Slots that an empty table keeps.
 const SLOTS_KEPT_MAX: usize = 4_096;
 
-/// How many spares are kept, and how long the text of one may have been: some 200 KiB in all.
-const SPARES_MAX: usize = 512;
+/// How many spares there are at most, and of how long texts: some 900 KiB in all.
+const SPARES_MAX: usize = 2_048;
 const SPARE_BYTES_MAX: usize = 256;
 
 #[cfg(test)]

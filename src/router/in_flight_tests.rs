@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::proto::Fate;
+use crate::proto::{Fate, IdRef, Tag};
 use crate::router::question::Received;
 
 fn received(number: u64) -> Question {
@@ -83,4 +83,44 @@ fn what_is_to_go_further_ends_with_its_message() {
 fn a_message_in_flight_takes_little() {
     // `docs/performance.md` computes with it.
     assert!(size_of::<Slot>() <= 120, "{}", size_of::<Slot>());
+}
+
+#[test]
+fn what_is_used_again_holds_nothing_of_the_message_before() {
+    let name = |name: &str| UserName::parse(name).expect("valid");
+    let id = IdRef::Tag(Tag::parse("t").expect("valid"));
+    let long = "x".repeat(SPARE_BYTES_MAX + 1);
+    let mut table = InFlight::default();
+    let remote = |table: &mut InFlight, from: &UserName, to: &UserName, text: &str| {
+        let (from, to) = (from.clone(), to.clone());
+        let envelope = Envelope {
+            number: None,
+            is_shared: true,
+            is_again: true,
+            from,
+            to,
+            id: id.into(),
+            text: text.into(),
+        };
+        let names = (envelope.from.clone(), envelope.to.clone());
+        let remote = table.remote(envelope.borrowed(), names);
+        assert!(remote.envelope == envelope && remote.nodes.is_empty());
+        remote
+    };
+    let mut first = remote(&mut table, &name("alice"), &name("bob"), "a longer text");
+    first.nodes.push(NodeId::new("a", "1").expect("valid"));
+    let place = std::ptr::from_ref(&*first).addr();
+    table.spare(Some(first));
+    let second = remote(&mut table, &name("carol"), &name("dave"), "hi");
+    assert_eq!(std::ptr::from_ref(&*second).addr(), place);
+    let third = remote(&mut table, &name("carol"), &name("dave"), &long);
+    table.spare(Some(third));
+    assert!(table.spares.is_empty(), "what is large goes back");
+    for _ in 0..2 * SPARES_MAX {
+        let another = Box::new(Remote { envelope: second.envelope.clone(), nodes: vec![] });
+        table.spare(Some(another));
+    }
+    assert_eq!(table.spares.len(), SPARES_MAX);
+    table.give_memory_back();
+    assert_eq!(table.spares.capacity(), 0);
 }

@@ -22,6 +22,7 @@ impl Router {
         if !expired.is_empty() {
             self.ask_again(expired, turn);
         }
+        self.in_flight().give_memory_back();
         self.expire_entered(turn.now);
         self.expire_refused(turn.now);
         self.age_ledgers(turn);
