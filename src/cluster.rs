@@ -11,8 +11,9 @@
 //! had to do with it, once. What it does not: that anything arrives. The origin
 //! keeps each message until it has a receipt.
 //!
-//! Reading order: `events.rs` and `places.rs` are what is told; `local.rs` shows what the calls mean, in memory. Of the remote
-//! cluster, `remote.rs` and `shared.rs` join the parts; `presence.rs`, `sessions.rs`,
+//! Reading order: `events.rs` and `places.rs` are what is told; `local.rs` shows what
+//! the calls mean, in memory. Of the remote cluster, `remote.rs` and `shared.rs`
+//! join the parts; `presence.rs`, `sessions.rs`,
 //! `lease.rs`, `remembered.rs`, `announced.rs` and `store.rs` are who is where; `bus.rs`,
 //! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there. `post.rs` and
 //! `left.rs` are for users who are not here. `no_remote.rs` is in the place of all of the
@@ -159,7 +160,7 @@ impl Cluster {
                 take(Said::Receipts { node: &node, numbers: &[number], fate });
             }
             (Cluster::Remote(remote), Incoming::Batch { epoch, batch }) => remote.unpack(epoch, &batch, take),
-            (Cluster::Local(_), Incoming::Batch { .. }) => unreachable!("a mesh carries events"),
+            (Cluster::Local(_), Incoming::Batch { .. }) => unreachable!("a mesh carries no batches"),
         }
     }
 

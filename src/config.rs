@@ -179,8 +179,8 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
-/// Files that are not for connections: listeners, the reactor, logs, what a
-/// library opens.
+/// Files that are not for connections: listeners and their timers, those of the
+/// node, the epoll, what signals come through, logs, what a library opens.
 pub const FILES_RESERVED: usize = 64;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -251,6 +251,7 @@ impl Connection {
             None => return Poll::Pending,
             Some(Ok(0)) => return self.stop(Stop::End(End::Eof), vec![], &mut scratch.turn),
             Some(Ok(count)) => {
+                scratch.turn.forget_places();
                 return self.feed(&mut scratch.buffer[..count], context.waker(), &mut scratch.turn);
             }
             Some(Err(_)) => self.phase = Phase::Over,

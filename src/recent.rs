@@ -10,29 +10,29 @@ use std::hash::Hash;
 
 /// The map.
 pub struct Recent<K, V> {
-    /// Where in `entries` each name is.
-    places: HashMap<K, usize>,
-    entries: Vec<Option<(K, V)>>,
-    /// Places without an entry.
+    /// The slot of each name.
+    names: HashMap<K, usize>,
+    slots: Vec<Option<(K, V)>>,
+    /// Slots without an entry.
     free: Vec<usize>,
-    /// Where the entry is, or was, that was asked for last.
+    /// The slot of the entry that was asked for last, which may be gone.
     last: usize,
 }
 
-/// Places that an empty map keeps.
-const PLACES_KEPT_MAX: usize = 64;
+/// Slots that an empty map keeps.
+const SLOTS_KEPT_MAX: usize = 64;
 
 impl<K, V> Default for Recent<K, V> {
     fn default() -> Self {
-        Recent { places: HashMap::new(), entries: vec![], free: vec![], last: 0 }
+        Recent { names: HashMap::new(), slots: vec![], free: vec![], last: 0 }
     }
 }
 
 impl<K: Clone + Eq + Hash + Borrow<str>, V> Recent<K, V> {
     /// The entry of a name.
     pub fn get(&mut self, name: &str) -> Option<(&K, &mut V)> {
-        let place = self.place(name)?;
-        self.entries[place].as_mut().map(|(key, value)| (&*key, value))
+        let slot = self.slot(name)?;
+        self.slots[slot].as_mut().map(|(key, value)| (&*key, value))
     }
 
     /// The value of a name.
@@ -42,16 +42,16 @@ impl<K: Clone + Eq + Hash + Borrow<str>, V> Recent<K, V> {
 
     /// The value of a name, which is added if it is not here.
     pub fn get_or_insert_with(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
-        let place = self.place(key.borrow()).unwrap_or_else(|| self.insert(key.clone(), new()));
-        &mut self.entries[place].as_mut().expect("the place of an entry").1
+        let slot = self.slot(key.borrow()).unwrap_or_else(|| self.insert(key.clone(), new()));
+        &mut self.slots[slot].as_mut().expect("the slot of an entry").1
     }
 
     /// Takes an entry out.
     pub fn remove(&mut self, name: &str) -> Option<V> {
-        let place = self.places.remove(name)?;
-        let entry = self.entries[place].take();
-        self.free.push(place);
-        if self.places.is_empty() && self.entries.len() > PLACES_KEPT_MAX {
+        let slot = self.names.remove(name)?;
+        let entry = self.slots[slot].take();
+        self.free.push(slot);
+        if self.names.is_empty() && self.slots.len() > SLOTS_KEPT_MAX {
             *self = Recent::default();
         }
         entry.map(|(_, value)| value)
@@ -66,39 +66,39 @@ impl<K: Clone + Eq + Hash + Borrow<str>, V> Recent<K, V> {
 
     /// Takes all entries out.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
-        std::mem::take(self).entries.into_iter().flatten()
+        std::mem::take(self).slots.into_iter().flatten()
     }
 
     /// All entries.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut().flatten().map(|(key, value)| (&*key, value))
+        self.slots.iter_mut().flatten().map(|(key, value)| (&*key, value))
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.names.len()
     }
 
     /// Tells whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.names.is_empty()
     }
 
-    fn place(&mut self, name: &str) -> Option<usize> {
-        let last = self.entries.get(self.last).and_then(Option::as_ref);
+    fn slot(&mut self, name: &str) -> Option<usize> {
+        let last = self.slots.get(self.last).and_then(Option::as_ref);
         if last.is_none_or(|(key, _)| key.borrow() != name) {
-            self.last = *self.places.get(name)?;
+            self.last = *self.names.get(name)?;
         }
         Some(self.last)
     }
 
     fn insert(&mut self, key: K, value: V) -> usize {
         self.last = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            self.entries.len() - 1
+            self.slots.push(None);
+            self.slots.len() - 1
         });
-        self.places.insert(key.clone(), self.last);
-        self.entries[self.last] = Some((key, value));
+        self.names.insert(key.clone(), self.last);
+        self.slots[self.last] = Some((key, value));
         self.last
     }
 }
@@ -149,6 +149,6 @@ mod tests {
             recent.get_or_insert_with(&n.to_string(), || n);
         }
         (0..1_000).for_each(|n| assert_eq!(recent.remove(&n.to_string()), Some(n)));
-        assert!(recent.entries.capacity() == 0 && recent.places.capacity() == 0);
+        assert!(recent.slots.capacity() == 0 && recent.names.capacity() == 0);
     }
 }

@@ -313,7 +313,8 @@ impl Router {
         if is_here && self.cluster.is_alone() {
             return Answer::Now(Ok(Places::default()));
         }
-        // All that one turn sends to a user was there before it began: it may be told the same.
+        // All that one read sends to a user was there before the first of it was asked for: the rest goes
+        // where that went.
         let told = turn.places_of(user);
         let locate = || self.cluster.locate(user, is_here, turn.now);
         let answer = self.unless_asked(user, || told.map_or_else(locate, |places| Answer::Now(Ok(places))));

@@ -203,7 +203,8 @@ impl Server {
         self.executor.spawn(task).detach();
     }
 
-    /// Watches a file of the caller's, for one such task.
+    /// Watches a file of the caller's, for as long as the server lives: one task of [`Server::spawn`] can
+    /// wait until it is ready.
     ///
     /// # Errors
     /// When the system has no room for one more.
@@ -310,9 +311,11 @@ async fn take_events(shared: Arc<Shared>) {
         turn.now = Instant::now();
         let mut count = 0;
         loop {
+            // A batch that says nothing takes its time, too.
+            count += 1;
             cluster.unpack(next, &mut |said| {
+                count += said.count();
                 shared.router.on_said(said, &mut turn);
-                count += 1;
             });
             if count >= EVENTS_PER_TURN_MAX {
                 break;
@@ -376,6 +379,7 @@ async fn drain(shared: &Shared, timer: &Timer) {
     };
     let settle = || {
         let mut turn = Turn::default();
+        // As if all that waits for an answer had waited for too long.
         turn.now += RECEIPT_MS_MAX;
         shared.router.sweep(&mut turn);
         turn.now = Instant::now();

@@ -40,6 +40,7 @@ impl Timer {
                 return;
             }
             self.set(time);
+            // The file is never read: setting it again clears it, and each time that comes is an edge.
             // It may have opened for a time that was waited for before, and given up.
             self.gate.open().await;
         }

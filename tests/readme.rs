@@ -89,7 +89,7 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("router/in_flight.rs", "SPARE_BYTES_MAX"),
     ("outbox/spares.rs", "SPARES_MAX"),
     ("cluster/remote.rs", "ITEMS_KEPT_MAX"),
-    ("recent.rs", "PLACES_KEPT_MAX"),
+    ("recent.rs", "SLOTS_KEPT_MAX"),
     // The longest id that a node makes.
     ("proto/name.rs", "COUNTED_BYTES_MAX"),
     // How much of a wrong answer an error message quotes.

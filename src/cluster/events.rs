@@ -155,3 +155,13 @@ pub enum Said<'a> {
     /// Anything else.
     Event(Event),
 }
+
+impl Said<'_> {
+    /// How many messages, receipts or events it is.
+    pub fn count(&self) -> usize {
+        match self {
+            Said::Receipts { numbers, .. } => numbers.len(),
+            Said::Envelope { .. } | Said::Event(_) => 1,
+        }
+    }
+}

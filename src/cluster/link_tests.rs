@@ -366,3 +366,20 @@ fn receipts_that_never_come_hold_no_memory() {
     link.settle(1, 9, |ticket| settled.push(ticket));
     assert_eq!(settled, [3]);
 }
+
+#[test]
+fn the_buffer_of_a_batch_that_came_is_used_again_and_given_back_at_rest() {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = Link::new(now);
+    link.forward(envelope(Some(1), &"x".repeat(1_000)).borrowed(), now);
+    let place = link.out.waiting[0].items.as_ptr().addr();
+    assert!(next(&mut link, &me, now).is_some());
+    link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 }, now);
+    link.forward(envelope(Some(2), "hi").borrowed(), now);
+    assert_eq!(link.out.waiting[0].items.as_ptr().addr(), place);
+    assert!(next(&mut link, &me, now).is_some());
+    link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 2, has_gap: false, first: 0 }, now);
+    assert!(!link.is_active() && !link.is_quiet(), "its receipt may be on its way");
+    link.give_memory_back();
+    assert_eq!(link.out.spares.capacity(), 0);
+}

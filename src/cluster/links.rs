@@ -86,9 +86,11 @@ impl Links {
         Some(Ok(()))
     }
 
-    /// Makes a link to a node, if there is room for one.
+    /// Makes a link to a node, if there is room for one and anything can be said.
     pub fn open(&mut self, node: &NodeId, now: Instant) {
-        link(&mut self.peers, node, now);
+        if self.is_up || self.is_down_for_a_moment(now) {
+            link(&mut self.peers, node, now);
+        }
     }
 
     /// Adds something else for another node.
@@ -177,8 +179,10 @@ impl Links {
     pub fn tick(&mut self, now: Instant) -> bool {
         let mut is_active = false;
         for (node, link) in self.peers.iter_mut() {
-            if link.is_quiet() {
+            if !link.is_active() {
                 link.give_memory_back();
+            }
+            if link.is_quiet() {
                 continue;
             }
             is_active |= link.is_active();

@@ -1,13 +1,13 @@
 //! Nodes of one process, talking in memory.
 //!
 //! A [`Mesh`] is what Redis and RabbitMQ are to nodes on several machines: it
-//! knows who is where, and it carries events from node to node, in order. A
+//! knows who is where, and it carries what nodes say to each other, in order. A
 //! test can cut a node off, hold back what it says, and kill it. A node alone
 //! has no mesh, keeps no presence beside its own table, and pays nothing.
 //!
 //! What waits in the channel of a node is bounded by the origins, which keep
 //! each `SEND` in flight until its receipt (`router::in_flight`). A `CAST` has no
-//! receipt: while 1,024 events wait, it is refused, and its origin counts it.
+//! receipt: while 1,024 things wait, it is refused, and its origin counts it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -32,7 +32,7 @@ use crate::proto::{Envelope, EnvelopeRef, Fate, NodeId, SessionId, UserName, Use
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Items for which there is room between two batches.
-const ITEMS_KEPT_MAX: usize = 1_024;
+const ITEMS_KEPT_MAX: usize = 2_048;
 
 /// One node's end of a cluster of several machines.
 pub struct Remote {

@@ -54,7 +54,6 @@ impl Router {
             return Lost::none();
         }
         let may_be_copy = way == Way::Again || matches!(id, IdRef::Tag(_));
-        // A message that is only for other nodes is remembered there: its hash would be for nothing here.
         let may_come_again = may_be_copy || way != Way::Here;
         let is_remembered = turn.seats.iter().any(|seat| may_come_again || seat.outbox.acknowledges());
         turn.print(from, id, text);

@@ -29,7 +29,7 @@ pub struct Turn {
     /// all.
     pub(super) seats_of: Option<UserName>,
     pub(super) seats_at: u64,
-    /// Where else that user is, if this turn was told.
+    /// Where else that user is, if it was told since the last read.
     places: Places,
     /// The line of the message that is handed out.
     pub(super) line: Vec<u8>,
@@ -79,21 +79,21 @@ impl Turn {
         print_msg(from, id, text, &mut self.line);
     }
 
-    /// Where else a user is, if this turn was told.
+    /// Where else a user is, if that was told since the last read.
     pub(super) fn places_of(&self, user: UserRef<'_>) -> Option<Places> {
         let is_told = !self.places.is_empty() && self.is_of(user);
         is_told.then(|| self.places.clone())
     }
 
-    /// This turn was told where else a user is.
+    /// It was told where else a user is.
     pub(super) fn set_places(&mut self, user: UserRef<'_>, places: &Places) {
         if !places.is_empty() && self.places.is_empty() && self.is_of(user) {
             self.places = places.clone();
         }
     }
 
-    /// What this turn was told may not be so any more.
-    pub(super) fn forget_places(&mut self) {
+    /// Where users are may not be so any more: what is read from now on may have been sent because of it.
+    pub fn forget_places(&mut self) {
         self.places = Places::default();
     }
 

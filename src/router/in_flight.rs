@@ -109,8 +109,9 @@ impl InFlight {
         Ticket(u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
     }
 
-    /// What it takes to route a message again, which is on its way from one user to another.
-    pub fn remote(&mut self, envelope: EnvelopeRef<'_>, (from, to): (UserName, UserName)) -> Box<Remote> {
+    /// What it takes to route a message again. `names`: those of its sender and its recipient, to keep.
+    pub fn remote(&mut self, envelope: EnvelopeRef<'_>, names: (UserName, UserName)) -> Box<Remote> {
+        let (from, to) = names;
         let EnvelopeRef { number, is_shared, is_again, id, text, .. } = envelope;
         let mut remote = self.spares.pop().unwrap_or_else(|| {
             let (from, to, id, text) = (from.clone(), to.clone(), id.into(), String::new());
@@ -427,10 +428,11 @@ impl InFlight {
         }
     }
 
-    /// Time passes: where nothing is in flight, nothing is kept for it.
+    /// Time passes: no more is kept for the next messages than are in flight now.
     pub fn give_memory_back(&mut self) {
-        if self.len == 0 {
-            self.spares = Vec::new();
+        if self.spares.len() > self.len {
+            self.spares.truncate(self.len);
+            self.spares.shrink_to_fit();
         }
     }
 

@@ -50,17 +50,17 @@ impl Ghost {
     /// The next envelope, and its origin.
     pub fn takes(&self) -> (NodeId, Envelope) {
         let incoming = self.cluster.incoming();
-        let mut event = None;
+        let mut said = None;
         until("an envelope comes", || {
-            event = incoming.try_recv().ok();
+            said = incoming.try_recv().ok();
             // Where the user logs in too, it is asked what the user was shown; and what it refuses is
             // said to have come back.
             let is_beside = |event: &Event| {
                 matches!(event, Event::Also { .. } | Event::Shown { .. } | Event::Resumes { .. })
             };
-            event.as_ref().is_some_and(|event| !matches!(event, Incoming::Event(event) if is_beside(event)))
+            said.as_ref().is_some_and(|said| !matches!(said, Incoming::Event(event) if is_beside(event)))
         });
-        match event {
+        match said {
             Some(Incoming::Envelope { origin, envelope }) => (origin, envelope),
             other => panic!("{other:?} is no envelope"),
         }
