@@ -491,6 +491,12 @@ fn copies_to_who_has_left_are_known_after_redis_has_lost_its_data() {
         until("it is back", || count() == 2);
         assert_eq!(real.0.redis_command(&["STRLEN", "d:bob"]).number(), 8);
     }
+    // Another node has brought back what it knows, before or after: nobody knows which is newer.
+    let script = "redis.call('FLUSHDB') return redis.call('SET', 'd:bob', 'theirs-1theirs-2')";
+    real.0.redis_command(&["EVAL", script, "0"]);
+    until("both are there", || real.0.redis_command(&["STRLEN", "d:bob"]).number() == 24);
+    let part = |from, to| real.0.redis_command(&["GETRANGE", "d:bob", from, to]).text().to_owned();
+    assert_eq!((part("0", "7"), part("16", "23")), ("theirs-1".to_owned(), "theirs-2".to_owned()));
     let mut bob = Peer::login(a.tcp, "bob");
     alice.will_find("bob", "online 1");
     alice.sends("bob", "1", "hi");

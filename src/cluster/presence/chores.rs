@@ -52,9 +52,9 @@ pub enum Chore {
     Take { user: UserName, up_to: u64, also: Vec<u64> },
     /// A session drains no more.
     Release { session: SessionId },
-    /// A session has ended, which was shown these: hashes of 8 bytes, the latest first. So many of them
-    /// it was shown itself.
-    Remember { user: UserName, shown: Vec<u8>, own: usize },
+    /// A user who has left was shown these: hashes of 8 bytes, the latest first. So many of them by the
+    /// session that has ended; nobody knows how many when Redis is told once more.
+    Remember { user: UserName, shown: Vec<u8>, own: Option<usize> },
 }
 
 impl Chores {
@@ -97,7 +97,15 @@ impl Chores {
 
     /// A session has ended, which was shown these.
     pub fn remember(&mut self, user: &UserName, shown: &Shown) {
-        let (latest, own) = (shown.latest(), shown.latest_own().len());
+        self.remember_all(user, shown.latest(), Some(shown.latest_own().len()));
+    }
+
+    /// Redis has lost what a user who has left was shown, the oldest first.
+    pub fn remember_again(&mut self, user: &UserName, all: &[u64]) {
+        self.remember_all(user, all, None);
+    }
+
+    fn remember_all(&mut self, user: &UserName, latest: &[u64], own: Option<usize>) {
         if latest.is_empty() {
             return;
         }
@@ -230,7 +238,7 @@ mod tests {
             let Some((_, Chore::Remember { shown, own, .. })) = chores.next().pop() else {
                 panic!("nothing")
             };
-            assert_eq!((shown.len(), own), (8 * SEEN_MAX, expected));
+            assert_eq!((shown.len(), own), (8 * SEEN_MAX, Some(expected)));
             assert_eq!(shown[..8], (2 * SEEN_MAX as u64 - 1).to_le_bytes());
         }
     }

@@ -35,13 +35,28 @@ return 1
 
 /// Adds the first ARGV[2] bytes of the hashes ARGV[1] before those that are there, or all where none are,
 /// up to ARGV[3] bytes, for ARGV[4] milliseconds: a session that ends late must not erase what a later
-/// one has left, nor make what its user was shown before look new.
+/// one has left, nor make what its user was shown before look new. With ARGV[2] of -1 nobody knows which
+/// are newer: the latest of both count the same. Who tells Redis again after a while of silence would
+/// push out what others have left meanwhile.
 pub const REMEMBER: &str = r"
-local before = redis.pcall('GET', KEYS[1])
-local added = ARGV[1]
-if type(before) == 'string' then added = string.sub(added, 1, tonumber(ARGV[2])) else before = '' end
-local all = string.sub(added .. before, 1, tonumber(ARGV[3]))
-redis.call('SET', KEYS[1], all, 'PX', ARGV[4])
+local added, own, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local before, all = redis.pcall('GET', KEYS[1]), nil
+if type(before) ~= 'string' then
+  all = added
+elseif own >= 0 then
+  all = string.sub(added, 1, own) .. before
+else
+  local both, known = {}, {}
+  for at = 1, math.max(#before, #added), 8 do
+    for _, of in ipairs({before, added}) do
+      local hash = string.sub(of, at, at + 7)
+      if not known[hash] then both[#both + 1] = hash end
+      known[hash] = true
+    end
+  end
+  all = table.concat(both)
+end
+redis.call('SET', KEYS[1], string.sub(all, 1, most), 'PX', ARGV[4])
 return 1
 ";
 
@@ -75,7 +90,8 @@ impl Presence {
                 Chore::Remember { user, shown, own } => {
                     let time_ms = SEEN_TIME.as_millis() as u64;
                     let remember = pipe.cmd("EVAL").arg(REMEMBER).arg(1).arg(shown_key(user));
-                    remember.arg(&shown[..]).arg(8 * own).arg(8 * LEFT_OF_USER_MAX).arg(time_ms);
+                    let own = own.map_or(-1, |own| 8 * own as i64);
+                    remember.arg(&shown[..]).arg(own).arg(8 * LEFT_OF_USER_MAX).arg(time_ms);
                 }
             }
         }
