@@ -259,6 +259,19 @@ impl Nodes {
         self.version.clear();
     }
 
+    /// Tells whether Redis's clock is known well: of logins on two nodes that follow each other at once,
+    /// the later one has the later time.
+    pub fn knows_the_time(&self) -> bool {
+        self.clock.between.is_some_and(|(least, most)| most - least <= CLOSE_US)
+    }
+
+    /// Takes in the answer to a `TIME` that was asked at `asked_us`, by [`clock_us`].
+    pub fn told_time(&mut self, answer: Value, asked_us: i64) {
+        if let Ok((seconds, us)) = <(i64, i64)>::from_redis_value(answer) {
+            self.clock.learn(seconds * 1_000_000 + us, asked_us, clock_us());
+        }
+    }
+
     /// The time by Redis's clock, in us: later logins have later times on every node, and
     /// no two of one node have the same.
     pub fn now_us(&mut self) -> i64 {
@@ -274,6 +287,9 @@ struct Clock {
     /// Redis's clock less ours is at least and at most this, in us.
     between: Option<(i64, i64)>,
 }
+
+/// A clock that is known to within this, in us, is known well.
+const CLOSE_US: i64 = 1_000;
 
 /// How much two clocks may drift apart between two answers, in us: 100 ppm of a second.
 const DRIFT_US: i64 = 100;

@@ -130,6 +130,9 @@ pub const REMOVALS_MAX: usize = 65_536;
 /// How long the bus may take to be reachable under a new id before others hear of it.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How often Redis is asked the time, at most, before others hear of a node that joins.
+const TIME_ASKS_MAX: usize = 8;
+
 /// How long the bus may take to say its last words.
 const BUS_END_TIME_MAX: Duration = Duration::from_millis(1_500);
 
@@ -324,6 +327,7 @@ impl Presence {
                 self.store.is_well();
                 self.shared.set_presence(true);
                 if act == Act::Join {
+                    self.ask_the_time();
                     self.has_joined = true;
                     self.shared.set_joined();
                 }
@@ -333,6 +337,18 @@ impl Presence {
                 self.restart("others took this node for dead, or Redis lost its data");
                 self.renew()
             }
+        }
+    }
+
+    /// Asks Redis's time until it is known well: an answer that was long on its way says little.
+    fn ask_the_time(&mut self) {
+        for _ in 0..TIME_ASKS_MAX {
+            if self.shared.nodes().knows_the_time() {
+                return;
+            }
+            let asked_us = clock_us();
+            let Ok(answer) = self.store.query(&redis::cmd("TIME")) else { return };
+            self.shared.nodes().told_time(answer, asked_us);
         }
     }
 
