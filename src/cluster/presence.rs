@@ -42,7 +42,7 @@ use crate::cluster::shared::Shared;
 use crate::cluster::store::Store;
 use crate::cluster::{Event, Stored, Unavailable};
 use crate::config::Redis;
-use crate::outbox::{SEEN_MAX, Shown};
+use crate::outbox::Shown;
 use crate::proto::{Envelope, NodeId, SessionId, UserName};
 
 /// What presence is asked for.
@@ -355,10 +355,10 @@ impl Presence {
     /// Redis does not know any more what users were shown who have left this node.
     fn remember_again(&mut self) {
         let left = self.shared.left();
-        let latest = |all: &[u64]| all[all.len().saturating_sub(SEEN_MAX)..].to_vec();
-        let all: Vec<_> = left.all(Instant::now()).map(|(user, all)| (user.clone(), latest(all))).collect();
+        let shown = |all: &[u64]| Shown { all: all.to_vec(), inherited: 0 };
+        let all: Vec<_> = left.all(Instant::now()).map(|(user, all)| (user.clone(), shown(all))).collect();
         drop(left);
-        all.iter().for_each(|(user, all)| self.mail.remember_again(user, all));
+        all.iter().for_each(|(user, shown)| self.mail.remember_again(user, shown));
     }
 
     /// This node goes on under a new id.

@@ -100,9 +100,9 @@ impl Chores {
         self.remember_all(user, shown.latest(), Some(shown.latest_own().len()));
     }
 
-    /// Redis has lost what a user who has left was shown, the oldest first.
-    pub fn remember_again(&mut self, user: &UserName, all: &[u64]) {
-        self.remember_all(user, all, None);
+    /// Redis has lost what a user who has left was shown.
+    pub fn remember_again(&mut self, user: &UserName, shown: &Shown) {
+        self.remember_all(user, shown.latest(), None);
     }
 
     fn remember_all(&mut self, user: &UserName, latest: &[u64], own: Option<usize>) {
