@@ -181,11 +181,18 @@ fn garbage(random: &mut Random, out: &mut Vec<u8>) {
     let line = out[start..].to_ascii_uppercase();
     if line.windows(4).any(|four| four == b"QUIT") {
         out.truncate(start);
-    } else if line.windows(5).any(|five| five == b"LOGIN") && line.ends_with(b"ACK") {
+    } else if contains_in_order(&line, b"LOGINACK") {
         // Who sends to a session that acknowledges nothing waits for 10 seconds: nobody knows this one.
+        // Whatever stands between the letters may be a telnet command, of which nothing is left, or a CR.
         out.truncate(start);
         out.extend(b"LOGIN unknown ack");
     }
+}
+
+/// Whether all of `letters` are in `line` in this order, with anything between them.
+fn contains_in_order(line: &[u8], letters: &[u8]) -> bool {
+    let mut rest = line.iter();
+    letters.iter().all(|letter| rest.any(|byte| byte == letter))
 }
 
 const VERBS: &[&str] = &[
