@@ -49,6 +49,8 @@ mod shared;
 #[cfg(feature = "cluster")]
 mod store;
 #[cfg(feature = "cluster")]
+mod volume;
+#[cfg(feature = "cluster")]
 mod watchdog;
 
 use std::time::Instant;

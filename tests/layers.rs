@@ -105,6 +105,7 @@ const ROWS: &[Row] = &[
             "cluster/sessions.rs",
             "cluster/shared.rs",
             "cluster/store.rs",
+            "cluster/volume.rs",
             "cluster/watchdog.rs",
         ],
     ),

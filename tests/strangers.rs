@@ -23,8 +23,8 @@ fn user(name: &str) -> UserRef<'_> {
 fn batch(from: &str, number: u64, items: &[Item<'_>]) -> Vec<u8> {
     let from = NodeId::parse(from).expect("valid");
     let mut batch = vec![];
-    Head { from, number, oldest: number.min(1), have: 7, has_gap: number.is_multiple_of(2), first: 1 }
-        .print(&mut batch);
+    let (has_gap, asks_word) = (number.is_multiple_of(2), number.is_multiple_of(3));
+    Head { from, number, oldest: number.min(1), have: 7, has_gap, asks_word, first: 1 }.print(&mut batch);
     items.iter().for_each(|item| item.print(&mut batch));
     batch
 }

@@ -23,6 +23,7 @@
 //! ```
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, FromRedisValue, Value};
@@ -268,7 +269,7 @@ impl Nodes {
     /// Takes in the answer to a `TIME` that was asked at `asked_us`, by [`clock_us`].
     pub fn told_time(&mut self, answer: Value, asked_us: i64) {
         if let Ok((seconds, us)) = <(i64, i64)>::from_redis_value(answer) {
-            self.clock.learn(seconds * 1_000_000 + us, asked_us, clock_us());
+            self.clock.learn(seconds.saturating_mul(1_000_000).saturating_add(us), asked_us, clock_us());
         }
     }
 
@@ -291,11 +292,17 @@ struct Clock {
 /// A clock that is known to within this, in us, is known well.
 const CLOSE_US: i64 = 1_000;
 
+/// What can be a time: up to the year 9999. Redis is asked, not trusted.
+const TIMES_US: Range<i64> = 0..253_402_300_800 * 1_000_000;
+
 /// How much two clocks may drift apart between two answers, in us: 100 ppm of a second.
 const DRIFT_US: i64 = 100;
 
 impl Clock {
     fn learn(&mut self, redis_us: i64, asked_us: i64, answered_us: i64) {
+        if !TIMES_US.contains(&redis_us) {
+            return;
+        }
         let new = (redis_us - answered_us, redis_us - asked_us);
         let old = self.between.map_or(new, |(least, most)| (least - DRIFT_US, most + DRIFT_US));
         let both = (old.0.max(new.0), old.1.min(new.1));
@@ -338,6 +345,20 @@ mod tests {
         // Another Redis, one second behind.
         clock.learn(8_000_050, 9_000_000, 9_000_100);
         assert_eq!(clock.offset_us(), -1_000_000);
+    }
+
+    #[test]
+    fn what_can_be_no_time_is_not_believed() {
+        let mut nodes = Nodes::default();
+        for seconds in [i64::MIN, -1, i64::MAX / 1_000_000, i64::MAX] {
+            nodes.told_time(Value::Array(vec![Value::Int(seconds), Value::Int(i64::MAX)]), 0);
+            assert_eq!(nodes.clock.between, None, "{seconds}");
+        }
+        let answer = [i64::MAX, 0, 0].map(Value::Int).to_vec();
+        nodes.renewed(Value::Array(answer), 0);
+        assert_eq!(nodes.clock.between, None);
+        nodes.told_time(Value::Array(vec![Value::Int(1_800_000_000), Value::Int(1)]), clock_us());
+        assert!(nodes.clock.between.is_some());
     }
 
     #[test]

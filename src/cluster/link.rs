@@ -3,9 +3,10 @@
 //! The broker may lose whatever it carries, so both ends count. Batches are
 //! numbered; each tells what its sender has of the other direction; what the
 //! other end does not have is sent again, and what comes twice is dropped. A
-//! few batches may be on their way at once: while fewer are, what waits is sent
-//! at once, and otherwise it gathers, so an idle link is quick and a busy one
-//! sends large batches, without a timer.
+//! few batches may be on their way at once, or more small ones: while fewer are,
+//! what waits is sent at once, and otherwise it gathers, so an idle link is quick
+//! and a busy one sends large batches, without a timer. The sender asks for a word
+//! before no more may be, so it seldom has to wait for one.
 //!
 //! A pure state machine: the time and what was heard go in, bytes to publish
 //! come out. What belongs to a message is a ticket of the router's, which its
@@ -14,14 +15,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::cluster::volume::{BATCHES_MAX, Volume};
 use crate::proto::batch::{HEAD_BYTES_MAX, Head, Item, Items, put_envelope};
 use crate::proto::{EnvelopeRef, Fate, NodeId};
 
 /// The most bytes of a batch, unless one message alone is longer.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
-
-/// Batches of one link that may be on their way at once.
-pub const BATCHES_MAX: usize = 4;
 
 /// While more bytes wait for one node, it is sent no `CAST`.
 pub const CASTS_BYTES_MAX: usize = 1024 * 1024;
@@ -63,6 +62,8 @@ struct Out {
     receipts: Vec<Receipts>,
     /// Batches that the other end is not known to have.
     sent: VecDeque<Sent>,
+    /// What was packed since a batch asked for a word last.
+    unasked: Volume,
     /// The number of the next batch.
     next_batch: u64,
     /// The router's ticket of each message from `first_open` on, until its receipt comes.
@@ -82,9 +83,10 @@ struct Out {
 struct Told {
     /// Every batch up to this one has come.
     have: u64,
-    /// Batches that came since the other end was told.
-    untold: usize,
+    /// Since when something came of which the other end was not told.
     since: Option<Instant>,
+    /// The other end asked to be told.
+    is_asked: bool,
     has_gap: bool,
 }
 
@@ -103,6 +105,7 @@ struct Sent {
     /// When it was published last; `None` when it has to be again.
     at: Option<Instant>,
     times: u32,
+    asks_word: bool,
 }
 
 struct Receipts {
@@ -137,6 +140,7 @@ impl Link {
             waiting_bytes: 0,
             receipts: vec![],
             sent: VecDeque::new(),
+            unasked: Volume::default(),
             next_batch: 1,
             tickets: VecDeque::new(),
             first_open: 1,
@@ -191,7 +195,7 @@ impl Link {
 
     /// Tells whether anything is under way, so that time alone may make it due.
     pub fn is_active(&self) -> bool {
-        !self.out.is_idle() || self.heard.untold > 0 || self.heard.has_gap
+        !self.out.is_idle() || self.heard.since.is_some() || self.heard.has_gap
     }
 
     /// Puts the next batch to publish into `batch`, in the place of what it held; `false` when there is
@@ -211,11 +215,10 @@ impl Link {
             oldest: 0,
             have: self.heard.have,
             has_gap: self.heard.has_gap,
+            asks_word: false,
             first: 0,
         };
-        self.heard.untold = 0;
-        self.heard.since = None;
-        self.heard.has_gap = false;
+        self.heard = Told { have: self.heard.have, ..Told::default() };
         batch.clear();
         self.out.batch(head, now, batch);
         true
@@ -231,8 +234,8 @@ impl Link {
         let told = &mut self.heard;
         // What is older than the oldest that may come will never come.
         told.have = told.have.max(head.oldest.saturating_sub(1));
-        told.untold += 1;
         told.since.get_or_insert(now);
+        told.is_asked |= head.asks_word;
         if head.number != told.have + 1 {
             told.has_gap |= head.number > told.have;
             return Heard::Nothing;
@@ -326,10 +329,9 @@ impl Link {
 
     /// The other end waits for a word, and nothing else will carry it.
     fn owes_word(&self, now: Instant) -> bool {
-        let quiet = self.heard.since.map_or(Duration::ZERO, |since| now.duration_since(since));
-        self.heard.has_gap
-            || self.heard.untold >= BATCHES_MAX - 1
-            || (self.heard.untold > 0 && quiet >= QUIET_TIME_MAX)
+        let told = &self.heard;
+        let is_old = |since| now.duration_since(since) >= QUIET_TIME_MAX;
+        told.has_gap || told.is_asked || told.since.is_some_and(is_old)
     }
 }
 
@@ -340,7 +342,14 @@ impl Out {
 
     fn is_due(&self) -> bool {
         let has_new = !self.waiting.is_empty() || !self.receipts.is_empty();
-        self.sent.iter().any(|sent| sent.at.is_none()) || (has_new && self.sent.len() < BATCHES_MAX)
+        self.sent.iter().any(|sent| sent.at.is_none()) || (has_new && !self.under_way().is_full())
+    }
+
+    /// What is on its way, or was and came back or was lost.
+    fn under_way(&self) -> Volume {
+        let mut volume = Volume::default();
+        self.sent.iter().for_each(|sent| volume.add(sent.parcel.items.len()));
+        volume
     }
 
     /// Adds an item to the parcel that is filled now.
@@ -381,6 +390,7 @@ impl Out {
         sent.times += 1;
         head.number = sent.number;
         head.first = sent.parcel.first;
+        head.asks_word = sent.asks_word;
         head.print(batch);
         batch.extend_from_slice(&sent.parcel.items);
     }
@@ -398,7 +408,13 @@ impl Out {
             fit += 1;
         }
         self.receipts.drain(..fit);
-        self.sent.push_back(Sent { number: self.next_batch, parcel, at: None, times: 0 });
+        // When no more may be under way, one that asked is, or was.
+        self.unasked.add(parcel.items.len());
+        let asks_word = self.unasked.is_nearly_full();
+        if asks_word {
+            self.unasked = Volume::default();
+        }
+        self.sent.push_back(Sent { number: self.next_batch, parcel, at: None, times: 0, asks_word });
         self.next_batch += 1;
         self.sent.len() - 1
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
+use crate::cluster::volume::{SMALL_BATCHES_MAX, SMALL_BYTES_MAX};
 use crate::proto::{Envelope, MessageId, UserName};
 
 fn node(name: &str) -> NodeId {
@@ -46,8 +47,9 @@ fn messages(link: &mut Link, batch: &[u8], now: Instant) -> Vec<(u64, String)> {
 fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
     let (now, me) = (Instant::now(), node("a"));
     let mut link = Link::new(now);
+    let text = "x".repeat(SMALL_BYTES_MAX / BATCHES_MAX);
     for n in 0..BATCHES_MAX as u64 {
-        link.forward(envelope(Some(n), "hi").borrowed(), now);
+        link.forward(envelope(Some(n), &text).borrowed(), now);
         assert!(next(&mut link, &me, now).is_some());
         assert!(next(&mut link, &me, now).is_none());
     }
@@ -55,13 +57,64 @@ fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
         link.forward(envelope(Some(100 + n), "hi").borrowed(), now);
         assert!(next(&mut link, &me, now).is_none(), "enough is on its way");
     }
-    let have = Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 };
+    let have =
+        Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, asks_word: false, first: 0 };
     assert_eq!(link.hear(&have, now), Heard::Nothing);
     let batch = next(&mut link, &me, now).expect("there is room again");
     assert_eq!(messages(&mut Link::new(now), &batch, now).len(), 0, "the first batch is missing");
     let (head, items) = Head::parse(&batch).expect("our own");
     assert_eq!((head.number, head.oldest, head.first, items.count()), (5, 2, 5, 100));
     assert!(next(&mut link, &me, now).is_none());
+}
+
+/// How many messages with such a text go at once, each in a batch of its own.
+fn batches_at_once(text: &str) -> usize {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = Link::new(now);
+    let go = |n: &usize| {
+        link.forward(envelope(Some(*n as u64), text).borrowed(), now);
+        next(&mut link, &me, now).is_some()
+    };
+    (0..1_000).take_while(go).count()
+}
+
+#[test]
+fn more_batches_are_on_their_way_while_they_are_small() {
+    assert_eq!(batches_at_once("hi"), SMALL_BATCHES_MAX);
+    let some = batches_at_once(&"x".repeat(300));
+    assert!((SMALL_BYTES_MAX / 350..=SMALL_BYTES_MAX / 300 + 1).contains(&some), "{some}");
+    assert_eq!(batches_at_once(&"x".repeat(10_000)), BATCHES_MAX);
+}
+
+#[test]
+fn with_a_broker_that_loses_nothing_nobody_waits_for_the_time_to_pass() {
+    for seed in 0..50 {
+        let (now, names) = (Instant::now(), [node("a"), node("b")]);
+        let mut world = World::new(seed);
+        let [here, there] = &mut world.ends;
+        let (mut said, mut came, mut words, mut batches) = (0, 0, 0, 0);
+        let length = 1 + seed as usize * seed as usize;
+        while came < 2_000 {
+            for _ in 0..1 + said % 3 {
+                here.forward(envelope(None, &"x".repeat(length)).borrowed(), now);
+                said += 1;
+            }
+            while let Some(batch) = next(here, &names[0], now) {
+                let (head, items) = Head::parse(&batch).expect("our own");
+                assert_eq!(there.hear(&head, now), Heard::Next);
+                came += items.count();
+                batches += 1;
+            }
+            // What waits for a word gets one.
+            if here.has_waiting() {
+                let word = next(there, &names[1], now).expect("it was asked for");
+                here.hear(&Head::parse(&word).expect("our own").0, now);
+                words += 1;
+                assert!(here.is_due(now), "seed {seed}: the way is free again");
+            }
+        }
+        assert!(words * BATCHES_MAX <= batches + BATCHES_MAX, "{words} words for {batches} batches");
+    }
 }
 
 #[test]
@@ -90,7 +143,10 @@ fn batches_are_bounded() {
             }
         }
         have += 1;
-        link.hear(&Head { from: node("b"), number: 0, oldest: 0, have, has_gap: false, first: 0 }, now);
+        link.hear(
+            &Head { from: node("b"), number: 0, oldest: 0, have, has_gap: false, asks_word: false, first: 0 },
+            now,
+        );
     }
     assert_eq!((count, receipts), (60, 200_000));
     // One that is longer than a batch goes alone.
@@ -172,16 +228,16 @@ fn a_returned_batch_gives_its_messages_back_and_keeps_the_rest() {
 fn what_is_too_old_is_given_up() {
     let (now, me) = (Instant::now(), node("a"));
     let (mut link, mut other) = (Link::new(now), Link::new(now));
-    for n in 0..BATCHES_MAX as u64 + 1 {
+    for n in 0..SMALL_BATCHES_MAX as u64 + 1 {
         link.forward(envelope(Some(n), "hi").borrowed(), now);
-        assert_eq!(next(&mut link, &me, now).is_some(), n < BATCHES_MAX as u64);
+        assert_eq!(next(&mut link, &me, now).is_some(), n < SMALL_BATCHES_MAX as u64);
     }
     let later = now + KEEP_TIME_MAX;
     link.tick(later);
     assert!(!link.is_active() && link.out.tickets.is_empty() && link.out.waiting_bytes == 0);
     link.forward(envelope(Some(9), "hi").borrowed(), later);
     let batch = next(&mut link, &me, later).expect("due");
-    assert_eq!(messages(&mut other, &batch, later), [(6, "hi".to_owned())]);
+    assert_eq!(messages(&mut other, &batch, later), [(SMALL_BATCHES_MAX as u64 + 2, "hi".to_owned())]);
 }
 
 /// Two ends and what the broker carries between them.
@@ -316,8 +372,11 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
                 0..4 if troubles > 0 => world.say(me),
                 0..6 => world.publish(me),
                 6..9 => {
-                    let fault = if troubles > 0 { world.random(20) } else { 20 };
-                    world.carry(me, fault);
+                    // Faster than batches are said again, or what is too old would be given up.
+                    for _ in 0..8 {
+                        let fault = if troubles > 0 { world.random(60) } else { 60 };
+                        world.carry(me, fault);
+                    }
                 }
                 _ => {
                     world.now += Duration::from_millis(if troubles > 0 { 20 } else { 300 });
@@ -357,7 +416,10 @@ fn receipts_that_never_come_hold_no_memory() {
     link.forward(envelope(Some(1), "hi").borrowed(), now);
     link.forward(envelope(Some(2), "hi").borrowed(), now);
     assert!(next(&mut link, &me, now).is_some());
-    link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 }, now);
+    link.hear(
+        &Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, asks_word: false, first: 0 },
+        now,
+    );
     assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
     link.forward(envelope(Some(3), "hi").borrowed(), now + ANSWER_TIME_MAX);
     link.tick(now + ANSWER_TIME_MAX);
@@ -374,11 +436,17 @@ fn the_buffer_of_a_batch_that_came_is_used_again_and_given_back_at_rest() {
     link.forward(envelope(Some(1), &"x".repeat(1_000)).borrowed(), now);
     let place = link.out.waiting[0].items.as_ptr().addr();
     assert!(next(&mut link, &me, now).is_some());
-    link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, first: 0 }, now);
+    link.hear(
+        &Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, asks_word: false, first: 0 },
+        now,
+    );
     link.forward(envelope(Some(2), "hi").borrowed(), now);
     assert_eq!(link.out.waiting[0].items.as_ptr().addr(), place);
     assert!(next(&mut link, &me, now).is_some());
-    link.hear(&Head { from: node("b"), number: 0, oldest: 0, have: 2, has_gap: false, first: 0 }, now);
+    link.hear(
+        &Head { from: node("b"), number: 0, oldest: 0, have: 2, has_gap: false, asks_word: false, first: 0 },
+        now,
+    );
     assert!(!link.is_active() && !link.is_quiet(), "its receipt may be on its way");
     link.give_memory_back();
     assert_eq!(link.out.spares.capacity(), 0);

@@ -32,7 +32,7 @@ use crate::proto::name::{IdRef, NodeId, SessionId, Tag, UserRef};
 use crate::proto::request::clean_text;
 
 /// The version of the form, the first byte of every batch.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// The most bytes of a batch's head.
 pub const HEAD_BYTES_MAX: usize = 2 + NodeId::BYTES_MAX + 4 * NUMBER_BYTES_MAX + 1;
@@ -42,6 +42,10 @@ const NUMBER_MAX: u64 = (1 << 48) - 1;
 
 /// The most bytes of a number.
 const NUMBER_BYTES_MAX: usize = 10;
+
+/// The flags of a head.
+const HAS_GAP: u8 = 1;
+const ASKS_WORD: u8 = 2;
 
 const ASKS: u8 = 1;
 const CAST: u8 = 2;
@@ -76,6 +80,8 @@ pub struct Head {
     pub have: u64,
     /// The sender misses what follows `have`, and has seen later ones.
     pub has_gap: bool,
+    /// The sender wants to hear at once what the receiver has.
+    pub asks_word: bool,
     /// The number of the first message in it that asks for a receipt.
     pub first: u64,
 }
@@ -168,7 +174,7 @@ impl Head {
         for number in [self.number, self.oldest, self.have] {
             put_number(number, out);
         }
-        out.push(self.has_gap.into());
+        out.push((u8::from(self.has_gap) * HAS_GAP) | (u8::from(self.asks_word) * ASKS_WORD));
         put_number(self.first, out);
     }
 
@@ -180,12 +186,9 @@ impl Head {
         }
         let from = NodeId::parse(rest.text()?)?;
         let (number, oldest, have) = (rest.number()?, rest.number()?, rest.number()?);
-        let has_gap = match rest.byte()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
-        let head = Head { from, number, oldest, have, has_gap, first: rest.number()? };
+        let flags = rest.byte().filter(|flags| flags & !(HAS_GAP | ASKS_WORD) == 0)?;
+        let (has_gap, asks_word) = (flags & HAS_GAP != 0, flags & ASKS_WORD != 0);
+        let head = Head { from, number, oldest, have, has_gap, asks_word, first: rest.number()? };
         let fits = [number, oldest, have, head.first].iter().all(|number| *number <= NUMBER_MAX);
         // A gap of numbers would never be filled.
         (fits && (oldest <= number || number == 0)).then_some((head, rest))

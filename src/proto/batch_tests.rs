@@ -5,7 +5,7 @@ use crate::proto::{Envelope, MessageId};
 
 fn head() -> Head {
     let from = NodeId::new("pi", "V1StGXR8").expect("valid");
-    Head { from, number: 300, oldest: 7, have: NUMBER_MAX, has_gap: true, first: 128 }
+    Head { from, number: 300, oldest: 7, have: NUMBER_MAX, has_gap: true, asks_word: true, first: 128 }
 }
 
 fn user(name: &str) -> UserRef<'_> {
