@@ -36,7 +36,7 @@ pub use bytes::{Bytes, Framing, Unwritten};
 pub use ledger::{ACK_TIME_MAX, Acked, Overdue, UNACKED_MAX};
 pub use messages::{Kind, Message, Push};
 pub use replies::ReplyTo;
-pub use seen::{SEEN_MAX, SEEN_TIME, Shown};
+pub use seen::{SEEN_MAX, SEEN_TIME, Shown, merged};
 pub use seen_key::{Hashes, SeenKey, SeenKeys};
 pub use sink::{Sink, Socket};
 

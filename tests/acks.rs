@@ -176,12 +176,14 @@ fn to_nowhere(places: Places, n: usize) {
     // It was told that it never would be seen, so it is not shown again.
     mute.heard_all();
     alice.finds(&bob, "online 1");
-    // Now the acknowledgement comes: a copy counts as delivered at once.
+    let mut next = Peer::login(places.bob, &bob);
+    // Now the acknowledgement comes: a copy counts as delivered at once, and is shown to nobody.
     mute.say(&format!("ACK t {from}"));
     mute.heard_all();
     alice.say(&format!("@t SEND {bob} hello"));
     alice.hears("@t OK t delivered");
     mute.heard_all();
+    next.heard_all();
 }
 
 fn to_another(places: Places, n: usize) {

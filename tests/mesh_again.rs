@@ -10,7 +10,7 @@ use pinpost::cluster::{Event, Incoming, Mesh};
 use pinpost::proto::{CloseReason, Envelope, Fate, MessageId, UserName};
 
 use rig::ghost::Ghost;
-use rig::net::nodes;
+use rig::net::{nodes, on_every_net};
 use rig::node::Node;
 use rig::peer::{Peer, pour};
 use rig::{stands_still, until};
@@ -261,6 +261,38 @@ fn a_message_sent_again_over_another_node_is_shown_once() {
     // Another text under the same tag is another message.
     alice.sends("bob", "1", "something else");
     bobs.iter_mut().for_each(|bob| bob.hears("MSG alice 1 something else"));
+}
+
+#[test]
+fn a_message_sent_again_is_not_shown_where_any_session_of_its_recipient_has_taken_it() {
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[]);
+        let mut alice = Peer::login(a.tcp, "alice");
+        for (home, bob) in [(&a, "bob-here"), (&b, "bob-there")] {
+            let [mut mute, mut bob_acks] = [(); 2].map(|()| Peer::login_acking(home.tcp, bob));
+            alice.say(&format!("@1 SEND {bob} one"));
+            alice.say(&format!("@2 SEND {bob} two"));
+            for peer in [&mut mute, &mut bob_acks] {
+                peer.hears("MSG alice 1 one");
+                peer.hears("MSG alice 2 two");
+            }
+            bob_acks.say("ACK 1 alice");
+            alice.hears("@1 OK 1 delivered");
+            // The first is taken before this session comes, the second after it.
+            let mut next = Peer::login(home.tcp, bob);
+            bob_acks.say("ACK 2 alice");
+            alice.hears("@2 OK 2 delivered");
+            alice.say(&format!("@1 SEND {bob} one"));
+            alice.say(&format!("@2 SEND {bob} two"));
+            alice.hears("@1 OK 1 delivered");
+            alice.hears("@2 OK 2 delivered");
+            alice.say(&format!("@3 SEND {bob} three"));
+            for peer in [&mut mute, &mut bob_acks, &mut next] {
+                peer.hears("MSG alice 3 three");
+            }
+            alice.hears("@3 OK 3 delivered");
+        }
+    });
 }
 
 #[test]

@@ -83,8 +83,8 @@ struct Expired {
 pub struct Acked {
     /// Those who wait for the message's fate.
     pub tickets: Vec<Ticket>,
-    /// It comes late: the message went elsewhere.
-    pub is_late: bool,
+    /// It comes late, and the message went elsewhere: what it is remembered by.
+    pub late: Option<u64>,
 }
 
 /// What time has brought.
@@ -181,9 +181,10 @@ impl Ledger {
     pub fn acknowledge(&mut self, id: &str, from: &str, now: Instant) -> Acked {
         let is_it = |of: &UserName, other: &MessageId| of.as_str() == from && other.is(id);
         let Some(at) = self.shown.iter().position(|entry| is_it(&entry.from, &entry.id)) else {
-            let before = self.expired.len();
-            self.expired.retain(|expired| !(expired.was_shown && is_it(&expired.from, &expired.id)));
-            return Acked { tickets: vec![], is_late: self.expired.len() < before };
+            let is_late = |expired: &Expired| expired.was_shown && is_it(&expired.from, &expired.id);
+            let late = self.expired.iter().find(|expired| is_late(expired)).map(|expired| expired.hash);
+            self.expired.retain(|expired| !is_late(expired));
+            return Acked { tickets: vec![], late };
         };
         self.acked_at = now;
         let entry = self.shown.remove(at).expect("it is there");
@@ -191,7 +192,7 @@ impl Ledger {
         if self.shown.is_empty() {
             self.shown = VecDeque::new();
         }
-        Acked { tickets: entry.tickets, is_late: false }
+        Acked { tickets: entry.tickets, late: None }
     }
 
     /// What is known of a message of which a copy comes; `ticket` waits with the others if it is

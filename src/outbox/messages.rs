@@ -113,7 +113,7 @@ impl<S: Sink> Outbox<S> {
     pub fn acknowledge(self: &Arc<Self>, id: &str, from: &str, now: Instant, dirty: &mut Dirty<S>) -> Acked {
         let mut state = self.lock();
         let Some(ledger) = state.ledger.as_mut().filter(|ledger| ledger.acks) else {
-            return Acked { tickets: vec![], is_late: false };
+            return Acked { tickets: vec![], late: None };
         };
         let acked = ledger.acknowledge(id, from, now);
         self.show(state, now, dirty);
@@ -212,6 +212,11 @@ impl<S: Sink> Outbox<S> {
     pub fn inherit(&self, hashes: &[u64]) {
         let mut state = self.lock();
         state.seen.get_or_insert_default().inherit(hashes);
+    }
+
+    /// Another session of the user has taken a message.
+    pub fn remember(&self, hash: u64) {
+        self.lock().seen.get_or_insert_default().insert(hash);
     }
 
     /// Forgets messages that were seen long ago.

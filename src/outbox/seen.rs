@@ -59,6 +59,17 @@ impl Shown {
     }
 }
 
+/// What a user was shown in several places, each list the oldest first, as one. Nobody knows how old the
+/// messages are beside those of other lists, so the latest of all count the same.
+pub fn merged(lists: impl IntoIterator<Item = Vec<u64>>) -> Vec<u64> {
+    let mut lists = lists.into_iter().filter(|list| !list.is_empty());
+    let (first, second) = (lists.next().unwrap_or_default(), lists.next());
+    let Some(second) = second else { return first };
+    let mut seen = Seen::default();
+    [first, second].into_iter().chain(lists).for_each(|list| seen.inherit(&list));
+    seen.shown().all
+}
+
 /// Some hashes in the order they came, each once.
 #[derive(Debug, Default)]
 struct Generation {
@@ -338,6 +349,16 @@ mod tests {
         assert_eq!(seen.shown(), Shown { all: vec![3, 1, 4, 2, 7], inherited: 4 });
         seen.remove(&[3, 7]);
         assert_eq!(seen.shown(), Shown { all: vec![1, 4, 2], inherited: 3 });
+    }
+
+    #[test]
+    fn what_was_shown_in_several_places_becomes_one_list() {
+        assert!(merged([]).is_empty() && merged([vec![], vec![]]).is_empty());
+        let many: Vec<u64> = (0..4 * SEEN_MAX as u64).collect();
+        assert_eq!(merged([vec![], many.clone(), vec![]]), many, "as it is");
+        assert_eq!(merged([vec![1, 2, 3], vec![], vec![3, 4], vec![2, 5]]), [1, 2, 4, 5, 3]);
+        let all = merged([many, vec![1 << 40]]);
+        assert!(all.ends_with(&[4 * SEEN_MAX as u64 - 1]) && all.contains(&(1 << 40)));
     }
 
     #[test]

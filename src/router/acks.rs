@@ -24,9 +24,15 @@ impl Router {
         (id, from): (&str, &str),
         turn: &mut Turn,
     ) {
-        let Acked { mut tickets, is_late } = outbox.acknowledge(id, from, turn.now, &mut turn.dirty);
+        let Acked { mut tickets, late } = outbox.acknowledge(id, from, turn.now, &mut turn.dirty);
         self.written(&mut tickets, turn);
-        if is_late && self.cluster.has_mailboxes() {
+        let Some(hash) = late else { return };
+        // Sessions that came meanwhile have not inherited it.
+        let mut seats = vec![];
+        self.table.find(user.borrowed(), &mut seats);
+        let others = seats.iter().filter(|seat| seat.session != session);
+        others.for_each(|seat| seat.outbox.remember(hash));
+        if self.cluster.has_mailboxes() {
             // It takes messages again: what went into the mailbox meanwhile comes back.
             self.drain_again(user, session, outbox, turn);
         }

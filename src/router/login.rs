@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use smol::channel::{Receiver, bounded};
 
 use crate::cluster::{Answer, Place, Unavailable, Welcome};
-use crate::outbox::{Outbox, ReplyTo, Ticket};
+use crate::outbox::{Outbox, ReplyTo, Ticket, merged};
 use crate::proto::reply::print_presence;
 use crate::proto::{CloseReason, ErrorCode, NodeId, SessionId, UserName, UserRef};
 use crate::router::question::Question;
@@ -165,16 +165,14 @@ impl Router {
         entering.for_each(|entering| entering.outbox.inherit(seen));
     }
 
-    /// Hashes of what a user was shown on this node: by one that has left lately, and by one of
-    /// those that are here, as each is shown everything.
-    fn shown_here(&self, user: &UserName) -> Vec<u64> {
-        let mut shown = self.cluster.left(user);
+    /// Hashes of what a user was shown on this node: by sessions that have left lately, and by all that
+    /// are here, as each has only what it has taken.
+    pub(super) fn shown_here(&self, user: &UserName) -> Vec<u64> {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
-        if let Some(seat) = seats.first() {
-            shown.extend(seat.outbox.shown(self.cluster.seen_keys()).all);
-        }
-        shown
+        let keys = self.cluster.seen_keys();
+        let here = seats.iter().map(|seat| seat.outbox.shown(keys).all);
+        merged(std::iter::once(self.cluster.left(user)).chain(here))
     }
 
     /// A login on another node took the place of a session here.

@@ -89,6 +89,8 @@ impl Router {
         let user = UserName::from(user);
         for seat in seats.iter().filter(|seat| seat.outbox.is_behind()) {
             seat.outbox.set_behind(false);
+            // What the others have taken since it entered is not under way any more.
+            seat.outbox.inherit(&self.shown_here(&user));
             let others = seats.iter().filter(|other| other.session != seat.session);
             self.give(&user, &seat.outbox, others, turn);
         }

@@ -118,6 +118,9 @@ impl Check<'_> {
         if facts.is_killed(first.session) {
             return Some("its node was killed");
         }
+        if client.acks && self.is_taken_late(first, seen) {
+            return Some("it was acknowledged after the next one had come");
+        }
         if facts.gone(first.session) <= seen.at && !self.is_taken(client, first) {
             return Some("its connection ended before it was acknowledged");
         }
@@ -136,6 +139,17 @@ impl Check<'_> {
             (Some(acked), Some((left, Leaving::Quits | Leaving::HalfCloses))) => acked < *left,
             (Some(acked), _) => acked + NOTE_TIME_MAX < self.facts.gone(seen.session),
         }
+    }
+
+    /// A client had not acknowledged a message when the session came on which it is sent again, or
+    /// not long before: sessions on other nodes are not told of it after that.
+    fn is_taken_late(&self, first: &Seen, seen: &Seen) -> bool {
+        let sessions = &self.history.sessions;
+        let is_elsewhere = sessions[first.session].node != sessions[seen.session].node;
+        first.acked.is_none_or(|acked| {
+            let known = acked + NOTE_TIME_MAX;
+            sessions[seen.session].asked <= known && (is_elsewhere || seen.at <= known)
+        })
     }
 
     /// What was shown on one session could not be told where the next one began: a fault kept
@@ -166,16 +180,23 @@ impl Check<'_> {
     /// A message came behind one that was sent after it.
     fn disorder(&mut self, name: &str, message: &Message, newer: &Seen, seen: &Seen) {
         let sent = message.sent();
-        let newer_sent = self.history.messages[newer.message].sent();
+        let newer_message = &self.history.messages[newer.message];
+        let newer_sent = newer_message.sent();
         // The order is that of what arrived, and that is an attempt behind the newer one.
         let mut again = message.attempts.iter().skip(1).map(|attempt| attempt.sent);
         let is_again = again.any(|again| (newer_sent..=seen.at).contains(&again));
-        // Between two connections there is no order, as long as both are there.
+        // Between two connections of the sender there is none: the newer one was said over another.
+        let origin = message.attempts[0].session;
+        let mut newer_again = newer_message.attempts.iter().skip(1);
+        let is_overtaken = newer_again.any(|again| again.session != origin && again.sent <= newer.at);
+        // Nor between two of the recipient, as long as both are there.
         let is_beside = newer.session != seen.session
             && self.history.sessions[seen.session].asked <= newer.at
             && self.facts.gone(seen.session) + NOTE_TIME_MAX >= newer.at;
         let why = if is_again {
             "out of order: sent again"
+        } else if is_overtaken {
+            "out of order: a later one sent again over another connection"
         } else if is_beside {
             "out of order: on two connections at once"
         } else if self.is_rerouted(message, seen.at) {

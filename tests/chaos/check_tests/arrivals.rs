@@ -2,8 +2,8 @@
 
 use crate::check::{BELIEF_TIME, DEATH_TIME, NOTE_TIME_MAX, RETURN_TIME, Rule};
 use crate::check_tests::finds;
-use crate::check_tests::fine::{BOB, BOB_LATER, CAROL, COUNT, bobs, sent};
-use crate::history::{Fate, History, Ms, Session};
+use crate::check_tests::fine::{ALICE, BOB, BOB_LATER, CAROL, COUNT, bobs, sent};
+use crate::history::{Attempt, Fate, History, Ms, Session};
 use crate::plan::{Fault, Links};
 
 #[test]
@@ -18,9 +18,28 @@ fn a_copy_has_a_cause() {
         history.fall(BOB, last + 3_000);
         history.fall(CAROL, last + 3_000);
     });
+    // Acknowledged, or perhaps not heard to be, when the next one was there already.
+    let acked = |history: &mut History, at: Ms| {
+        history.clients[BOB].seen[9].acked = Some(at);
+        history.messages[bobs(9)].attempts[0].told = Some((at + 1, Fate::Delivered));
+    };
+    for (at, rules) in [(last + 1_000, &[][..]), (last + 999, &[Rule::Copied])] {
+        copied(rules, last + 2_000, &|history| acked(history, at));
+    }
+    copied(&[], last + 1_000, &|history| {
+        acked(history, last + 1_100);
+        history.clients[BOB].seen[9].acked = None;
+    });
+    // On one node, the next one is told.
+    for (at, rules) in [(last + 1_100, &[][..]), (last + 1_099, &[Rule::Copied])] {
+        copied(rules, last + 2_000, &|history| {
+            history.sessions[BOB].node = 2;
+            acked(history, at);
+        });
+    }
     // On a connection that was there.
     copied(&[], last, &|_| {});
-    copied(&[Rule::Copied], last + 1, &|_| {});
+    copied(&[Rule::Copied], last + 1_001, &|_| {});
     // Who takes his time to acknowledge is not shown it again on the same connection.
     finds(&[Rule::Copied], |history| {
         history.clients[BOB].seen[9].acked = None;
@@ -152,6 +171,15 @@ fn disorder_has_a_cause() {
         });
     }
     swapped(&[Rule::OutOfOrder], &|history| history.retry(bobs(4)));
+    // Over another connection the later one may overtake it.
+    for (again, rules) in [(came, &[][..]), (came + 1, &[Rule::OutOfOrder])] {
+        swapped(rules, &|history| {
+            history.sessions.push(history.sessions[ALICE].clone());
+            history.retry(bobs(4));
+            let again = Attempt { session: 4, sent: again, told: Some((came + 1, Fate::Delivered)) };
+            history.messages[bobs(4)].attempts[1] = again;
+        });
+    }
 }
 
 #[test]
