@@ -176,7 +176,11 @@ fn to_nowhere(places: Places, n: usize) {
     // It was told that it never would be seen, so it is not shown again.
     mute.heard_all();
     alice.finds(&bob, "online 1");
+    // Another session comes, and is given what is under way.
     let mut next = Peer::login(places.bob, &bob);
+    alice.say(&format!("@u SEND {bob} more"));
+    [&mut mute, &mut next].into_iter().for_each(|bob| bob.hears(&format!("MSG {from} u more")));
+    alice.hears("@u OK u delivered");
     // Now the acknowledgement comes: a copy counts as delivered at once, and is shown to nobody.
     mute.say(&format!("ACK t {from}"));
     mute.heard_all();

@@ -90,6 +90,8 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("outbox/spares.rs", "SPARES_MAX"),
     ("cluster/remote.rs", "ITEMS_KEPT_MAX"),
     ("recent.rs", "SLOTS_KEPT_MAX"),
+    // What the bound of what a session remembers leaves.
+    ("outbox/seen.rs", "INHERITED_MAX"),
     // The longest id that a node makes.
     ("proto/name.rs", "COUNTED_BYTES_MAX"),
     // How much of a wrong answer an error message quotes.

@@ -6,7 +6,7 @@
 //! few batches may be on their way at once, or more small ones: while fewer are,
 //! what waits is sent at once, and otherwise it gathers, so an idle link is quick
 //! and a busy one sends large batches, without a timer. The sender asks for a word
-//! before no more may be, so it seldom has to wait for one.
+//! when three quarters of what may be on its way are, so it seldom waits for one.
 //!
 //! A pure state machine: the time and what was heard go in, bytes to publish
 //! come out. What belongs to a message is a ticket of the router's, which its

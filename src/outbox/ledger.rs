@@ -181,10 +181,10 @@ impl Ledger {
     pub fn acknowledge(&mut self, id: &str, from: &str, now: Instant) -> Acked {
         let is_it = |of: &UserName, other: &MessageId| of.as_str() == from && other.is(id);
         let Some(at) = self.shown.iter().position(|entry| is_it(&entry.from, &entry.id)) else {
+            // One of them: a tag may have been used for two messages.
             let is_late = |expired: &Expired| expired.was_shown && is_it(&expired.from, &expired.id);
-            let late = self.expired.iter().find(|expired| is_late(expired)).map(|expired| expired.hash);
-            self.expired.retain(|expired| !is_late(expired));
-            return Acked { tickets: vec![], late };
+            let late = self.expired.iter().position(is_late).and_then(|at| self.expired.remove(at));
+            return Acked { tickets: vec![], late: late.map(|expired| expired.hash) };
         };
         self.acked_at = now;
         let entry = self.shown.remove(at).expect("it is there");
@@ -291,5 +291,27 @@ impl Entry {
         }
         let one = |ticket| Unwritten { ticket: Some(ticket), line: line.clone(), was_shown };
         to.extend(tickets.into_iter().map(one));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_acknowledgement_takes_one_of_two_messages_with_one_tag() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        ledger.acks = true;
+        for hash in [1, 2] {
+            let (from, id) = (UserName::parse("alice").expect("valid"), MessageId::Tag("t".into()));
+            let (line, tickets) = (Box::from([]), vec![Ticket(hash)]);
+            let entry = Entry { from, id, line, hash: Some(hash), tickets, since: now, is_told: false };
+            ledger.add(entry, Kind::Live);
+        }
+        ledger.show(now, 4_096, |_, _| ());
+        assert_eq!(ledger.age(now + ACK_TIME_MAX, 4_096).given_back.len(), 2);
+        let mut late = || ledger.acknowledge("t", "alice", now).late;
+        assert_eq!([late(), late(), late()], [Some(1), Some(2), None]);
     }
 }

@@ -210,11 +210,14 @@ impl<S: Sink> Outbox<S> {
 
     /// An earlier session of the user, or another one, was shown these, the oldest first.
     pub fn inherit(&self, hashes: &[u64]) {
+        if hashes.is_empty() {
+            return;
+        }
         let mut state = self.lock();
         state.seen.get_or_insert_default().inherit(hashes);
     }
 
-    /// Another session of the user has taken a message.
+    /// Another session of the user has taken a message, which counts as if this one had been shown it.
     pub fn remember(&self, hash: u64) {
         self.lock().seen.get_or_insert_default().insert(hash);
     }

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// Messages after which a generation is full: so many are remembered at least.
 pub const SEEN_MAX: usize = 2_048;
 
+/// So many messages of others are remembered at most: with one more the older generation would go.
+const INHERITED_MAX: usize = 2 * SEEN_MAX - 2;
+
 /// How long a message is remembered at least, unless [`SEEN_MAX`] others follow.
 pub const SEEN_TIME: Duration = Duration::from_secs(60);
 
@@ -61,13 +64,22 @@ impl Shown {
 
 /// What a user was shown in several places, each list the oldest first, as one. Nobody knows how old the
 /// messages are beside those of other lists, so the latest of all count the same.
-pub fn merged(lists: impl IntoIterator<Item = Vec<u64>>) -> Vec<u64> {
-    let mut lists = lists.into_iter().filter(|list| !list.is_empty());
-    let (first, second) = (lists.next().unwrap_or_default(), lists.next());
-    let Some(second) = second else { return first };
-    let mut seen = Seen::default();
-    [first, second].into_iter().chain(lists).for_each(|list| seen.inherit(&list));
-    seen.shown().all
+pub fn merged(mut lists: Vec<Vec<u64>>) -> Vec<u64> {
+    lists.retain(|list| !list.is_empty());
+    if lists.len() < 2 {
+        return lists.pop().unwrap_or_default();
+    }
+    let mut lists: Vec<_> = lists.iter().map(|list| list.iter().rev()).collect();
+    let (mut latest, mut known) = (vec![], HashSet::new());
+    while latest.len() < INHERITED_MAX && !lists.is_empty() {
+        lists.retain_mut(|list| {
+            let hash = list.next();
+            latest.extend(hash.filter(|hash| known.insert(**hash)));
+            hash.is_some()
+        });
+    }
+    latest.reverse();
+    latest
 }
 
 /// Some hashes in the order they came, each once.
@@ -121,13 +133,15 @@ impl Seen {
     /// Remembers messages that were shown elsewhere, the oldest first: before what was shown here.
     /// Nobody knows how old they are beside others from elsewhere, so the latest of both count the same.
     pub fn inherit(&mut self, hashes: &[u64]) {
+        if hashes.iter().all(|hash| self.contains(*hash)) {
+            return;
+        }
         let Shown { all, inherited } = std::mem::take(self).shown();
         let (before, own) = all.split_at(inherited);
         let mut known: HashSet<u64> = own.iter().copied().collect();
         let (mut before, mut others) = (before.iter().rev(), hashes.iter().rev());
         let mut latest: Vec<u64> = vec![];
-        // With one more the older generation would go.
-        while latest.len() + own.len() < 2 * SEEN_MAX - 2 {
+        while latest.len() + own.len() < INHERITED_MAX {
             let pair = [before.next(), others.next()];
             if pair == [None, None] {
                 break;
@@ -353,12 +367,15 @@ mod tests {
 
     #[test]
     fn what_was_shown_in_several_places_becomes_one_list() {
-        assert!(merged([]).is_empty() && merged([vec![], vec![]]).is_empty());
+        let merged = |lists: &[&[u64]]| merged(lists.iter().map(|list| list.to_vec()).collect());
+        assert!(merged(&[]).is_empty() && merged(&[&[], &[]]).is_empty());
         let many: Vec<u64> = (0..4 * SEEN_MAX as u64).collect();
-        assert_eq!(merged([vec![], many.clone(), vec![]]), many, "as it is");
-        assert_eq!(merged([vec![1, 2, 3], vec![], vec![3, 4], vec![2, 5]]), [1, 2, 4, 5, 3]);
-        let all = merged([many, vec![1 << 40]]);
-        assert!(all.ends_with(&[4 * SEEN_MAX as u64 - 1]) && all.contains(&(1 << 40)));
+        assert_eq!(merged(&[&[], &many, &[]]), many, "as it is");
+        assert_eq!(merged(&[&[1, 2, 3], &[], &[3, 4], &[2, 5]]), [1, 2, 5, 4, 3]);
+        let all = merged(&[&many, &[1 << 40, 1 << 41], &many[..SEEN_MAX]]);
+        let last = many.len() as u64 - 1;
+        assert!(all.ends_with(&[1 << 40, last - 1, SEEN_MAX as u64 - 1, 1 << 41, last]), "in turn");
+        assert!((INHERITED_MAX..INHERITED_MAX + 3).contains(&all.len()));
     }
 
     #[test]

@@ -317,9 +317,8 @@ fn what_is_not_acknowledged_in_time_is_given_back() {
     let Acked { tickets: waiting, late } = acked(&mut rig);
     assert!(waiting.is_empty() && late.is_some());
     assert_eq!(acked(&mut rig), Acked { tickets: vec![], late: None }, "once");
-    let other = Rig::new();
+    let mut other = Rig::new();
     late.into_iter().for_each(|hash| other.outbox.remember(hash));
-    let mut other = other;
     assert_eq!(other.message(2_001, "hello"), Push::Copy, "another session of the user knows");
     assert_eq!(rig.message(2_001, "hello"), Push::Copy, "but the session has it after all");
     rig.flush(999);

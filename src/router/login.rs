@@ -47,6 +47,10 @@ pub(super) struct Entering {
     since: Option<Instant>,
 }
 
+/// So many sessions of a user are asked what they were shown: those that came last, as each knows
+/// what others before it were shown.
+const SHOWN_SESSIONS_MAX: usize = 16;
+
 /// What its user was shown on other nodes may come so long after a session has entered. Later it
 /// would be taken for what the session was shown itself.
 const INHERIT_TIME: Duration = Duration::from_secs(2);
@@ -165,14 +169,14 @@ impl Router {
         entering.for_each(|entering| entering.outbox.inherit(seen));
     }
 
-    /// Hashes of what a user was shown on this node: by sessions that have left lately, and by all that
+    /// Hashes of what a user was shown on this node: by sessions that have left lately, and by those that
     /// are here, as each has only what it has taken.
     pub(super) fn shown_here(&self, user: &UserName) -> Vec<u64> {
         let mut seats = vec![];
         self.table.find(user.borrowed(), &mut seats);
         let keys = self.cluster.seen_keys();
-        let here = seats.iter().map(|seat| seat.outbox.shown(keys).all);
-        merged(std::iter::once(self.cluster.left(user)).chain(here))
+        let here = seats.iter().rev().take(SHOWN_SESSIONS_MAX).map(|seat| seat.outbox.shown(keys).all);
+        merged(std::iter::once(self.cluster.left(user)).chain(here).collect())
     }
 
     /// A login on another node took the place of a session here.

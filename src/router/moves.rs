@@ -87,10 +87,12 @@ impl Router {
     fn catch_up_behind(&self, user: UserRef<'_>, turn: &mut Turn) {
         let seats = turn.take_seats();
         let user = UserName::from(user);
+        let shown = self.shown_here(&user);
         for seat in seats.iter().filter(|seat| seat.outbox.is_behind()) {
             seat.outbox.set_behind(false);
-            // What the others have taken since it entered is not under way any more.
-            seat.outbox.inherit(&self.shown_here(&user));
+            // What the others have taken since it entered is not given to it, so it has to know it as shown:
+            // a copy may come.
+            seat.outbox.inherit(&shown);
             let others = seats.iter().filter(|other| other.session != seat.session);
             self.give(&user, &seat.outbox, others, turn);
         }

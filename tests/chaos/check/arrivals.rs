@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::check::facts::BELIEF_TIME;
 use crate::check::{Check, NOTE_TIME_MAX, Rule};
-use crate::history::{Client, Leaving, Message, Ms, Seen, Session};
+use crate::history::{Attempt, Client, Fate, Leaving, Message, Ms, Seen, Session};
+use crate::plan::Fault;
 
 /// How many other messages a user may be shown before a copy is taken for new, and how long
 /// it is known.
@@ -118,11 +119,20 @@ impl Check<'_> {
         if facts.is_killed(first.session) {
             return Some("its node was killed");
         }
-        if client.acks && self.is_taken_late(first, seen) {
-            return Some("it was acknowledged after the next one had come");
-        }
         if facts.gone(first.session) <= seen.at && !self.is_taken(client, first) {
             return Some("its connection ended before it was acknowledged");
+        }
+        let mut earlier = client.seen.iter().filter(|other| {
+            other.message == seen.message && other.session != seen.session && other.at <= first.at
+        });
+        if client.acks
+            && self.is_taken_late(first, seen)
+            && earlier.all(|other| self.is_taken_late(other, seen))
+        {
+            return Some("it was acknowledged after the next one had come");
+        }
+        if self.is_forgotten(first, seen) {
+            return Some("Redis lost its data, and its node was killed");
         }
         self.is_untold(first.session, seen.session).then_some("its node could not tell others")
     }
@@ -150,6 +160,13 @@ impl Check<'_> {
             let known = acked + NOTE_TIME_MAX;
             sessions[seen.session].asked <= known && (is_elsewhere || seen.at <= known)
         })
+    }
+
+    /// When Redis loses its data, the node that told it what was shown tells it again, if it is still there.
+    fn is_forgotten(&self, first: &Seen, seen: &Seen) -> bool {
+        let node = self.history.sessions[first.session].node;
+        let suffered = |fault| self.facts.at_work(first.at, seen.at).any(|trouble| trouble.fault == fault);
+        suffered(Fault::PresenceLost) && suffered(Fault::NodeKilled(node))
     }
 
     /// What was shown on one session could not be told where the next one began: a fault kept
@@ -187,8 +204,14 @@ impl Check<'_> {
         let is_again = again.any(|again| (newer_sent..=seen.at).contains(&again));
         // Between two connections of the sender there is none: the newer one was said over another.
         let origin = message.attempts[0].session;
-        let mut newer_again = newer_message.attempts.iter().skip(1);
-        let is_overtaken = newer_again.any(|again| again.session != origin && again.sent <= newer.at);
+        // Not one from the mailbox, where it comes before what was sent later.
+        let was_stored = |by: Ms| {
+            let is_stored = |(told, fate): &(Ms, Fate)| *told <= by && *fate == Fate::Stored;
+            message.attempts.iter().any(|attempt| attempt.told.as_ref().is_some_and(is_stored))
+        };
+        let is_elsewhere = |again: &&Attempt| again.session != origin && again.sent <= newer.at;
+        let is_overtaken =
+            newer_message.attempts.iter().skip(1).filter(is_elsewhere).any(|again| !was_stored(again.sent));
         // Nor between two of the recipient, as long as both are there.
         let is_beside = newer.session != seen.session
             && self.history.sessions[seen.session].asked <= newer.at

@@ -30,11 +30,37 @@ fn a_copy_has_a_cause() {
         acked(history, last + 1_100);
         history.clients[BOB].seen[9].acked = None;
     });
+    // A copy that came in between, and was not acknowledged, is no excuse for one that was.
+    copied(&[Rule::Copied], last + 2_000, &|history| {
+        let again = history.clients[BOB].seen.pop().expect("it is there");
+        history.sessions.push(Session {
+            node: 0,
+            asked: last - 1,
+            since: last,
+            ..history.sessions[BOB].clone()
+        });
+        history.copy(BOB, 4, 9, last + 1, false);
+        history.clients[BOB].seen[10].acked = None;
+        history.clients[BOB].seen.push(again);
+    });
     // On one node, the next one is told.
     for (at, rules) in [(last + 1_100, &[][..]), (last + 1_099, &[Rule::Copied])] {
         copied(rules, last + 2_000, &|history| {
             history.sessions[BOB].node = 2;
             acked(history, at);
+        });
+    }
+    // Forgotten by Redis, and by the node that would have told it again.
+    for (faults, rules) in [
+        (&[Fault::PresenceLost, Fault::NodeKilled(1)][..], &[][..]),
+        (&[Fault::PresenceLost, Fault::NodeKilled(2)], &[Rule::Copied]),
+        (&[Fault::PresenceLost], &[Rule::Copied]),
+        (&[Fault::NodeKilled(1)], &[Rule::Copied]),
+    ] {
+        copied(rules, last + 20_000, &|history| {
+            history.quit(BOB, last + 1_000);
+            history.quit(CAROL, last + 1_000);
+            faults.iter().for_each(|fault| history.suffer(*fault, last + 8_000, last + 8_001));
         });
     }
     // On a connection that was there.
@@ -172,14 +198,20 @@ fn disorder_has_a_cause() {
     }
     swapped(&[Rule::OutOfOrder], &|history| history.retry(bobs(4)));
     // Over another connection the later one may overtake it.
-    for (again, rules) in [(came, &[][..]), (came + 1, &[Rule::OutOfOrder])] {
+    let overtakes = |rules: &[Rule], again: Ms, spoil: &dyn Fn(&mut History)| {
         swapped(rules, &|history| {
             history.sessions.push(history.sessions[ALICE].clone());
             history.retry(bobs(4));
             let again = Attempt { session: 4, sent: again, told: Some((came + 1, Fate::Delivered)) };
             history.messages[bobs(4)].attempts[1] = again;
+            spoil(history);
         });
-    }
+    };
+    overtakes(&[], came, &|_| {});
+    overtakes(&[Rule::OutOfOrder], came + 1, &|_| {});
+    overtakes(&[Rule::OutOfOrder, Rule::StoredThough], came, &|history| {
+        history.messages[bobs(3)].attempts[0].told = Some((earlier + 2, Fate::Stored));
+    });
 }
 
 #[test]
