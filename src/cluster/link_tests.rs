@@ -30,6 +30,11 @@ fn next(link: &mut Link, me: &NodeId, now: Instant) -> Option<Vec<u8>> {
     link.next(me, now, &mut batch).then_some(batch)
 }
 
+/// A word of the other end: it has every batch up to this one.
+fn word(have: u64) -> Head {
+    Head { from: node("b"), number: 0, oldest: 0, have, has_gap: false, asks_word: false, first: 0 }
+}
+
 /// What a batch that was heard says.
 fn messages(link: &mut Link, batch: &[u8], now: Instant) -> Vec<(u64, String)> {
     let (head, items) = Head::parse(batch).expect("our own");
@@ -57,9 +62,7 @@ fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
         link.forward(envelope(Some(100 + n), "hi").borrowed(), now);
         assert!(next(&mut link, &me, now).is_none(), "enough is on its way");
     }
-    let have =
-        Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, asks_word: false, first: 0 };
-    assert_eq!(link.hear(&have, now), Heard::Nothing);
+    assert_eq!(link.hear(&word(1), now), Heard::Nothing);
     let batch = next(&mut link, &me, now).expect("there is room again");
     assert_eq!(messages(&mut Link::new(now), &batch, now).len(), 0, "the first batch is missing");
     let (head, items) = Head::parse(&batch).expect("our own");
@@ -143,10 +146,7 @@ fn batches_are_bounded() {
             }
         }
         have += 1;
-        link.hear(
-            &Head { from: node("b"), number: 0, oldest: 0, have, has_gap: false, asks_word: false, first: 0 },
-            now,
-        );
+        link.hear(&word(have), now);
     }
     assert_eq!((count, receipts), (60, 200_000));
     // One that is longer than a batch goes alone.
@@ -416,10 +416,7 @@ fn receipts_that_never_come_hold_no_memory() {
     link.forward(envelope(Some(1), "hi").borrowed(), now);
     link.forward(envelope(Some(2), "hi").borrowed(), now);
     assert!(next(&mut link, &me, now).is_some());
-    link.hear(
-        &Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, asks_word: false, first: 0 },
-        now,
-    );
+    link.hear(&word(1), now);
     assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
     link.forward(envelope(Some(3), "hi").borrowed(), now + ANSWER_TIME_MAX);
     link.tick(now + ANSWER_TIME_MAX);
@@ -436,17 +433,11 @@ fn the_buffer_of_a_batch_that_came_is_used_again_and_given_back_at_rest() {
     link.forward(envelope(Some(1), &"x".repeat(1_000)).borrowed(), now);
     let place = link.out.waiting[0].items.as_ptr().addr();
     assert!(next(&mut link, &me, now).is_some());
-    link.hear(
-        &Head { from: node("b"), number: 0, oldest: 0, have: 1, has_gap: false, asks_word: false, first: 0 },
-        now,
-    );
+    link.hear(&word(1), now);
     link.forward(envelope(Some(2), "hi").borrowed(), now);
     assert_eq!(link.out.waiting[0].items.as_ptr().addr(), place);
     assert!(next(&mut link, &me, now).is_some());
-    link.hear(
-        &Head { from: node("b"), number: 0, oldest: 0, have: 2, has_gap: false, asks_word: false, first: 0 },
-        now,
-    );
+    link.hear(&word(2), now);
     assert!(!link.is_active() && !link.is_quiet(), "its receipt may be on its way");
     link.give_memory_back();
     assert_eq!(link.out.spares.capacity(), 0);
