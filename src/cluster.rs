@@ -15,7 +15,7 @@
 //! the calls mean, in memory. Of the remote cluster, `remote.rs` and `shared.rs`
 //! join the parts; `presence.rs`, `sessions.rs`,
 //! `lease.rs`, `remembered.rs`, `announced.rs` and `store.rs` are who is where; `bus.rs`,
-//! `links.rs`, `link.rs` and `watchdog.rs` are how lines get there. `post.rs` and
+//! `links.rs`, `link.rs`, `volume.rs` and `watchdog.rs` are how lines get there. `post.rs` and
 //! `left.rs` are for users who are not here. `no_remote.rs` is in the place of all of the
 //! remote cluster in a node that is built without the feature `cluster`.
 

@@ -345,7 +345,7 @@ impl Out {
         self.sent.iter().any(|sent| sent.at.is_none()) || (has_new && !self.under_way().is_full())
     }
 
-    /// What is on its way, or was and came back or was lost.
+    /// What is on its way, or was lost.
     fn under_way(&self) -> Volume {
         let mut volume = Volume::default();
         self.sent.iter().for_each(|sent| volume.add(sent.parcel.items.len()));
@@ -408,7 +408,7 @@ impl Out {
             fit += 1;
         }
         self.receipts.drain(..fit);
-        // When no more may be under way, one that asked is, or was.
+        // So when no more may be under way, one that asks is.
         self.unasked.add(parcel.items.len());
         let asks_word = self.unasked.is_nearly_full();
         if asks_word {

@@ -374,7 +374,7 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
                 6..9 => {
                     // Faster than batches are said again, or what is too old would be given up.
                     for _ in 0..8 {
-                        let fault = if troubles > 0 { world.random(60) } else { 60 };
+                        let fault = if troubles > 0 { world.random(20) } else { 20 };
                         world.carry(me, fault);
                     }
                 }

@@ -69,9 +69,18 @@ pub fn merged(mut lists: Vec<Vec<u64>>) -> Vec<u64> {
     if lists.len() < 2 {
         return lists.pop().unwrap_or_default();
     }
-    let mut lists: Vec<_> = lists.iter().map(|list| list.iter().rev()).collect();
-    let (mut latest, mut known) = (vec![], HashSet::new());
-    while latest.len() < INHERITED_MAX && !lists.is_empty() {
+    latest_of(lists.iter().map(|list| &list[..]), INHERITED_MAX, HashSet::new())
+}
+
+/// About `most` hashes that are not `known`, the oldest first: from the ends of all lists, in turn.
+fn latest_of<'a>(
+    lists: impl IntoIterator<Item = &'a [u64]>,
+    most: usize,
+    mut known: HashSet<u64>,
+) -> Vec<u64> {
+    let mut lists: Vec<_> = lists.into_iter().map(|list| list.iter().rev()).collect();
+    let mut latest = vec![];
+    while latest.len() < most && !lists.is_empty() {
         lists.retain_mut(|list| {
             let hash = list.next();
             latest.extend(hash.filter(|hash| known.insert(**hash)));
@@ -138,17 +147,9 @@ impl Seen {
         }
         let Shown { all, inherited } = std::mem::take(self).shown();
         let (before, own) = all.split_at(inherited);
-        let mut known: HashSet<u64> = own.iter().copied().collect();
-        let (mut before, mut others) = (before.iter().rev(), hashes.iter().rev());
-        let mut latest: Vec<u64> = vec![];
-        while latest.len() + own.len() < INHERITED_MAX {
-            let pair = [before.next(), others.next()];
-            if pair == [None, None] {
-                break;
-            }
-            latest.extend(pair.into_iter().flatten().filter(|hash| known.insert(**hash)));
-        }
-        latest.iter().rev().chain(own).for_each(|hash| self.append(*hash));
+        let most = INHERITED_MAX.saturating_sub(own.len());
+        let latest = latest_of([before, hashes], most, own.iter().copied().collect());
+        latest.iter().chain(own).for_each(|hash| self.append(*hash));
         self.inherited = latest.len();
     }
 

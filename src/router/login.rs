@@ -115,9 +115,7 @@ impl Router {
                 }
             }
         }
-        for seen in [shown, seen].iter().filter(|seen| !seen.is_empty()) {
-            outbox.inherit(seen);
-        }
+        [shown, seen].iter().for_each(|seen| outbox.inherit(seen));
         Ok(Entered { has_mail: has_mail || has_new_mail, replaced })
     }
 

@@ -122,13 +122,7 @@ impl Check<'_> {
         if facts.gone(first.session) <= seen.at && !self.is_taken(client, first) {
             return Some("its connection ended before it was acknowledged");
         }
-        let mut earlier = client.seen.iter().filter(|other| {
-            other.message == seen.message && other.session != seen.session && other.at <= first.at
-        });
-        if client.acks
-            && self.is_taken_late(first, seen)
-            && earlier.all(|other| self.is_taken_late(other, seen))
-        {
+        if client.acks && self.is_taken_late(client, first, seen) {
             return Some("it was acknowledged after the next one had come");
         }
         if self.is_forgotten(first, seen) {
@@ -151,15 +145,19 @@ impl Check<'_> {
         }
     }
 
-    /// A client had not acknowledged a message when the session came on which it is sent again, or
-    /// not long before: sessions on other nodes are not told of it after that.
-    fn is_taken_late(&self, first: &Seen, seen: &Seen) -> bool {
-        let sessions = &self.history.sessions;
-        let is_elsewhere = sessions[first.session].node != sessions[seen.session].node;
-        first.acked.is_none_or(|acked| {
-            let known = acked + NOTE_TIME_MAX;
-            sessions[seen.session].asked <= known && (is_elsewhere || seen.at <= known)
-        })
+    /// A client had acknowledged a message nowhere when the session came on which it is sent again:
+    /// sessions on other nodes are not told of it after that.
+    fn is_taken_late(&self, client: &Client, first: &Seen, seen: &Seen) -> bool {
+        let next = &self.history.sessions[seen.session];
+        let is_late = |sight: &Seen| {
+            let is_elsewhere = self.history.sessions[sight.session].node != next.node;
+            let is_after = |acked| next.asked <= acked && (is_elsewhere || seen.at <= acked + NOTE_TIME_MAX);
+            sight.acked.is_none_or(is_after)
+        };
+        let is_before = |sight: &&Seen| {
+            sight.message == seen.message && sight.session != seen.session && sight.at <= first.at
+        };
+        client.seen.iter().filter(is_before).all(is_late)
     }
 
     /// When Redis loses its data, the node that told it what was shown tells it again, if it is still there.
