@@ -3,60 +3,66 @@
 CARGO ?= cargo
 # How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
 LINES = 1000000
-# How long `make chaos` plays.
-SECONDS = 720
+# How long `make chaos` and `make sim` play. Only as an argument of make: bash has a SECONDS of its own.
+seconds = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 
-# Where the small node is built, beside the full one.
-SMALL = $(or $(CARGO_TARGET_DIR),target)/small
+# Where cargo builds, and the small node beside the full one.
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+SMALL = $(TARGET)/small
 
-.PHONY: help run build test check smoke size instructions cross bench fuzz chaos cluster cluster-stop ci needs services peers valgrind
+.PHONY: help run build test check smoke size instructions cross bench fuzz sim chaos cluster cluster-stop ci needs services peers valgrind
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 run: needs ## build and run a node with default settings; Ctrl-C drains it
-	$(CARGO) run --release --all-features -- serve
+	$(CARGO) run --release -- serve
 
 build: needs ## build the release binary with all commands, target/release/pinpost
-	$(CARGO) build --release --all-features
+	$(CARGO) build --release
 
 test: services ## run every test; installs Redis, RabbitMQ and a C linker through apt-get if they are missing
-	tests/services.sh around $(CARGO) test
+	tests/services.sh around $(CARGO) test --features internals
 
-check: needs ## formatting, lints (of the small node too), documentation, layers
-	$(CARGO) fmt --check
+check: needs ## formatting, lints (of the small node and the bench too), documentation, layers
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets --features internals -- -D warnings
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --lib --bins -- -D warnings
+	$(CARGO) clippy -p pinpost-bench -- -D warnings
 	$(CARGO) clippy --no-default-features --lib --bins -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --all-features
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 	$(CARGO) test --test layers
 
 smoke: needs ## start the real binary, and the small node; talk to them from outside, drain them; run the examples
-	$(CARGO) build --release --all-features
+	$(CARGO) build --release
 	$(CARGO) build --no-default-features --bin pinpost --target-dir $(SMALL)
 	tests/smoke.sh
 
-size: needs ## build a server and the small node; print their sizes, start times and memory, with their bounds
+size: needs ## build the full node and the small one; print their sizes, start times and memory, with their bounds
 	$(CARGO) build --release --bin pinpost
 	$(CARGO) build --release --no-default-features --bin pinpost --target-dir $(SMALL)
-	$(CARGO) run --release --example bench -- --only size --small $(SMALL)/release/pinpost
+	$(CARGO) run --release -p pinpost-bench -- --only size --small $(SMALL)/release/pinpost
 
 instructions: valgrind services ## count the instructions a message of a node, and of two, with valgrind; installs it through apt-get
 	$(CARGO) build --release
-	$(CARGO) run --release --example bench -- --only instructions
+	$(CARGO) run --release -p pinpost-bench -- --only instructions
 
 cross: ## build a server and the small node for aarch64 and armv7, and run what comes out under qemu; installs compilers through apt-get
 	tests/cross.sh
 
 bench: peers ## compare with other servers and a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release
-	$(CARGO) run --release --example bench -- --chart target/bench.svg $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
+	$(CARGO) run --release -p pinpost-bench -- --chart $(TARGET)/bench.svg $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
 
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture
 
+sim: needs ## play simulated clusters in which everything fails: SECONDS=60; PINPOST_SEED=N repeats a run
+	PINPOST_SIM_SECONDS=$(call seconds,60) $(CARGO) test --profile sim --features internals --test sim every_promise \
+		-- --nocapture
+
 chaos: services ## break a cluster at random, 2,000 messages a second: SECONDS=720; PINPOST_SEED=N repeats it
-	PINPOST_CHAOS_SECONDS=$(SECONDS) $(CARGO) test --release --test chaos every_promise \
+	PINPOST_CHAOS_SECONDS=$(call seconds,720) $(CARGO) test --release --features internals --test chaos every_promise \
 		-- --nocapture --include-ignored --test-threads=1
 
 cluster: services ## start a Redis, a RabbitMQ and three nodes of the release build, all on loopback

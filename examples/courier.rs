@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use pinpost::client::{Client, ClientConfig, ClientError, Event, Fate, Incoming, SendError};
+use pinpost::{Client, ClientConfig, ClientError, Event, Fate, Incoming, SendError};
 use smol::Timer;
 use smol::future;
 use smol::io::{AsyncBufReadExt, BufReader};
@@ -50,7 +50,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn connect(options: &Options, user: &str) -> Result<(Client, Incoming), ClientError> {
     let mut pause = PAUSE_MIN;
     loop {
-        let config = ClientConfig { ack: true, ..ClientConfig::new(&options.server, user) };
+        let config = ClientConfig::new(&options.server, user).ack(true);
         match Client::connect(config).await {
             Err(error @ (ClientError::Io { .. } | ClientError::TimedOut { .. })) => {
                 eprintln!("{error}; trying again");
@@ -186,6 +186,8 @@ impl Courier<'_> {
         match fate {
             Ok(Fate::Delivered) => self.counts.delivered += 1,
             Ok(Fate::Stored) => self.counts.stored += 1,
+            // Whatever else there will be, it is with the recipient.
+            Ok(_) => {}
             // Away, full, draining, or unknown: the same line under the same id, later.
             Err(SendError::Refused { .. } | SendError::Lost) => {
                 self.again.push((line.number, line.text));
@@ -247,7 +249,7 @@ async fn receive(options: &Options) -> Result<bool, Box<dyn Error>> {
         // Asking for the next one acknowledges the one before.
         match incoming.next().await {
             Some(Event::Message { from, id, text, .. }) => {
-                let name = format!("{} {id}", from.as_str());
+                let name = format!("{from} {id}");
                 let line = format!("{name}\t{text}\n");
                 if !names.insert(name) {
                     copies += 1;

@@ -7,14 +7,14 @@
 //! pinpost chat alice --to echo
 //! ```
 
-use pinpost::client::{Client, ClientConfig, Event};
+use pinpost::{Client, ClientConfig, Event};
 use smol::stream::StreamExt;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = std::env::args().nth(1).unwrap_or("127.0.0.1:7700".to_owned());
     // With `ack` a message counts as delivered when the bot is done with it, which it says
     // by asking for the next: not before its answer is on the way.
-    let config = ClientConfig { ack: true, ..ClientConfig::new(server, "echo") };
+    let config = ClientConfig::new(server, "echo").ack(true);
     smol::block_on(async {
         let (client, mut incoming) = Client::connect(config).await?;
         println!("echo is at {}", client.place().node);
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     let sending = client.submit(from.as_str(), &text).await?;
                     smol::spawn(async move {
                         if let Err(error) = sending.fate().await {
-                            eprintln!("to {}: {error}", from.as_str());
+                            eprintln!("to {from}: {error}");
                         }
                     })
                     .detach();

@@ -6,9 +6,7 @@
 //! cargo run --example embed
 //! ```
 
-use pinpost::client::{Client, ClientConfig, Event, Incoming};
-use pinpost::config::Config;
-use pinpost::server::Server;
+use pinpost::{Client, ClientConfig, Config, Event, Incoming, Server};
 use smol::stream::StreamExt;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     running.join().expect("the node does not panic")?;
     println!("after: {:?}", node.holdings());
     let metrics = node.metrics();
-    println!("{} connections, {} messages", metrics.accepted.count(), metrics.delivered.count());
+    println!("{} connections, {} messages", metrics.accepted, metrics.delivered);
     Ok(())
 }
 
@@ -50,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn message(incoming: &mut Incoming) -> String {
     while let Some(event) = incoming.next().await {
         if let Event::Message { from, text, .. } = event {
-            return format!("{}: {text}", from.as_str());
+            return format!("{from}: {text}");
         }
     }
     "nothing more will come".to_owned()

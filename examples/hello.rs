@@ -6,7 +6,7 @@
 //! cargo run --example hello -- HOST:PORT
 //! ```
 
-use pinpost::client::{Client, ClientConfig, Event};
+use pinpost::{Client, ClientConfig, Event};
 use smol::stream::StreamExt;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Other events tell of a connection that was lost and found.
         while let Some(event) = bob_hears.next().await {
             if let Event::Message { from, text, .. } = event {
-                println!("bob: {} says {text}", from.as_str());
+                println!("bob: {from} says {text}");
                 break;
             }
         }

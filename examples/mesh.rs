@@ -7,11 +7,7 @@
 
 use std::error::Error;
 
-use pinpost::client::{Client, ClientConfig, Event, Incoming};
-use pinpost::cluster::Mesh;
-use pinpost::config::Config;
-use pinpost::proto::NodeId;
-use pinpost::server::{Handle, Server};
+use pinpost::{Client, ClientConfig, Config, Event, Handle, Incoming, Mesh, NodeId, Server};
 use smol::stream::StreamExt;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -67,10 +63,10 @@ struct Node {
 
 impl Node {
     fn start(mesh: &Mesh, name: &str) -> Result<Node, Box<dyn Error>> {
-        let server = Server::bind_in(&Config { node: name.to_owned(), ..Config::ephemeral() }, mesh)?;
+        let server = Server::bind_in(&Config::ephemeral().node(name), mesh)?;
         let (id, addr, handle) = (server.node(), server.tcp_addrs()[0].to_string(), server.handle());
         let thread = std::thread::spawn(move || smol::block_on(server.run()));
-        println!("node {} listens on {addr}", id.as_str());
+        println!("node {id} listens on {addr}");
         Ok(Node { id, addr, handle, thread })
     }
 
@@ -83,7 +79,7 @@ impl Node {
 async fn hear(who: &str, incoming: &mut Incoming) {
     while let Some(event) = incoming.next().await {
         if let Event::Message { from, text, .. } = event {
-            return println!("{who}: {} says {text:?}", from.as_str());
+            return println!("{who}: {from} says {text:?}");
         }
     }
 }

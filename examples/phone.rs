@@ -29,9 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
-use pinpost::client::{Client, ClientConfig, Fate, SendError};
-use pinpost::proto::reply::SERVER_LINE_BYTES_MAX;
-use pinpost::proto::{ErrorCode, Line, LineDecoder, Request, ServerLine, TaggedRequest, UserRef};
+use pinpost::{Client, ClientConfig, ErrorCode, Fate, SendError};
 use smol::Timer;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -167,20 +165,20 @@ impl Phone {
                 session.ask()?;
                 continue;
             };
-            match ServerLine::parse(&line) {
-                Some((None, ServerLine::Msg { from, id, text, .. })) => {
+            match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+                ["MSG", from, id, text] => {
                     let n = self.see(text);
                     if self.is_rude && self.random.one_in(500) {
                         self.counts.killed_before_an_ack += 1;
                         return Ok(());
                     }
-                    session.say(Request::Ack { id, from })?;
+                    session.say(&format!("ACK {id} {from}"))?;
                     session.unsure.extend(n);
                     if session.unsure.len() >= 32 {
                         session.ask()?;
                     }
                 }
-                Some((None, ServerLine::Pong(_))) => {
+                ["PONG"] => {
                     self.is_acked.extend(session.asked.drain(..).map(|n| (n, true)));
                 }
                 _ => {
@@ -194,7 +192,7 @@ impl Phone {
             return Ok(());
         }
         self.counts.quit += 1;
-        session.say(Request::Quit)?;
+        session.say("QUIT")?;
         // What still comes is not looked at and not acknowledged: it will come again.
         let given_up = Instant::now() + PATIENCE;
         while Instant::now() < given_up && session.hear()?.is_none_or(|line| !line.starts_with("BYE")) {}
@@ -245,8 +243,7 @@ impl Phone {
     fn log_in(&mut self) -> io::Result<Session> {
         let server = &self.servers[self.random.below(self.servers.len() as u64) as usize];
         let mut session = Session::connect(server)?;
-        let user = UserRef::parse(PHONE).expect("a user's name");
-        session.say(Request::Login { user, token: None, ack: true })?;
+        session.say(&format!("LOGIN {PHONE} ack"))?;
         let given_up = Instant::now() + PATIENCE;
         while Instant::now() < given_up {
             match session.hear()? {
@@ -266,10 +263,8 @@ impl Phone {
 /// One connection of the phone. Dropped, it is killed without a word.
 struct Session {
     stream: TcpStream,
-    decoder: LineDecoder,
+    /// What was read behind the last whole line.
     buffer: Vec<u8>,
-    /// How much of the buffer was decoded.
-    used: usize,
     /// What was acknowledged since the last question.
     unsure: Vec<u32>,
     /// What was acknowledged before the question that has no answer yet.
@@ -281,14 +276,11 @@ impl Session {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let (buffer, unsure, asked) = Default::default();
-        Ok(Session { stream, decoder: LineDecoder::default(), buffer, used: 0, unsure, asked })
+        Ok(Session { stream, buffer: vec![], unsure: vec![], asked: vec![] })
     }
 
-    fn say(&mut self, request: Request<'_>) -> io::Result<()> {
-        let mut line = vec![];
-        TaggedRequest { tag: None, request: Ok(request) }.print(&mut line);
-        self.stream.write_all(&line)
+    fn say(&mut self, request: &str) -> io::Result<()> {
+        self.stream.write_all(format!("{request}\n").as_bytes())
     }
 
     /// Asks for a sign that the server has read all that was acknowledged.
@@ -297,27 +289,20 @@ impl Session {
             return Ok(());
         }
         self.asked = std::mem::take(&mut self.unsure);
-        self.say(Request::Ping(None))
+        self.say("PING")
     }
 
     /// The next line, or none when nothing comes for a moment.
     fn hear(&mut self) -> io::Result<Option<String>> {
         loop {
-            let (used, line) = self.decoder.next(&self.buffer[self.used..], SERVER_LINE_BYTES_MAX);
-            self.used += used;
-            match line {
-                Some(Line::Whole(line)) => return Ok(Some(String::from_utf8_lossy(line).into_owned())),
-                Some(Line::TooLong(_)) => return Err(io::ErrorKind::InvalidData.into()),
-                None if self.used < self.buffer.len() => continue,
-                None => {}
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()));
             }
-            self.used = 0;
-            self.buffer.resize(4096, 0);
-            let read = self.stream.read(&mut self.buffer);
-            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-            match read {
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+                Ok(count) => self.buffer.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }

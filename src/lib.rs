@@ -2,8 +2,8 @@
 //!
 //! Users connect to a node over TCP or WebSocket and talk in lines. A line for
 //! a user goes to that user's connections and to nobody else, and its sender is
-//! told what became of it. This crate is the node, the client library, and what
-//! the `pinpost` command does; the command itself only reads arguments.
+//! told what became of it. This crate is the node ([`Server`]) and the client library ([`Client`]); the
+//! `pinpost` command uses both.
 //!
 //! This page is the tour of the code. `README.md` tells how to use it, and which
 //! parts are behind cargo's features: `cluster`, `websocket`, `client`, `line-editor`.
@@ -11,9 +11,7 @@
 //! # A node inside a program
 //!
 //! ```
-//! use pinpost::client::{Client, ClientConfig, Event, Fate};
-//! use pinpost::config::Config;
-//! use pinpost::server::Server;
+//! use pinpost::{Client, ClientConfig, Config, Event, Fate, Server};
 //! use smol::stream::StreamExt;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,140 +37,177 @@
 //! # }
 //! ```
 //!
-//! # The layers
+//! # The floors
 //!
-//! Imports point down only. `tests/layers.rs` holds the table and fails on an
-//! import that points up or sideways.
+//! Files are on floors, and a file imports from its own floor or a lower one only, never in a circle;
+//! `tests/layers.rs` holds that.
 //!
 //! ```text
-//! main.rs            arguments and exit codes
-//! server             listen, run, drain
-//! conn               one task a connection: TCP, WebSocket, HTTP
-//! router             the routing decision, the in-flight table, receipts
-//! table | cluster    who is here | who is elsewhere
-//! chat  | send       what two of the commands do; they know client and proto only
-//! mailbox            what waits for users who are not here: memory, Redis
-//! session  outbox  config  metrics  client  terminal  timer
-//! readiness  recent  which sockets are ready: the node's own epoll | a map that knows what it found last
-//! proto              lines, names, requests, replies, envelopes: pure
+//! main.rs, cli/        what the commands do; they use the root of the library alone
+//! server.rs            composes one node out of the parts below, runs it, drains it
+//! net/                 sockets: accept, one task a connection, WebSocket, HTTP
+//! cluster/             other nodes: a mesh in memory, or the threads for Redis and RabbitMQ
+//! node/, mailbox/      one node's mind: pure, with one owner; mailboxes in memory
+//! client/              the client library; of the node it knows nothing
+//! config/ and others   settings, counters, pauses, random ids, a map
+//! proto/               lines, names, requests, replies, what nodes say to each other: pure
 //! ```
 //!
-//! # The modules, in reading order
+//! A node runs on one thread, that of whoever polls [`Server::run`]. All of its tasks are on one executor there,
+//! and borrow the `Node` for one step at a time: time, lines, and what others say go in; bytes in outboxes, and
+//! lists of what to do next come out. Only libraries that block have threads of their own: `bus` with its watchdog
+//! for RabbitMQ, `presence` for Redis.
 //!
-//! 1. [`proto`]: bytes to lines, lines to values and back, without sockets, clocks or locks.
-//! 2. [`session`]: a state machine that decides what a request may do: a request in, an action out.
-//! 3. [`outbox`]: the bounded bytes that wait for one connection, and the replies it is owed, in order.
-//! 4. [`table`]: which users have sessions on this node.
-//! 5. [`mailbox`]: messages for users without a session, in memory or in Redis.
-//! 6. [`cluster`]: the one seam to other nodes: those of one process, joined by a [`Mesh`](cluster::Mesh),
-//!    or those that share Redis and RabbitMQ.
-//! 7. [`router`]: decides where a message goes, and keeps it in flight until its fate is known.
-//! 8. [`conn`]: one connection, one task: reads, carries out lines, and ends in order.
-//! 9. [`server`]: opens the listeners, runs all tasks of a node, and drains it.
-//! 10. [`config`]: the settings, in one table that flags, file, environment and help follow from.
-//! 11. [`metrics`]: counters of what happened and gauges of what is held.
-//! 12. [`client`]: a user's connection for programs, kept up by a task of its own.
-//! 13. [`send`], [`chat`] and [`terminal`]: what the commands for people do.
-//! 14. [`readiness`]: tells when sockets are ready, without a question for each event; Linux only. [`timer`]
-//!     tells on the same way that a time has come.
+//! # Reading order
 //!
-//! # The way of one message
+//! Every file begins with what it is for and what it leaves out. `README.md` lists all of them.
 //!
-//! alice types `SEND bob hello`; both are on this node, on one connection each.
+//! 1. `proto.rs`: the protocol as values: `name`, `line`, `request`, `reply`, and `wire`, which is between nodes.
+//! 2. `node.rs` is the door of the node; every step is a method there. `node/state.rs` has its fields,
+//!    `node/session.rs` what a connection may do, `node/requests.rs` what a line does, `node/route.rs` where a
+//!    message goes, `node/deliver.rs` what becomes of it in sessions of this node.
+//! 3. `node/lane.rs`: a message to a user on other nodes, as a state machine by itself; `node/carry_out.rs` does
+//!    what it wants done, `node/receive.rs` is the other end. `node/seam.rs` is all that a node asks and hears.
+//! 4. `node/login.rs`, `node/drain_mail.rs`, `node/ends.rs`, `node/tick.rs`: sessions come, get their mail, and
+//!    end.
+//! 5. `net.rs`: `net/connection.rs` is the one task of a connection, `net/driver.rs` what the tasks share,
+//!    `net/driver.rs` writes.
+//! 6. `cluster.rs`: the seam to other nodes. `cluster/links.rs` is how batches get there, `cluster/mesh.rs` carries
+//!    them in memory, `cluster/remote.rs` on several machines; `cluster/presence.rs` decides what Redis is asked.
+//! 7. `server.rs` puts all of it together. `client.rs` and `cli.rs` are the other end of the line.
 //!
-//! 1. alice's socket is readable: the node's [`Readiness`](readiness::Readiness) says so, and the
-//!    [`Roll`](conn::Roll) wakes her task. The executor polls her [`Connection`](conn::Connection), a
-//!    hand-written future. `Connection::advance` comes to `Connection::open`, which reads into a buffer
-//!    of the thread, and to `Connection::feed`, where a [`LineDecoder`](proto::LineDecoder) finds the
-//!    line. (`conn.rs`, `proto/line.rs`)
-//! 2. `Talk::hear` gets the line. [`TaggedRequest::parse`](proto::TaggedRequest::parse) makes a request
-//!    of it, and [`Session::take`](session::Session::take) makes `Action::Send` of the request: alice
-//!    has logged in, so she may. (`conn/talk.rs`, `session.rs`)
-//! 3. [`Router::send`](router::Router::send) looks bob up in the [`Table`](table::Table). If bob's outbox
-//!    is full, the answer is [`Taken::Wait`](router::Taken): alice is not read until there is room. Else
-//!    [`Cluster::locate`](cluster::Cluster::locate) is asked where else bob is; a node alone answers
-//!    "nowhere" at once. (`router.rs`)
-//! 4. `Router::send_here` gives the message its id and reserves the place of the reply with
-//!    [`Outbox::expect`](outbox::Outbox::expect), so that later replies wait behind it. The message
-//!    becomes a question in the in-flight table, and the question has a [`Ticket`](outbox::Ticket).
-//!    (`router/in_flight.rs`)
-//! 5. [`Outbox::push_message`](outbox::Outbox::push_message) appends `MSG alice <id> hello` to bob's
-//!    outbox, with the ticket as a mark behind its last byte. [`Turn::dirty`](router::Turn::dirty) notes
-//!    that this outbox has something to write. Nothing was written yet. (`outbox.rs`)
-//! 6. All lines of this read are carried out so. Then alice's turn ends: [`Router::end`](router::Router::end)
-//!    hands the noted outboxes to the flusher, a task of its own, and wakes it. (`router/flush.rs`)
-//! 7. Every connection that was ready has had its turn when the flusher runs
-//!    [`Router::poll_flush`](router::Router::poll_flush).
-//!    [`Outbox::flush_unless_blocked`](outbox::Outbox::flush_unless_blocked) writes all that bob's outbox
-//!    holds with one system call, if the socket takes it, and returns the tickets whose last byte the
-//!    kernel took.
-//! 8. `Router::written` removes the question of that ticket: the fate is known.
-//!    [`Outbox::answer`](outbox::Outbox::answer) puts `OK <id> delivered` into the reserved place of
-//!    alice's outbox, and the same round of the flusher writes it to alice.
+//! # The way of a `SEND` to a user of the same node
 //!
-//! Where that way forks:
+//! alice and bob are on one node that is alone, over TCP. alice says `SEND bob hello`. From her readable socket to
+//! her `OK`, function by function:
 //!
-//! - bob's socket takes no more: what is left stays in his outbox, and his own connection writes it when
-//!   the socket has room (`Connection::write`). Without progress for too long he is a slow consumer.
-//! - bob's connection ends first: the messages that were not written whole come back through
-//!   [`Router::unwritten`](router::Router::unwritten) and are routed again, or alice gets `ERR offline`.
-//!   (`router/again.rs`)
-//! - bob logged in with `ack`: being written is not enough. The message is in the ledger of his outbox
-//!   until [`Outbox::acknowledge`](outbox::Outbox::acknowledge), and is given back if that takes too long.
-//!   (`outbox/ledger.rs`, `router/acks.rs`)
-//! - bob is nowhere: with mailboxes the message is stored (`router/store.rs`), and bob's next login
-//!   drains the mailbox before anything live (`router/drain.rs`).
-//! - bob is on another node: the message waits in flight with its envelope, and
-//!   [`Router::on_said`](router::Router::on_said) takes the receipt that settles it. The node that
-//!   receives an envelope delivers it or answers; it never forwards it. `README.md` follows such a
-//!   message from node to node, file by file.
-//! - nothing is heard for [`RECEIPT_MS_MAX`](router::RECEIPT_MS_MAX): alice gets `ERR timeout`.
+//! 1. `ConnectionTask::talk` (`net/connection.rs`) is alice's task. It waits until her socket is readable.
+//! 2. `ConnectionTask::read` reads what there is, without waiting, into the buffer of the thread.
+//! 3. `ConnectionTask::hear` borrows the node for one step, in which it gives it all lines of the read.
+//! 4. `LineDecoder::next` (`proto/line.rs`) cuts a line out of the buffer, where it stays.
+//! 5. `Node::line` (`node.rs`) takes it. Behind it, in `node/requests.rs`, it is parsed, if nothing holds it up, and
+//!    then carried out.
+//! 6. `decide` (`node/session.rs`) stands between the two: what does a session in this state come to with that?
+//! 7. `Node::send` (`node/route.rs`) finds bob's sessions. They have room, and nothing waits in a lane for him.
+//! 8. `Node::send_here` gives the message an id, takes a place in the row of alice's replies, notes the message in
+//!    flight (`node/in_flight.rs`), and prints `MSG alice <id> hello`.
+//! 9. `Node::hand` (`node/deliver.rs`) sees that it is no duplicate, and makes one delivery of it for all sessions.
+//! 10. `Node::push` appends the line to bob's outbox, with a mark where it ends (`node/outbox.rs`), and puts the
+//!     outbox on the list of those to write. That was the step: the driver takes the list.
+//! 11. `Driver::flush_some` (`net/driver.rs`) has its turn after all tasks that were ready, and writes each of these
+//!     outboxes once, straight to the socket: one system call for all that gathered.
+//! 12. `Node::written` (`node.rs`) hears how many bytes the kernel took, and passes the marks before that.
+//! 13. `Node::take_delivery` (`node/deliver.rs`) ends the delivery, remembers it if a duplicate may come, and tells
+//!     whoever waits for it: the message is in flight no more.
+//! 14. `Node::answer` (`node/state.rs`) prints `OK <id> delivered` into alice's outbox, behind her replies that are
+//!     due (`node/replies.rs`). The flusher writes it in the same round.
 //!
-//! # What is deliberately absent
+//! # The way of a `SEND` to a user of another node
 //!
-//! In the design:
+//! bob is on node B, alice on A, the *origin*, which answers for the message until it has a fate. Steps 1 to 6 are
+//! the same.
 //!
-//! - No broadcast between nodes, and no forwarding by the node that receives: no loops.
-//! - No trait for the cluster: [`Cluster`](cluster::Cluster) is an enum, and callers see every case.
-//! - No waiting in a push to an outbox, and no lock held across an `.await`.
-//! - No buffer and no timer in an idle connection that has logged in.
-//! - No retry without an end in [`client`]: what is not known after 60 seconds is told as `Lost`, and a
-//!   `CAST` is never repeated.
-//! - No `unsafe` code.
+//! 1. `Node::send` (`node/route.rs`) lets the message into bob's lane. Where there are other nodes everything does
+//!    that, also what is for sessions here: nothing passes a lane by.
+//! 2. `Lane::send` (`node/lane.rs`) gives it to the lane's nodes. A new lane takes them from the remembered
+//!    locations, or asks presence first (`Ask::Locate`), and messages gather until `Lane::located` has the answer.
+//! 3. `Node::carry_out` (`node/carry_out.rs`) does what the lane wants: `Act::Give` becomes an entry of `Says`
+//!    (`node/out.rs`), the list of what the node says to others.
+//! 4. `Driver::end_round` (`net/driver.rs`), when all outboxes are written, hands that list to `Cluster::say`
+//!    (`cluster.rs`), and rings the bus.
+//! 5. `Links::say` (`cluster/links.rs`) appends the message to what waits for B (`cluster/link/outgoing.rs`).
+//! 6. `Bus::publish` (`cluster/bus.rs`), on its thread, takes what waits as one batch with a number
+//!    (`Links::next`), and publishes it under B's id. RabbitMQ puts it into B's queue.
+//! 7. `Bus::take`, on B, hands the bytes up as an event, and `hear_others` (`server.rs`) on B's own thread has them
+//!    unpacked (`cluster/unpack.rs`): the link counts the batch, and only one that is the next counts.
+//! 8. `Node::said` (`node.rs`) takes each item; a message goes to `Node::receive` (`node/receive.rs`), which finds
+//!    bob's sessions. `hand`, `push`, `flush_some`, `written` and `take_delivery` follow as above.
+//! 9. `Node::resolve` (`node/resolve.rs`) finds that an origin waits: a receipt for it goes into B's `Says`, and
+//!    rides as part of a range in the next batch to A.
+//! 10. `Node::receive_receipts`, on A, tells the lane: `Lane::delivered` ends the message, and `Node::end_message`
+//!     (`node/carry_out.rs`) takes it out of flight. `Node::answer` as above.
 //!
-//! In this version, though the protocol has words for it:
+//! # Where the ways fork
 //!
-//! - Rooms and watches: `JOIN`, `LEAVE`, `WATCH`, `UNWATCH` and `SEND #room` get `ERR unknown-verb`.
-//! - Tokens, TLS and rate limits: anybody who can connect can be any user.
+//! - **The line has to wait** (`Flow::Wait`): the recipient has no room, or too much is owed to the sender. The
+//!   task keeps it, and reads nothing until it is woken. A session that acknowledges is read on, and gets
+//!   `ERR limited`.
+//! - **A session acknowledges, or is just logging in or getting its mail:** `push` puts the line into
+//!   `node/unacknowledged.rs`, and the `ACK` is what takes the delivery.
+//! - **It is a duplicate:** `hand` answers `delivered`, or lets it share the fate of the one that is still pending.
+//! - **The socket takes no more:** `Node::blocks`; now the connection's own task writes. Without progress it is a
+//!   slow consumer (`node/tick.rs`), and what it has not taken comes back (`node/ends.rs`) and is routed again.
+//! - **A WebSocket** reads the same way (`net/websocket.rs`), and writes from its own task, which its outbox wakes.
+//! - **B does not have bob, or has died, or a batch came back:** `Lane::refused`, `gone`, `returned`. When no node
+//!   is left, and all have answered, the lane asks presence again; after three rounds comes the mailbox, or the
+//!   fate that is true.
+//! - **bob is nowhere:** `Ask::Store`, or `ERR offline`.
+//! - **Nothing is heard for 10 seconds:** `Node::expire` (`node/tick.rs`), and `ERR timeout` if anybody may have
+//!   been shown it.
+//! - **`CAST`** goes the same ways, and nobody waits for it.
+//!
+//! # What is not here on purpose
+//!
+//! - In `node/` and `proto/`: sockets, threads, locks, clocks, `async`, logs, randomness. So the simulator
+//!   (`tests/sim`) runs whole clusters in virtual time, and one seed is one run.
+//! - A node that forwards what it received. It delivers or answers, so there are no loops.
+//! - Durable queues and publisher confirms. The origin keeps each message, and both ends of a link count.
+//! - Exactly once. A node remembers what it has shown; after a hop a duplicate may be shown once more, and
+//!   [`Client`] drops it by sender and id.
+//! - A timer, a buffer or a task more for each connection at rest.
+//! - Rooms, watches, tokens, TLS, and limits on how fast a client may send: not served yet.
 
 #[cfg(feature = "client")]
-pub mod chat;
-#[cfg(feature = "client")]
-pub mod client;
-pub mod cluster;
-pub mod config;
-pub mod conn;
-pub mod mailbox;
-pub mod metrics;
-pub mod outbox;
+mod client;
+mod cluster;
+mod config;
+mod mailbox;
+mod metrics;
+mod net;
+mod node;
 #[cfg_attr(
     not(any(feature = "client", feature = "cluster")),
     allow(dead_code, reason = "nobody has to wait")
 )]
 mod pause;
-pub mod proto;
+#[cfg_attr(not(feature = "client"), allow(dead_code, unused_imports, reason = "a client needs the rest"))]
+mod proto;
 mod random;
-pub mod readiness;
-#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a node alone needs a part of it"))]
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
 mod recent;
-pub mod router;
+mod server;
+
 #[cfg(feature = "client")]
-pub mod send;
-pub mod server;
-pub mod session;
-pub mod table;
-pub mod terminal;
-pub mod timer;
+pub use client::{
+    BadInput, Client, ClientConfig, ClientError, Event, Fate, Incoming, Place, Refusal, SendError, Sending,
+    UserPresence,
+};
+pub use cluster::Mesh;
+pub use config::{Amqp, Config, ConfigError, Feature, Layers, Redis, SETTINGS, Setting, version};
+pub use metrics::Counters;
+pub use node::Holdings;
+pub use proto::{CloseReason, ErrorCode, MessageId, NameError, NodeId, SessionId, UserName};
+pub use server::{Handle, Server, files_max};
+
+/// What tests, the simulator and fuzzers look at beside the surface: it may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    #![allow(missing_docs)]
+
+    pub mod cluster {
+        pub use crate::cluster::*;
+    }
+    pub mod mailbox {
+        pub use crate::mailbox::*;
+    }
+    pub mod node {
+        pub use crate::node::*;
+    }
+    pub mod proto {
+        pub use crate::proto::*;
+    }
+}
 
 /// The README's Rust code is compiled and run as a test.
 #[cfg(doctest)]

@@ -6,22 +6,20 @@
 //!
 //! Reading order: [`name`] (who and what), [`mod@line`] (bytes to lines),
 //! [`request`] (what a client says), [`reply`] (what the server says),
-//! [`envelope`] and [`batch`] (what one node tells another).
+//! [`wire`] (what one node tells another).
 
-pub mod batch;
-pub mod envelope;
 pub mod line;
 pub mod name;
+mod number;
 pub mod reply;
 pub mod request;
 pub mod verb;
+pub mod wire;
 
-pub use envelope::{Envelope, EnvelopeRef, Fate};
 pub use line::{Line, LineDecoder};
-pub use name::{IdRef, MessageId, NodeId, RoomRef, SessionId, Tag, UserName, UserRef};
+pub use name::{MessageId, NameError, NodeId, SessionId, Tag, UserName, UserRef};
 pub use reply::{CloseReason, ErrorCode, ServerLine};
 pub use request::{Request, TaggedRequest};
-pub use verb::Verb;
 
 /// The version that `HELLO` announces.
 pub const VERSION: u32 = 1;

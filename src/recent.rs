@@ -57,13 +57,6 @@ impl<K: Clone + Eq + Hash + Borrow<str>, V> Recent<K, V> {
         entry.map(|(_, value)| value)
     }
 
-    /// Takes out the entries whose values do not stay.
-    pub fn retain(&mut self, mut stays: impl FnMut(&mut V) -> bool) {
-        let mut gone = vec![];
-        self.iter_mut().for_each(|(key, value)| gone.extend((!stays(value)).then(|| key.clone())));
-        gone.iter().for_each(|key| drop(self.remove(key.borrow())));
-    }
-
     /// Takes all entries out.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
         std::mem::take(self).slots.into_iter().flatten()
@@ -136,8 +129,6 @@ mod tests {
             recent.iter_mut().map(|(key, value)| (key.clone(), *value)).collect();
         all.sort_unstable();
         assert!(all.into_iter().eq(plain.clone()));
-        recent.retain(|value| *value % 3 > 0);
-        plain.retain(|_, value| *value % 3 > 0);
         assert_eq!(recent.drain().collect::<BTreeMap<_, _>>(), plain);
         assert!(recent.is_empty() && recent.get("1").is_none());
     }

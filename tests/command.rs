@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use pinpost::config::SETTINGS;
+use pinpost::SETTINGS;
 use rustix::process::Signal;
 
 use rig::peer::{Heard, Peer};

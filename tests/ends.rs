@@ -4,8 +4,7 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
-use pinpost::cluster::Mesh;
-use pinpost::proto::CloseReason;
+use pinpost::{CloseReason, Mesh};
 
 use rig::net::nodes;
 use rig::peer::Peer;

@@ -10,8 +10,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 
-use pinpost::proto::CloseReason;
-use pinpost::proto::ErrorCode::{AlreadyIn, BadLine, BadText, LoginFirst, Offline, TooLong, UnknownVerb};
+use pinpost::CloseReason;
+use pinpost::ErrorCode::{AlreadyIn, BadLine, BadText, LoginFirst, Offline, TooLong, UnknownVerb};
 use rig::bystanders::Bystanders;
 use rig::node::Node;
 use rig::peer::Peer;
@@ -57,7 +57,7 @@ fn a_million_lines_of_garbage() {
     // It is no garbage for the sake of it: all that a session can answer was answered.
     let codes = [BadLine, BadText, TooLong, UnknownVerb, LoginFirst, AlreadyIn, Offline];
     let errors = codes.map(|code| metrics.errors(code));
-    println!("{errors:?} errors of {codes:?}, {} delivered", metrics.delivered.count());
+    println!("{errors:?} errors of {codes:?}, {} delivered", metrics.delivered);
     assert!(errors.iter().all(|count| *count > 0));
 }
 
@@ -100,7 +100,8 @@ fn live_by_web(addr: std::net::SocketAddr, mut random: Random) -> usize {
                 message.push(b'\n');
             }
             lines += count;
-            put_message(&mut random, &message, &mut out);
+            // What is no text ends a WebSocket.
+            put_message(&mut random, String::from_utf8_lossy(&message).as_bytes(), &mut out);
             if out.len() > PIECE_BYTES || lines == LINES_PER_CONNECTION {
                 write(&mut socket, &out);
                 out.clear();

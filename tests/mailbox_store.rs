@@ -1,17 +1,18 @@
 //! Mailboxes in memory and in a real Redis: the same checks for both, and what only one can show.
 //!
-//! The checks talk to a [`Backend`] and know no more of it than what the router may rely on.
+//! The checks talk to a [`Backend`] and know no more of it than what the node may rely on.
 //! What is forged, such as an old message or garbage, stands in Redis, where others may write.
 
 mod rig;
 
 use std::time::{Duration, Instant};
 
-use pinpost::mailbox::memory::Mailboxes;
-use pinpost::mailbox::redis as mailbox;
-use pinpost::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, Stored};
-use pinpost::proto::batch::put_envelope;
-use pinpost::proto::{Envelope, MessageId, UserRef};
+use pinpost::internals::cluster::redis_mailbox as mailbox;
+use pinpost::internals::mailbox::memory::Mailboxes;
+use pinpost::internals::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX};
+use pinpost::internals::node::seam::Letter;
+use pinpost::internals::proto::name::{IdRef, Tag, UserName, UserRef};
+use pinpost::internals::proto::wire::{parse_body, put_body};
 use redis::{Connection, Value};
 
 use rig::random::{Random, seeds};
@@ -39,15 +40,14 @@ impl Backend {
     }
 
     /// How many were stored, from the first on.
-    fn store(&mut self, envelopes: &[Envelope]) -> usize {
+    fn store(&mut self, user: &str, messages: &[Vec<u8>]) -> usize {
         match self {
             Backend::Memory(mailboxes) => {
                 let now = Instant::now();
-                envelopes.iter().take_while(|envelope| mailboxes.store(envelope, now).is_ok()).count()
+                messages.iter().take_while(|message| mailboxes.store(user, message, now).is_ok()).count()
             }
             Backend::Redis(connection, limits, _) => {
-                let envelopes: Vec<&Envelope> = envelopes.iter().collect();
-                let reply = mailbox::store(&envelopes, *limits).query(connection).unwrap();
+                let reply = mailbox::store(&name(user), messages, *limits).query(connection).unwrap();
                 mailbox::stored(&reply).unwrap()
             }
         }
@@ -56,16 +56,16 @@ impl Backend {
     fn has(&mut self, user: &str) -> bool {
         match self {
             Backend::Memory(mailboxes) => mailboxes.has(user, Instant::now()),
-            Backend::Redis(connection, ..) => mailbox::has(name(user)).query(connection).unwrap(),
+            Backend::Redis(connection, ..) => mailbox::has(&name(user)).query(connection).unwrap(),
         }
     }
 
-    fn read(&mut self, user: &str, after: u64) -> Vec<Stored> {
+    fn read(&mut self, user: &str, after: u64) -> Vec<Letter> {
         match self {
             Backend::Memory(mailboxes) => mailboxes.read(user, after, Instant::now()),
             Backend::Redis(connection, limits, _) => {
-                let reply = mailbox::read(name(user), after, *limits).query(connection).unwrap();
-                mailbox::messages(reply).unwrap()
+                let reply = mailbox::read(&name(user), after, *limits).query(connection).unwrap();
+                mailbox::letters(reply).unwrap()
             }
         }
     }
@@ -74,7 +74,7 @@ impl Backend {
         match self {
             Backend::Memory(mailboxes) => mailboxes.take(user, up_to, also),
             Backend::Redis(connection, ..) => {
-                mailbox::take(name(user), up_to, also).exec(connection).unwrap()
+                mailbox::take(&name(user), up_to, also).exec(connection).unwrap()
             }
         }
     }
@@ -88,7 +88,7 @@ impl Backend {
             assert!(read.len() <= READ_MESSAGES_MAX);
             assert!(read[0].place > after && read.is_sorted_by(|one, other| one.place < other.place));
             after = last.place;
-            texts.extend(read.into_iter().map(|message| message.envelope.text.to_string()));
+            texts.extend(read.iter().map(text));
         }
     }
 }
@@ -97,25 +97,25 @@ fn limits(messages_max: usize, time_max: Duration) -> Limits {
     Limits { messages_max, time_max }
 }
 
-fn name(user: &str) -> UserRef<'_> {
-    UserRef::parse(user).unwrap()
+fn name(user: &str) -> UserName {
+    UserName::parse(user).unwrap()
 }
 
-fn envelope(to: &str, text: &str) -> Envelope {
-    let id = MessageId::Tag(text.chars().take(20).collect::<String>().into());
-    Envelope {
-        number: None,
-        is_shared: false,
-        is_again: false,
-        from: name("alice").into(),
-        to: name(to).into(),
-        id,
-        text: text.into(),
-    }
+/// The body of a message.
+fn message(to: &str, text: &str) -> Vec<u8> {
+    let user = |name| UserRef::parse(name).unwrap();
+    let id = text.chars().take(20).collect::<String>().replace(' ', "-");
+    let mut body = vec![];
+    put_body(user("alice"), user(to), IdRef::Tag(Tag::parse(&id).unwrap()), text, &mut body);
+    body
 }
 
-fn envelopes(to: &str, texts: &[&str]) -> Vec<Envelope> {
-    texts.iter().map(|text| envelope(to, text)).collect()
+fn messages(to: &str, texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| message(to, text)).collect()
+}
+
+fn text(letter: &Letter) -> String {
+    parse_body(&letter.body).expect("a body").3.to_owned()
 }
 
 #[test]
@@ -123,13 +123,12 @@ fn what_is_stored_is_read_in_order_until_it_is_taken() {
     for mut backend in Backend::both(limits(100, DAY)) {
         for user in ["bob", "小明", "a}{b"] {
             assert!(!backend.has(user) && backend.read(user, 0).is_empty());
-            let numbered = Envelope { number: Some(7), ..envelope(user, "1") };
-            assert_eq!(backend.store(&[numbered]), 1);
-            assert_eq!(backend.store(&envelopes(user, &["2", "3", "4", "5", "6"])), 5);
+            assert_eq!(backend.store(user, &messages(user, &["1"])), 1);
+            assert_eq!(backend.store(user, &messages(user, &["2", "3", "4", "5", "6"])), 5);
             assert!(backend.has(user));
             let read = backend.read(user, 0);
-            assert_eq!(read[0].envelope, envelope(user, "1"), "it has no number");
-            let places: Vec<u64> = read.iter().map(|message| message.place).collect();
+            assert_eq!(read[0].body, message(user, "1"));
+            let places: Vec<u64> = read.iter().map(|letter| letter.place).collect();
             assert_eq!(backend.read(user, places[3]), read[4..]);
             assert_eq!(backend.read(user, u64::MAX), []);
             let mut check = |up_to, also: &[u64], expected: &[&str]| {
@@ -155,20 +154,20 @@ fn what_is_stored_is_read_in_order_until_it_is_taken() {
 #[test]
 fn a_full_mailbox_refuses_and_knows_what_it_has() {
     for mut backend in Backend::both(limits(3, DAY)) {
-        assert_eq!(backend.store(&envelopes("bob", &["1", "2"])), 2);
-        assert_eq!(backend.store(&envelopes("bob", &["3", "4", "5"])), 1);
-        assert_eq!(backend.store(&envelopes("bob", &["3", "4", "5"])), 1, "as it was told before");
-        assert_eq!(backend.store(&envelopes("bob", &["1", "2", "3"])), 3);
-        assert_eq!(backend.store(&envelopes("bob", &["4"])), 0);
+        assert_eq!(backend.store("bob", &messages("bob", &["1", "2"])), 2);
+        assert_eq!(backend.store("bob", &messages("bob", &["3", "4", "5"])), 1);
+        assert_eq!(backend.store("bob", &messages("bob", &["3", "4", "5"])), 1, "as it was told before");
+        assert_eq!(backend.store("bob", &messages("bob", &["1", "2", "3"])), 3);
+        assert_eq!(backend.store("bob", &messages("bob", &["4"])), 0);
         assert_eq!(backend.texts("bob"), ["1", "2", "3"]);
-        assert_eq!(backend.store(&envelopes("eve", &["1"])), 1, "another user's mailbox is not full");
+        assert_eq!(backend.store("eve", &messages("eve", &["1"])), 1, "another user's mailbox is not full");
         let first = backend.read("bob", 0)[0].place;
         backend.take("bob", first, &[]);
-        assert_eq!(backend.store(&envelopes("bob", &["4", "5"])), 1);
+        assert_eq!(backend.store("bob", &messages("bob", &["4", "5"])), 1);
         assert_eq!(backend.texts("bob"), ["2", "3", "4"]);
     }
     for mut backend in Backend::both(limits(0, DAY)) {
-        assert_eq!(backend.store(&envelopes("bob", &["1"])), 0);
+        assert_eq!(backend.store("bob", &messages("bob", &["1"])), 0);
         assert!(!backend.has("bob"));
     }
 }
@@ -179,16 +178,16 @@ fn ten_thousand_messages_are_read_in_order() {
     for mut backend in Backend::both(limits(10_000, DAY)) {
         for texts in texts.chunks(3_000) {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            assert_eq!(backend.store(&envelopes("bob", &texts)), texts.len());
+            assert_eq!(backend.store("bob", &messages("bob", &texts)), texts.len());
         }
-        assert_eq!(backend.store(&envelopes("bob", &["more"])), 0);
+        assert_eq!(backend.store("bob", &messages("bob", &["more"])), 0);
         assert_eq!(backend.texts("bob"), texts);
         let mut shown = vec![];
         loop {
             let read = backend.read("bob", 0);
             let Some(last) = read.last() else { break };
             backend.take("bob", last.place, &[]);
-            shown.extend(read.iter().map(|message| message.envelope.text.to_string()));
+            shown.extend(read.iter().map(text));
         }
         assert_eq!(shown, texts);
         assert!(!backend.has("bob"));
@@ -200,7 +199,7 @@ fn a_read_is_bounded_in_bytes() {
     let (long, short) = ("x".repeat(READ_BYTES_MAX), "y".repeat(READ_BYTES_MAX / 3));
     for mut backend in Backend::both(limits(100, DAY)) {
         let texts = [&long[..], &short, "1", &short, &short, "2", &long];
-        assert_eq!(backend.store(&envelopes("bob", &texts)), texts.len());
+        assert_eq!(backend.store("bob", &messages("bob", &texts)), texts.len());
         let (mut counts, mut after) = (vec![], 0);
         loop {
             let read = backend.read("bob", after);
@@ -216,8 +215,8 @@ fn a_read_is_bounded_in_bytes() {
 #[test]
 fn messages_expire() {
     for mut backend in Backend::both(limits(2, Duration::from_millis(100))) {
-        assert_eq!(backend.store(&envelopes("bob", &["1", "2"])), 2);
-        until("there is room again", || backend.store(&envelopes("bob", &["3"])) == 1);
+        assert_eq!(backend.store("bob", &messages("bob", &["1", "2"])), 2);
+        until("there is room again", || backend.store("bob", &messages("bob", &["3"])) == 1);
         until("they have expired", || backend.read("bob", 0).is_empty());
         until("the mailbox is gone", || !backend.has("bob"));
     }
@@ -236,19 +235,17 @@ fn random_calls_mean_the_same_to_both() {
             match random.below(3) {
                 0 => {
                     let count = 1 + random.below(20);
-                    let sent: Vec<_> = (0..count).map(|i| envelope(user, &format!("{n}.{i}"))).collect();
-                    let stored = backends.each_mut().map(|backend| backend.store(&sent));
+                    let sent: Vec<_> = (0..count).map(|i| message(user, &format!("{n}.{i}"))).collect();
+                    let stored = backends.each_mut().map(|backend| backend.store(user, &sent));
                     assert_eq!(stored[0], stored[1]);
                 }
                 1 => {
                     let at = random.below(places[0].len() + 1);
                     let after = [0, 1].map(|i| places[i].get(at).copied().unwrap_or(0));
                     let [one, other] = [0, 1].map(|i| backends[i].read(user, after[i]));
-                    let texts = |read: &[Stored]| -> Vec<_> {
-                        read.iter().map(|message| message.envelope.clone()).collect()
-                    };
+                    let texts = |read: &[Letter]| read.iter().map(text).collect::<Vec<_>>();
                     assert_eq!(texts(&one), texts(&other));
-                    *places = [one, other].map(|read| read.iter().map(|message| message.place).collect());
+                    *places = [one, other].map(|read| read.iter().map(|letter| letter.place).collect());
                     let texts = backends.each_mut().map(|backend| backend.texts(user));
                     assert_eq!(texts[0], texts[1]);
                     if random.below(2) == 0 {
@@ -270,15 +267,13 @@ fn random_calls_mean_the_same_to_both() {
 
 /// A message as it stands in Redis.
 fn element(place: u64, text: &str) -> Vec<u8> {
-    let mut element = format!("{place:016}").into_bytes();
-    put_envelope(envelope("bob", text).borrowed(), &mut element);
-    element
+    [format!("{place:016}\x03").into_bytes(), message("bob", text)].concat()
 }
 
 #[test]
 fn redis_tells_by_its_own_clock_what_is_old() {
     let mut backend = Backend::redis(limits(3, Duration::from_secs(60)));
-    assert_eq!(backend.store(&envelopes("bob", &["now"])), 1);
+    assert_eq!(backend.store("bob", &messages("bob", &["now"])), 1);
     let now = backend.read("bob", 0)[0].place;
     let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
     let ttl: u64 = redis::cmd("PTTL").arg("m:bob").query(connection).unwrap();
@@ -290,14 +285,14 @@ fn redis_tells_by_its_own_clock_what_is_old() {
     push("LPUSH", 50, "young");
     push("LPUSH", 61, "old");
     push("LPUSH", 62, "older");
-    assert_eq!(backend.store(&envelopes("bob", &["new", "no"])), 1, "what is old does not count");
+    assert_eq!(backend.store("bob", &messages("bob", &["new", "no"])), 1, "what is old does not count");
     assert_eq!(backend.texts("bob"), ["young", "now", "new"]);
     // A clock that was set back gives no place twice.
     let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
     let ahead = now + 3_600_000_000;
     redis::cmd("RPUSH").arg("m:eve").arg(element(ahead, "ahead")).exec(connection).unwrap();
-    assert_eq!(backend.store(&envelopes("eve", &["1", "2"])), 2);
-    let places: Vec<u64> = backend.read("eve", 0).iter().map(|message| message.place).collect();
+    assert_eq!(backend.store("eve", &messages("eve", &["1", "2"])), 2);
+    let places: Vec<u64> = backend.read("eve", 0).iter().map(|letter| letter.place).collect();
     assert_eq!(places, [ahead, ahead + 1, ahead + 2]);
 }
 
@@ -307,7 +302,7 @@ fn garbage_in_redis_is_skipped() {
     let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
     let now: (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
     let place = |n: u64| now.0 * 1_000_000 + n;
-    let cut_off = |n: u64| element(place(n), "cut off")[..30].to_vec();
+    let cut_off = |n: u64| element(place(n), "cut off")[..29].to_vec();
     let elements = [
         b"".to_vec(),
         b"garbage".to_vec(),
@@ -322,7 +317,7 @@ fn garbage_in_redis_is_skipped() {
     ];
     redis::cmd("RPUSH").arg("m:bob").arg(&elements[..]).exec(connection).unwrap();
     assert_eq!(backend.texts("bob"), ["1", "3", "4"]);
-    assert_eq!(backend.store(&envelopes("bob", &["5", "6"])), 2);
+    assert_eq!(backend.store("bob", &messages("bob", &["5", "6"])), 2);
     assert_eq!(backend.texts("bob"), ["1", "3", "4", "5", "6"]);
     backend.take("bob", place(1), &[place(4)]);
     assert_eq!(backend.texts("bob"), ["3", "5", "6"]);
@@ -332,19 +327,19 @@ fn garbage_in_redis_is_skipped() {
     // A key of another kind is an error, and so is a reply of another kind.
     let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
     redis::cmd("SET").arg("m:bob").arg("text").exec(connection).unwrap();
-    assert!(mailbox::read(name("bob"), 0, *limits).query::<Value>(connection).is_err());
+    assert!(mailbox::read(&name("bob"), 0, *limits).query::<Value>(connection).is_err());
     for reply in [Value::Nil, Value::Okay, Value::Int(-1)] {
-        assert_eq!((mailbox::stored(&reply), mailbox::messages(reply)), (None, None));
+        assert_eq!((mailbox::stored(&reply), mailbox::letters(reply)), (None, None));
     }
 }
 
 #[test]
 fn a_redis_without_memory_stores_nothing_and_gives_what_it_has() {
     let mut backend = Backend::redis(limits(100, DAY));
-    assert_eq!(backend.store(&envelopes("bob", &["1", "2", "3", "4"])), 4);
+    assert_eq!(backend.store("bob", &messages("bob", &["1", "2", "3", "4"])), 4);
     let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(connection).unwrap();
-    let store = mailbox::store(&[&envelope("bob", "5")], *limits);
+    let store = mailbox::store(&name("bob"), &messages("bob", &["5"]), *limits);
     let error = store.query::<Value>(connection).unwrap_err().to_string();
     assert!(error.contains("OOM") || error.contains("maxmemory"), "{error}");
     let read = backend.read("bob", 0);
@@ -362,15 +357,16 @@ fn a_message_costs_redis_few_bytes() {
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
         line.trim().parse().unwrap()
     };
-    assert_eq!(backend.store(&envelopes("bob", &["warm"])), 1);
+    assert_eq!(backend.store("bob", &messages("bob", &["warm"])), 1);
     let before = used(&mut backend);
     let text = "x".repeat(64);
     let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
     for users in (0..10_000).collect::<Vec<_>>().chunks(100) {
         let mut pipe = redis::pipe();
         for user in users {
-            let mail: Vec<_> = (0..10).map(|_| envelope(&format!("user{user:08}"), &text)).collect();
-            pipe.add_command(mailbox::store(&mail.iter().collect::<Vec<_>>(), *limits)).ignore();
+            let user = format!("user{user:08}");
+            let mail = vec![message(&user, &text); 10];
+            pipe.add_command(mailbox::store(&name(&user), &mail, *limits)).ignore();
         }
         pipe.exec(connection).unwrap();
     }

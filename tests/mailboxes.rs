@@ -13,7 +13,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pinpost::cluster::Mesh;
+use pinpost::Mesh;
 
 use rig::net::{Net, Real, nodes, on_every_net};
 use rig::node::Node;
@@ -324,7 +324,7 @@ fn while_redis_is_away_nothing_is_stored_and_nothing_doubled() {
 }
 
 /// While the recipient hops from node to node, logging in while others store, everything has its
-/// `OK` and is seen once.
+/// `OK` and is seen in order, once on each node at most.
 #[test]
 fn a_user_who_hops_misses_nothing() {
     hops(false);
@@ -371,6 +371,7 @@ fn hop(nodes: [&Node; 3], seed: u64, senders: usize, each: usize, may_ack: bool)
             });
         }
         let mut seen: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut shown: HashSet<(String, usize, &str)> = HashSet::new();
         let mut left = senders * each;
         while left > 0 {
             let home = nodes[random.below(3)];
@@ -384,12 +385,16 @@ fn hop(nodes: [&Node; 3], seed: u64, senders: usize, each: usize, may_ack: bool)
             let mut take = |line: &str| {
                 let (from, id, _) = message(line).unwrap_or_else(|| panic!("seed {seed}: {line}"));
                 let number: usize = id.parse().expect("a number");
+                // Another node may not know yet what was shown before the hop.
+                let is_new = shown.insert((from.to_owned(), number, home.id.as_str()));
+                assert!(is_new, "seed {seed}: {line} comes twice to one node, acks: {acks}");
                 let numbers = seen.entry(from.to_owned()).or_default();
-                assert!(!numbers.contains(&number), "seed {seed}: {line} comes twice, acks: {acks}");
                 let next = numbers.last().map_or(0, |last| last + 1);
-                assert!(number == next, "seed {seed}: {line} instead of {next}, acks: {acks}");
-                numbers.push(number);
-                left -= 1;
+                assert!(number <= next, "seed {seed}: {line} instead of {next}, acks: {acks}");
+                if number == next {
+                    numbers.push(number);
+                    left -= 1;
+                }
                 format!("ACK {id} {from}")
             };
             for _ in 0..stays_for {
@@ -425,112 +430,4 @@ fn pour_in_parts(mut stream: TcpStream, to: &str, count: usize, random: &mut Ran
         n += part;
         thread::park_timeout(Duration::from_micros(random.below(2_000) as u64));
     }
-}
-
-/// What a user was shown is kept for where it logs in next: by the session that was shown it, or, when
-/// Redis has lost it, by whoever knows of it. Told by others too, it would look new again.
-#[test]
-fn what_a_user_was_shown_is_kept_once() {
-    let real = Real::new();
-    let [a, b] = nodes(&real, &[]);
-    let mut alice = Peer::login(a.tcp, "alice");
-    let hashes = || real.0.redis_command(&["STRLEN", "d:bob"]).number() / 8;
-    for (n, node) in (1..).zip([&a, &b, &a, &b]) {
-        let mut bob = Peer::login(node.tcp, "bob");
-        alice.will_find("bob", "online 1");
-        alice.sends("bob", &n.to_string(), "hi");
-        bob.hears(&format!("MSG alice {n} hi"));
-        if n == 4 {
-            real.0.redis_command(&["DEL", "d:bob"]);
-        }
-        bob.quits();
-        assert_eq!(hashes(), n);
-    }
-    let mut bob = Peer::login(b.tcp, "bob");
-    alice.will_find("bob", "online 1");
-    (1..=4).for_each(|n| alice.sends("bob", &n.to_string(), "hi"));
-    bob.heard_all();
-}
-
-/// What users were shown is known by a key that all nodes have. When Redis has lost it, they bring it
-/// back, though a node that never knew it may come first.
-#[test]
-fn copies_are_known_after_redis_has_lost_its_data() {
-    let real = Real::new();
-    let [a, b] = nodes(&real, &[]);
-    let mut alice = Peer::login(a.tcp, "alice");
-    let mut bob = Peer::login(b.tcp, "bob");
-    alice.sends("bob", "1", "hi");
-    bob.hears("MSG alice 1 hi");
-    let key = || real.0.redis_command(&["HGET", "{nodes}:m", "k"]).text().to_owned();
-    let before = key();
-    real.0.redis_command(&["FLUSHDB"]);
-    real.0.redis_command(&["HSET", "{nodes}:m", "k", "7", "ks", "9000000000000000"]);
-    until("the key is back", || key() == before);
-    alice.will_find("bob", "online 1");
-    alice.sends("bob", "1", "hi");
-    bob.heard_all();
-}
-
-/// What users were shown who have left stands in Redis. When Redis has lost it, their nodes bring it back.
-#[test]
-fn copies_to_who_has_left_are_known_after_redis_has_lost_its_data() {
-    let real = Real::new();
-    let [a, b] = nodes(&real, &[]);
-    let mut alice = Peer::login(a.tcp, "alice");
-    for user in ["bob", "rob"] {
-        let mut peer = Peer::login(b.tcp, user);
-        alice.will_find(user, "online 1");
-        alice.sends(user, "1", "hi");
-        peer.hears("MSG alice 1 hi");
-        peer.quits();
-    }
-    for _ in 0..2 {
-        real.0.redis_command(&["FLUSHDB"]);
-        let count = || real.0.redis_command(&["EXISTS", "d:bob", "d:rob"]).number();
-        until("it is back", || count() == 2);
-        assert_eq!(real.0.redis_command(&["STRLEN", "d:bob"]).number(), 8);
-    }
-    // Another node has brought back what it knows, before or after: nobody knows which is newer.
-    let script = "redis.call('FLUSHDB') return redis.call('SET', 'd:bob', 'theirs-1theirs-2')";
-    real.0.redis_command(&["EVAL", script, "0"]);
-    until("both are there", || real.0.redis_command(&["STRLEN", "d:bob"]).number() == 24);
-    let part = |from, to| real.0.redis_command(&["GETRANGE", "d:bob", from, to]).text().to_owned();
-    assert_eq!((part("0", "7"), part("16", "23")), ("theirs-1".to_owned(), "theirs-2".to_owned()));
-    let mut bob = Peer::login(a.tcp, "bob");
-    alice.will_find("bob", "online 1");
-    alice.sends("bob", "1", "hi");
-    bob.heard_all();
-}
-
-/// A node that comes first to a Redis that lost its data brings a key of its own. When one comes that
-/// knew the key before, what was shown meanwhile is known all the same.
-#[test]
-fn copies_are_known_after_the_key_was_replaced() {
-    let real = Real::new();
-    let [a, b] = nodes(&real, &[]);
-    let mut alice = Peer::login(a.tcp, "alice");
-    let mut bob = Peer::login(b.tcp, "bob");
-    let mut rob = Peer::login(b.tcp, "rob");
-    for (user, peer) in [("bob", &mut bob), ("rob", &mut rob)] {
-        alice.sends(user, "1", "hi");
-        peer.hears("MSG alice 1 hi");
-    }
-    // As by a node that was cut off when Redis lost its data, and renews its lease now.
-    real.0.redis_command(&["HSET", "{nodes}:m", "k", "7", "ks", "1", "v", "9000000000000000"]);
-    let ids = real.0.redis_command(&["ZRANGE", "{nodes}", "0", "-1"]).list();
-    let lease = |id: &String| real.0.redis_command(&["ZSCORE", "{nodes}", id]).text().to_owned();
-    for _ in 0..2 {
-        let before: Vec<String> = ids.iter().map(lease).collect();
-        let is_renewed = |(id, before): (&String, &String)| lease(id) != *before;
-        until("both nodes have renewed their leases", || ids.iter().zip(&before).all(is_renewed));
-    }
-    rob.quits();
-    let mut rob = Peer::login(a.tcp, "rob");
-    for user in ["bob", "rob"] {
-        alice.will_find(user, "online 1");
-        alice.sends(user, "1", "hi");
-    }
-    bob.heard_all();
-    rob.heard_all();
 }

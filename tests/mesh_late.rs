@@ -4,9 +4,9 @@ mod rig;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pinpost::cluster::Mesh;
+use pinpost::Mesh;
 
 use rig::net::nodes;
 use rig::node::Node;
@@ -48,7 +48,7 @@ fn a_late_receipt_holds_up_its_sender_only() {
     carol.hears("@3 OK 3 delivered");
     for node in [&a, &b, &c] {
         until("nothing is in flight", || node.holdings().in_flight == 0);
-        assert_eq!(node.metrics().not_here.count(), 0);
+        assert_eq!(node.metrics().not_here, 0);
     }
 }
 
@@ -205,7 +205,6 @@ fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
     mesh.cut(&a.id);
     bob.say("@lost SEND alice lost");
     bob.heard_all();
-    mesh.heal(&a.id);
     mesh.hold(&c.id);
     bob.say("@late SEND carol late");
     carol.hears("MSG bob late late");
@@ -221,50 +220,21 @@ fn what_a_cut_swallowed_times_out_and_may_be_sent_again() {
     dave.hears_start("ERR unavailable ");
     // The answers come after all, and nobody waits for them any more.
     mesh.release(&c.id);
-    alice.heard_all();
     carol.heard_all();
     dave.say("WHO bob");
     dave.hears_start("ERR login-first ");
+    // Whether what was lost is sent off once more or not, it is shown once.
+    mesh.heal(&a.id);
     bob.sends("alice", "lost", "lost");
     alice.hears("MSG bob lost lost");
     bob.sends("carol", "late", "late");
     for person in [&mut alice, &mut bob, &mut carol] {
         person.heard_all();
     }
-    assert_eq!(c.metrics().duplicates.count(), 1);
+    assert_eq!(c.metrics().duplicates, 1);
     carol.sends("bob", "asked", "asked");
     bob.hears("MSG carol asked asked");
     drop((alice, bob, carol, dave));
     [a, b, c].iter().for_each(Node::settles);
     assert_eq!(mesh.users(), 0);
-}
-
-#[test]
-fn a_question_whose_answer_was_lost_is_asked_again() {
-    let mesh = Mesh::default();
-    let [a, b] = nodes(&mesh, &[]);
-    let mut alice = Peer::login(a.tcp, "alice");
-    let mut carol = Peer::login(a.tcp, "carol");
-    let mut bob = Peer::login(b.tcp, "bob");
-    alice.patient(RECEIPT_TIME_MAX);
-    mesh.hold(&a.id);
-    alice.say("@1 SEND bob one");
-    alice.heard_all();
-    mesh.cut(&a.id);
-    mesh.release(&a.id);
-    mesh.heal(&a.id);
-    // The next one waits behind the question that nobody answers, and is due two sweeps later.
-    let later = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < later {
-        alice.heard_all();
-    }
-    carol.patient(RECEIPT_TIME_MAX);
-    carol.say("@2 SEND bob two");
-    alice.hears_start("@1 ERR unavailable ");
-    carol.hears("@2 OK 2 delivered");
-    alice.sends("bob", "3", "three");
-    bob.hears("MSG carol 2 two");
-    bob.hears("MSG alice 3 three");
-    drop((alice, bob, carol));
-    [a, b].iter().for_each(Node::settles);
 }

@@ -14,8 +14,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use pinpost::cluster::Mesh;
-use pinpost::proto::NodeId;
+use pinpost::{Mesh, NodeId};
 
 use rig::net::nodes;
 use rig::node::Node;

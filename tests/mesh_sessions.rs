@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use pinpost::cluster::Mesh;
+use pinpost::Mesh;
 
 use rig::net::{Net, Real, is_empty, nodes, on_every_net};
 use rig::node::Node;
@@ -127,8 +127,8 @@ fn a_session_replaced_before_it_entered_ends_too() {
     alice.sends("bob", "1", "hi");
     late.hears("MSG alice 1 hi");
     late.heard_all();
-    assert_eq!(a.metrics().not_here.count() + b.metrics().not_here.count(), 0, "one session has it");
-    assert_eq!(a.metrics().delivered.count(), 1);
+    assert_eq!(a.metrics().not_here + b.metrics().not_here, 0, "one session has it");
+    assert_eq!(a.metrics().delivered, 1);
     drop((early, late, alice));
     [a, b].iter().for_each(Node::settles);
 }
@@ -147,7 +147,7 @@ fn race(net: &dyn Net, count: usize, meddle: impl Fn([&Node; 2]) + Sync) {
                     person
                 };
                 let mut people: Vec<Peer> = (0..count).map(race).collect();
-                people.iter_mut().for_each(|person| drop(person.hears_start("OK bob ")));
+                people.iter_mut().for_each(is_let_in);
                 people
             })
         });
@@ -181,6 +181,16 @@ fn race(net: &dyn Net, count: usize, meddle: impl Fn([&Node; 2]) + Sync) {
     drop(alice);
     [&a, &b].into_iter().for_each(Node::settles);
     is_empty(net);
+}
+
+/// Hears that a login worked; a Redis that had no time for it is asked again.
+fn is_let_in(person: &mut Peer) {
+    let mut line = person.hear();
+    while line.starts_with("ERR unavailable ") {
+        person.say("LOGIN bob");
+        line = person.hear();
+    }
+    assert!(line.starts_with("OK bob "), "{line:?}");
 }
 
 fn pause() {

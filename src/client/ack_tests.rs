@@ -1,18 +1,18 @@
-//! Acknowledgements: when they are said, and what becomes of copies.
+//! Acknowledgements: when they are said, and what becomes of duplicates.
 
 use std::sync::mpsc;
 
 use smol::stream::StreamExt;
 
-use crate::client::fake::{Peer, Server, run};
-use crate::client::tests::{S1, S2, found, message};
+use crate::client::fake::{FakeNode, Peer, run};
+use crate::client::tests::{S1, S2, config, found, message};
 use crate::client::{Client, ClientConfig, Event, Incoming};
 
 /// The client's own bound for lines that wait, and more.
 const MANY: usize = 300;
 
-fn with_ack(server: &Server) -> ClientConfig {
-    ClientConfig { ack: true, ..server.config() }
+fn with_ack(server: &FakeNode) -> ClientConfig {
+    config(server).ack(true)
 }
 
 /// Sends many messages.
@@ -29,7 +29,7 @@ async fn hear_all(incoming: &mut Incoming) {
 
 #[test]
 fn a_message_is_acknowledged_when_the_next_event_is_asked_for() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in_with_ack(S1);
         peer.say("MSG bob x-1 one\nMSG bob x-2 two\nMSG bob x-3 three\nERR limited x\nMSG bob x-4 four");
         // Behind each message but the last the program waits for the answer to a question
@@ -69,7 +69,7 @@ fn a_message_is_acknowledged_when_the_next_event_is_asked_for() {
 
 #[test]
 fn closing_says_what_was_acknowledged_before() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in_with_ack(S1);
         pour(&mut peer);
         for n in 0..MANY {
@@ -88,7 +88,7 @@ fn closing_says_what_was_acknowledged_before() {
 
 #[test]
 fn without_ack_copies_are_dropped_and_nothing_is_acknowledged() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.say("MSG bob x-1 one\nMSG bob x-1 one\nMSG carol x-1 one");
         drop(peer);
@@ -97,7 +97,7 @@ fn without_ack_copies_are_dropped_and_nothing_is_acknowledged() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         assert_eq!(incoming.next().await, message("bob", "x-1", "one"));
         assert_eq!(incoming.next().await, message("carol", "x-1", "one"));
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
@@ -113,7 +113,7 @@ fn without_ack_copies_are_dropped_and_nothing_is_acknowledged() {
 #[test]
 fn acknowledging_does_not_wait_for_a_connection_and_copies_are_acknowledged_at_once() {
     let (taken_tx, taken_rx) = mpsc::channel();
-    let server = Server::run(move |door| {
+    let server = FakeNode::run(move |door| {
         let mut peer = door.let_in_with_ack(S1);
         pour(&mut peer);
         drop(peer);
@@ -146,7 +146,7 @@ fn acknowledging_does_not_wait_for_a_connection_and_copies_are_acknowledged_at_o
 
 #[test]
 fn a_copy_of_what_the_program_is_not_done_with_is_only_dropped() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in_with_ack(S1);
         peer.say("MSG bob x-1 one\nMSG bob x-2 two");
         drop(peer);
@@ -162,7 +162,7 @@ fn a_copy_of_what_the_program_is_not_done_with_is_only_dropped() {
     run(async {
         let (client, mut incoming) = Client::connect(with_ack(&server)).await.unwrap();
         assert_eq!(incoming.next().await, message("bob", "x-1", "one"));
-        // Its answer stands behind the copies, on the second connection.
+        // Its answer stands behind the duplicates, on the second connection.
         client.ping().await.unwrap();
         assert_eq!(incoming.next().await, message("bob", "x-2", "two"));
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));

@@ -6,15 +6,13 @@ use std::time::Instant;
 
 use smol::stream::StreamExt;
 
-use crate::client::fake::{Peer, Server, run};
+use crate::client::fake::{FakeNode, Peer, run};
 use crate::client::outstanding::RETRY_TIME_MAX;
-use crate::client::tests::{S1, S2, all_get, found, message};
+use crate::client::tests::{S1, S2, S3, all_get, config, found, message, refused};
 use crate::client::{BadInput, Client, ClientConfig, ClientError, Event, Fate, Refusal, SendError};
-use crate::proto::ErrorCode;
+use crate::proto::{ErrorCode, MessageId};
 
-const S3: &str = "4k2jd8s3";
-
-fn deliver(peer: &mut Peer, tag: &str) {
+pub(super) fn deliver(peer: &mut Peer, tag: &str) {
     peer.say(&format!("{tag} OK {} delivered", &tag[1..]));
 }
 
@@ -25,7 +23,7 @@ fn closed_port() -> String {
 
 #[test]
 fn what_had_no_reply_goes_out_again_in_order_before_what_is_newer() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let one = peer.hear_tagged("SEND bob one");
         let two = peer.hear_tagged("SEND bob two");
@@ -54,7 +52,7 @@ fn what_had_no_reply_goes_out_again_in_order_before_what_is_newer() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         let one = client.submit("bob", "one").await.unwrap();
         let two = client.submit("bob", "two").await.unwrap();
         let three = client.submit("bob", "three").await.unwrap();
@@ -62,7 +60,7 @@ fn what_had_no_reply_goes_out_again_in_order_before_what_is_newer() {
         let who = smol::spawn(async move { asker.who("bob").await });
         let asker = client.clone();
         // One after the other, so that they are written in this order.
-        while client.handle.tag_next.load(std::sync::atomic::Ordering::Relaxed) < 5 {
+        while client.core.tag_next.load(std::sync::atomic::Ordering::Relaxed) < 5 {
             smol::future::yield_now().await;
         }
         let ping = smol::spawn(async move { asker.ping().await });
@@ -84,7 +82,7 @@ fn what_had_no_reply_goes_out_again_in_order_before_what_is_newer() {
 
 #[test]
 fn a_timeout_is_tried_again() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tag = peer.hear_tagged("SEND bob hello");
         peer.say(&format!("{tag} ERR timeout first"));
@@ -98,10 +96,9 @@ fn a_timeout_is_tried_again() {
         peer.part();
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         assert_eq!(client.send("bob", "hello").await, Ok(Fate::Delivered));
-        let refused = SendError::Refused { code: ErrorCode::Timeout, text: "x".to_owned() };
-        assert_eq!(client.who("bob").await, Err(refused));
+        assert_eq!(client.who("bob").await, Err(refused(ErrorCode::Timeout, "x")));
         client.close().await;
     });
     server.finish();
@@ -109,7 +106,7 @@ fn a_timeout_is_tried_again() {
 
 #[test]
 fn a_refusal_of_a_repeated_message_tells_nothing_of_the_first() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let one = peer.hear_tagged("SEND bob one");
         peer.say(&format!("{one} ERR timeout first"));
@@ -128,11 +125,10 @@ fn a_refusal_of_a_repeated_message_tells_nothing_of_the_first() {
         peer.part();
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
-        let refused = |code, text: &str| Err(SendError::Refused { code, text: text.to_owned() });
-        assert_eq!(client.send("bob", "one").await, refused(ErrorCode::Timeout, "first"));
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
+        assert_eq!(client.send("bob", "one").await, Err(refused(ErrorCode::Timeout, "first")));
         assert_eq!(client.send("bob", "two").await, Err(SendError::Lost));
-        assert_eq!(client.send("bob", "three").await, refused(ErrorCode::Offline, "x"));
+        assert_eq!(client.send("bob", "three").await, Err(refused(ErrorCode::Offline, "x")));
         client.close().await;
     });
     server.finish();
@@ -140,14 +136,14 @@ fn a_refusal_of_a_repeated_message_tells_nothing_of_the_first() {
 
 #[test]
 fn closing_without_a_connection_loses_what_went_out() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.hear_tagged("SEND bob hello");
         // From here on nobody answers.
         drop(door);
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         let sending = client.submit("bob", "hello").await.unwrap();
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
         client.close().await;
@@ -158,7 +154,7 @@ fn closing_without_a_connection_loses_what_went_out() {
 
 #[test]
 fn timeouts_without_end_are_told() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let mut times = 0;
         while let line = peer.line()
@@ -172,10 +168,9 @@ fn timeouts_without_end_are_told() {
         peer.say("BYE quit");
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         let asked = Instant::now();
-        let refused = SendError::Refused { code: ErrorCode::Timeout, text: "x".to_owned() };
-        assert_eq!(client.send("bob", "hello").await, Err(refused));
+        assert_eq!(client.send("bob", "hello").await, Err(refused(ErrorCode::Timeout, "x")));
         assert!(asked.elapsed() < 2 * RETRY_TIME_MAX, "{:?}", asked.elapsed());
         client.close().await;
     });
@@ -184,7 +179,7 @@ fn timeouts_without_end_are_told() {
 
 #[test]
 fn without_another_connection_a_request_is_lost_in_the_end() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.hear_tagged("SEND bob hello");
         let tag = peer.hear_tagged("SEND bob again");
@@ -193,7 +188,7 @@ fn without_another_connection_a_request_is_lost_in_the_end() {
         drop(door);
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         let asked = Instant::now();
         let hello = client.submit("bob", "hello").await.unwrap();
         let again = client.submit("bob", "again").await.unwrap();
@@ -212,7 +207,7 @@ fn without_another_connection_a_request_is_lost_in_the_end() {
 #[test]
 fn what_nobody_waits_for_is_not_repeated_nor_is_a_cast() {
     let (gone_tx, gone_rx) = mpsc::channel();
-    let server = Server::run(move |door| {
+    let server = FakeNode::run(move |door| {
         let mut peer = door.let_in(S1);
         peer.hear_tagged("SEND bob one");
         peer.hear("CAST bob two");
@@ -226,7 +221,7 @@ fn what_nobody_waits_for_is_not_repeated_nor_is_a_cast() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         let one = client.submit("bob", "one").await.unwrap();
         client.cast("bob", "two").await.unwrap();
         let three = client.submit("bob", "three").await.unwrap();
@@ -243,7 +238,7 @@ fn what_nobody_waits_for_is_not_repeated_nor_is_a_cast() {
 fn many_requests_are_repeated_in_order() {
     const COUNT: usize = 1000;
     let text = |n: usize| format!("{n} {}", "x".repeat(500));
-    let server = Server::run(move |door| {
+    let server = FakeNode::run(move |door| {
         let mut peer = door.let_in(S1);
         let tags: Vec<String> =
             (0..COUNT).map(|n| peer.hear_tagged(&format!("SEND bob {}", text(n)))).collect();
@@ -259,7 +254,7 @@ fn many_requests_are_repeated_in_order() {
         peer.part();
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         let mut sendings = vec![];
         for n in 0..COUNT {
             sendings.push(client.submit("bob", &text(n)).await.unwrap());
@@ -274,7 +269,7 @@ fn many_requests_are_repeated_in_order() {
 #[test]
 fn an_id_of_the_programs_own_is_used_once_at_a_time() {
     let (asked_tx, asked_rx) = mpsc::channel();
-    let server = Server::run(move |door| {
+    let server = FakeNode::run(move |door| {
         let mut peer = door.let_in(S1);
         peer.hear("@line-1 SEND bob one");
         peer.hear("@line-2 SEND bob two");
@@ -289,7 +284,7 @@ fn an_id_of_the_programs_own_is_used_once_at_a_time() {
         peer.part();
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         let in_use = |id: &str| SendError::BadInput(BadInput::IdInUse { id: id.to_owned() });
         let one = client.submit_as("line-1", "bob", "one").await.unwrap();
         let two = client.submit_as("line-2", "bob", "two").await.unwrap();
@@ -298,10 +293,10 @@ fn an_id_of_the_programs_own_is_used_once_at_a_time() {
         assert_eq!(one.fate().await, Ok(Fate::Delivered));
         assert_eq!(client.send_as("line-1", "bob", "one").await, Ok(Fate::Stored));
         assert_eq!(two.fate().await, Ok(Fate::Delivered));
-        let series = format!("{}1", client.handle.tag_prefix);
+        let series = format!("{}1", client.core.tag_prefix);
         assert_eq!(client.submit_as(&series, "bob", "x").await.unwrap_err(), in_use(&series));
         for id in ["", "two words", "@x", &"x".repeat(65)] {
-            let bad = SendError::BadInput(BadInput::Id { id: id.to_owned() });
+            let bad = SendError::from(id.parse::<MessageId>().unwrap_err());
             assert_eq!(client.submit_as(id, "bob", "x").await.unwrap_err(), bad);
         }
         client.close().await;
@@ -314,12 +309,12 @@ fn an_id_of_the_programs_own_is_used_once_at_a_time() {
 #[test]
 fn servers_are_tried_in_turn() {
     // One script at a time holds each door: the client goes where it has to.
-    let first = Server::run(|door| {
+    let first = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.hear_tagged("SEND bob hello");
         peer.say("BYE draining this node is shutting down");
     });
-    let second = Server::run(|door| {
+    let second = FakeNode::run(|door| {
         let mut peer = door.let_in(S2);
         let tag = peer.hear_tagged("SEND bob hello");
         deliver(&mut peer, &tag);
@@ -346,7 +341,7 @@ fn the_first_attempt_ends_with_the_last_server_or_a_refusal() {
     let (one, two) = (closed_port(), closed_port());
     let error = run(Client::connect(ClientConfig::new(format!("{one},{two}"), "alice"))).unwrap_err();
     assert!(error.to_string().starts_with(&format!("{two}: ")), "{error}");
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.accept();
         peer.say("HELLO pinpost 1 pi-1");
         peer.hear("LOGIN alice");

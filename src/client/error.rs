@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use crate::proto::{CloseReason, ErrorCode};
+use crate::proto::{CloseReason, ErrorCode, NameError};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -59,14 +59,15 @@ impl Error for ClientError {
     }
 }
 
-impl From<BadInput> for ClientError {
-    fn from(bad: BadInput) -> Self {
-        ClientError::BadInput(bad)
+impl<T: Into<BadInput>> From<T> for ClientError {
+    fn from(bad: T) -> Self {
+        ClientError::BadInput(bad.into())
     }
 }
 
 /// The server's no to this user being connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// `ERR` to the `LOGIN`.
     Login {
@@ -123,7 +124,8 @@ impl Error for Refusal {}
 pub enum SendError {
     /// The request can't be said; nothing was sent.
     BadInput(BadInput),
-    /// The server answered `ERR`.
+    /// The server answered `ERR`. After [`ErrorCode::Timeout`] the outcome is not known;
+    /// after any other code the request was not carried out.
     Refused {
         /// Why.
         code: ErrorCode,
@@ -152,20 +154,18 @@ impl fmt::Display for SendError {
 
 impl Error for SendError {}
 
-impl From<BadInput> for SendError {
-    fn from(bad: BadInput) -> Self {
-        SendError::BadInput(bad)
+impl<T: Into<BadInput>> From<T> for SendError {
+    fn from(bad: T) -> Self {
+        SendError::BadInput(bad.into())
     }
 }
 
 /// What is wrong with what was to be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BadInput {
-    /// Not a user's name.
-    User {
-        /// What was given.
-        name: String,
-    },
+    /// Not a user's name, or not an id.
+    Name(NameError),
     /// Not a token.
     Token,
     /// No text.
@@ -182,11 +182,6 @@ pub enum BadInput {
         /// What it may be.
         bytes_max: usize,
     },
-    /// Not an id.
-    Id {
-        /// What was given.
-        id: String,
-    },
     /// The id of a message whose fate is not known yet.
     IdInUse {
         /// The id.
@@ -197,11 +192,7 @@ pub enum BadInput {
 impl fmt::Display for BadInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadInput::User { name } => write!(
-                f,
-                "{name:?} can't be a user's name: 1 to 64 bytes without space, # or control character, \
-                 not beginning with @ or +"
-            ),
+            BadInput::Name(error) => error.fmt(f),
             BadInput::Token => {
                 f.write_str("a token is one word without control characters, and not the word ack")
             }
@@ -212,9 +203,6 @@ impl fmt::Display for BadInput {
             BadInput::TooLong { bytes, bytes_max } => {
                 write!(f, "the line would have {bytes} bytes; {bytes_max} is the most")
             }
-            BadInput::Id { id } => {
-                write!(f, "{id:?} can't be an id: 1 to 64 of A-Z a-z 0-9 . _ - ~")
-            }
             BadInput::IdInUse { id } => {
                 write!(f, "the id {id} belongs to a message whose fate is not known yet")
             }
@@ -223,3 +211,9 @@ impl fmt::Display for BadInput {
 }
 
 impl Error for BadInput {}
+
+impl From<NameError> for BadInput {
+    fn from(error: NameError) -> Self {
+        BadInput::Name(error)
+    }
+}

@@ -1,4 +1,7 @@
 //! A node for tests: it listens on a port of its own and follows a script.
+//!
+//! It knows nothing of the client that comes, so that the tests of the commands, which
+//! stand outside the library, have it too.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,24 +10,18 @@ use std::time::Duration;
 
 use smol::future;
 
-use crate::client::ClientConfig;
-
 /// Stands for a node: what a test writes is what happens.
-pub(crate) struct Server {
+pub(crate) struct FakeNode {
     pub(crate) addr: String,
     script: JoinHandle<()>,
 }
 
-impl Server {
+impl FakeNode {
     /// Runs `script` on a thread; what it panics with fails the test in `finish`.
     pub(crate) fn run(script: impl FnOnce(Door) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        Server { addr, script: thread::spawn(move || script(Door(listener))) }
-    }
-
-    pub(crate) fn config(&self) -> ClientConfig {
-        ClientConfig::new(self.addr.clone(), "alice")
+        FakeNode { addr, script: thread::spawn(move || script(Door(listener))) }
     }
 
     pub(crate) fn finish(self) {

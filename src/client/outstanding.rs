@@ -1,20 +1,21 @@
 //! The requests that went out and have no answer yet, in the order in which they went
 //! out first, and when to say them again.
 //!
-//! A request is said again under its tag when its connection broke before the reply,
-//! and a `SEND` also when the reply was `ERR timeout`, after a pause. Both are safe
-//! because the receiving side drops copies, which it promises for a while only: what was
-//! first written longer ago than [`RETRY_TIME_MAX`] is given up. Time and the socket are
-//! the task's: this is a table.
+//! A request is said again under its tag when its connection broke before the reply, and
+//! after a pause when the reply was `ERR limited`, or `ERR timeout` to a `SEND`. All of
+//! it is safe because the receiving side drops duplicates, which it promises for a while
+//! only: what was first written longer ago than [`RETRY_TIME_MAX`] is given up. Time and
+//! the socket are the task's: this is a table.
 //!
-//! A refusal of a message that is said again tells of this attempt, and nothing of the
-//! ones before: the recipient may have got it and left. Then the outcome stays unknown.
+//! `ERR limited` says that nothing was done. A refusal of a message of which an earlier
+//! attempt may have worked tells of this attempt alone: the recipient may have got it and
+//! left. Then the outcome stays unknown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::client::command::Pending;
 use crate::client::error::SendError;
+use crate::client::request::OpenRequest;
 use crate::pause::{Pauses, random};
 use crate::proto::{ErrorCode, ServerLine};
 
@@ -23,154 +24,181 @@ use crate::proto::{ErrorCode, ServerLine};
 #[derive(Default)]
 pub(super) struct Outstanding {
     /// By the order in which they were written first.
-    asked: BTreeMap<u64, Asked>,
+    requests: BTreeMap<u64, Unanswered>,
     by_tag: HashMap<Box<str>, u64>,
+    /// When to write which again: those that are not under way now.
+    due: BTreeSet<(Instant, u64)>,
     next: u64,
-    /// How many are not under way now.
-    idle: usize,
 }
 
 /// One request.
-struct Asked {
+struct Unanswered {
     tag: Box<str>,
     line: Vec<u8>,
-    pending: Pending,
+    pending: OpenRequest,
     /// When it is given up instead of written again.
     until: Instant,
     pauses: Pauses,
     /// When to write it again. `None` while it is under way: written to the connection
     /// there is, or about to be.
     again: Option<Instant>,
-    /// What is known of the last attempt that came to nothing; that there was none before
-    /// the first.
-    unknown: Option<SendError>,
+    /// What the attempts so far come to; that there was none before the first. Once it is
+    /// not known, only the final answer changes that.
+    so_far: Option<SendError>,
+}
+
+impl Unanswered {
+    /// Tells whether an attempt may have worked.
+    fn is_unknown(&self) -> bool {
+        self.so_far.as_ref().is_some_and(|error| !is_limited(error))
+    }
+
+    /// Tells whether a refusal is for the moment. `unavailable` and `draining` are the
+    /// caller's to hear, who knows then that nothing was sent; behind an unknown outcome
+    /// they are no answer.
+    fn passes(&self, code: ErrorCode) -> bool {
+        match code {
+            ErrorCode::Limited => true,
+            ErrorCode::Timeout => self.pending.is_send(),
+            ErrorCode::Unavailable | ErrorCode::Draining => self.pending.is_send() && self.is_unknown(),
+            _ => false,
+        }
+    }
+
+    /// Takes note of a refusal for the moment.
+    fn refused(&mut self, code: ErrorCode, text: &str) {
+        if code == ErrorCode::Timeout || !self.is_unknown() {
+            self.so_far = Some(SendError::Refused { code, text: text.to_owned() });
+        }
+    }
 }
 
 impl Outstanding {
     /// Adds a request that is about to be written for the first time.
-    pub(super) fn add(&mut self, tag: Box<str>, line: Vec<u8>, pending: Pending, now: Instant) {
+    pub(super) fn add(&mut self, tag: Box<str>, line: Vec<u8>, pending: OpenRequest, now: Instant) {
         let number = self.next;
         self.next += 1;
         self.by_tag.insert(tag.clone(), number);
         let (until, pauses) = (now + RETRY_TIME_MAX, Pauses::new(PAUSE_TIME_MAX));
-        self.asked.insert(number, Asked { tag, line, pending, until, pauses, again: None, unknown: None });
+        let request = Unanswered { tag, line, pending, until, pauses, again: None, so_far: None };
+        self.requests.insert(number, request);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.requests.is_empty()
     }
 
     /// Finds the request that a reply belongs to, and takes it out unless it is to be
     /// said again.
     pub(super) fn reply(&mut self, tag: &str, line: ServerLine<'_>, now: Instant) -> Reply {
-        let Some((number, asked)) =
-            self.by_tag.get(tag).and_then(|number| Some((*number, self.asked.get_mut(number)?)))
-        else {
-            return Reply::Unknown;
-        };
-        if asked.again.is_some() {
+        let Some(number) = self.by_tag.get(tag).copied() else { return Reply::Unknown };
+        let request = self.requests.get_mut(&number).expect("a tag is that of a request");
+        if request.again.is_some() {
             return Reply::Unknown;
         }
+        let is_wanted = request.pending.is_wanted();
         if let ServerLine::Err { code, text } = line
-            && asked.pending.is_wanted_send()
+            && is_wanted
+            && request.passes(code)
         {
-            let is_timeout = code == ErrorCode::Timeout;
-            if is_timeout {
-                asked.unknown = Some(SendError::Refused { code, text: text.to_owned() });
-            }
-            if is_timeout || (asked.unknown.is_some() && passes(code)) {
-                let at = now + asked.pauses.next(random());
-                if at < asked.until {
-                    asked.again = Some(at);
-                    self.idle += 1;
-                    return Reply::Again;
-                }
+            request.refused(code, text);
+            let at = now + request.pauses.next(random());
+            if at < request.until {
+                request.again = Some(at);
+                self.due.insert((at, number));
+                return Reply::Again;
             }
         }
-        let asked = self.remove(number).expect("it was found");
-        let is_refused = matches!(line, ServerLine::Err { .. }) && asked.pending.is_wanted_send();
-        match is_refused && asked.unknown.is_some() {
-            true => Reply::Unknowable(asked.into()),
-            false => Reply::Final(asked.pending),
+        let request = self.remove(number);
+        let is_refused = matches!(line, ServerLine::Err { .. }) && request.pending.is_send();
+        match is_refused && is_wanted && request.is_unknown() {
+            true => Reply::Unknowable(request.into()),
+            false => Reply::Final(request.pending),
         }
     }
 
-    /// The connection broke: what was under way is to be said again as soon as there is
-    /// another. Gives what nobody waits for.
+    /// The connection broke: all is to be said again as soon as there is another, in the
+    /// old order. Gives what nobody waits for.
     pub(super) fn interrupt(&mut self, now: Instant) -> Vec<GivenUp> {
-        for asked in self.asked.values_mut() {
-            if asked.again.is_none() {
-                asked.again = Some(now);
-                asked.unknown = Some(SendError::Lost);
+        for request in self.requests.values_mut() {
+            if request.again.replace(now).is_none() {
+                request.so_far = Some(SendError::Lost);
             }
         }
-        self.idle = self.asked.len();
+        self.due = self.requests.keys().map(|number| (now, *number)).collect();
         self.give_up(now)
     }
 
     /// Takes out what is not under way and nobody waits for, or was written first too
     /// long ago.
     pub(super) fn give_up(&mut self, now: Instant) -> Vec<GivenUp> {
-        let over = |(number, asked): (&u64, &Asked)| {
-            let is_over = asked.until <= now || !asked.pending.is_wanted();
-            (asked.again.is_some() && is_over).then_some(*number)
+        let is_over = |number: &u64| {
+            let request = &self.requests[number];
+            request.until <= now || !request.pending.is_wanted()
         };
-        let numbers: Vec<u64> = self.asked.iter().filter_map(over).collect();
-        numbers.into_iter().filter_map(|number| self.remove(number)).map(GivenUp::from).collect()
+        let numbers: Vec<u64> = self.due.iter().map(|(_, number)| *number).filter(is_over).collect();
+        numbers.into_iter().map(|number| self.remove(number).into()).collect()
+    }
+
+    /// Takes out all: there will be no other answer.
+    pub(super) fn end(&mut self) -> Vec<GivenUp> {
+        let requests = std::mem::take(self).requests.into_values();
+        let told = |request: Unanswered| match request.again {
+            Some(_) => request.into(),
+            None => GivenUp { pending: request.pending, error: SendError::Lost },
+        };
+        requests.map(told).collect()
     }
 
     /// When the next one will be given up, without a connection.
     pub(super) fn next_end(&self) -> Option<Instant> {
         // Whatever was written first is given up first.
-        self.asked.first_key_value().map(|(_, asked)| asked.until)
+        self.requests.first_key_value().map(|(_, request)| request.until)
     }
 
     /// When the next one is due.
     pub(super) fn next_repeat(&self) -> Option<Instant> {
-        if self.idle == 0 {
-            return None;
-        }
-        self.asked.values().filter_map(|asked| asked.again).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
-    /// Appends the lines that are due, in their order, until `out` has `bytes_max`; gives
-    /// what is not said again.
+    /// Appends the lines that are due until `out` has `bytes_max`; gives what is not said
+    /// again.
     pub(super) fn repeat(&mut self, now: Instant, out: &mut Vec<u8>, bytes_max: usize) -> Vec<GivenUp> {
-        if self.idle == 0 {
-            return vec![];
-        }
-        let given_up = self.give_up(now);
-        for asked in self.asked.values_mut() {
-            if out.len() >= bytes_max {
-                break;
+        let mut given_up = vec![];
+        while out.len() < bytes_max
+            && let Some((at, number)) = self.due.first().copied()
+            && at <= now
+        {
+            let request = self.requests.get_mut(&number).expect("what is due is there");
+            if request.until <= now || !request.pending.is_wanted() {
+                given_up.push(self.remove(number).into());
+                continue;
             }
-            if asked.again.is_some_and(|at| at <= now) {
-                asked.again = None;
-                self.idle -= 1;
-                out.extend_from_slice(&asked.line);
-            }
+            request.again = None;
+            out.extend_from_slice(&request.line);
+            self.due.pop_first();
         }
         given_up
     }
 
-    fn remove(&mut self, number: u64) -> Option<Asked> {
-        let asked = self.asked.remove(&number)?;
-        self.by_tag.remove(&asked.tag);
-        self.idle -= usize::from(asked.again.is_some());
-        Some(asked)
+    fn remove(&mut self, number: u64) -> Unanswered {
+        let request = self.requests.remove(&number).expect("it was found");
+        self.by_tag.remove(&request.tag);
+        if let Some(at) = request.again {
+            self.due.remove(&(at, number));
+        }
+        request
     }
 }
 
-/// Tells whether a refusal is for the moment. The first time it is the caller's to hear,
-/// who knows then that nothing was sent; behind an unknown outcome it is no answer.
-fn passes(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Unavailable | ErrorCode::Draining | ErrorCode::Limited)
+fn is_limited(error: &SendError) -> bool {
+    matches!(error, SendError::Refused { code: ErrorCode::Limited, .. })
 }
 
 /// What a reply means.
 pub(super) enum Reply {
     /// It is the answer to this request.
-    Final(Pending),
+    Final(OpenRequest),
     /// It is no answer: the request will be said again.
     Again,
     /// It refuses a message of which an earlier attempt may have worked.
@@ -182,7 +210,7 @@ pub(super) enum Reply {
 /// A request that is not said again.
 #[must_use = "the caller waits for the news"]
 pub(super) struct GivenUp {
-    pending: Pending,
+    pending: OpenRequest,
     error: SendError,
 }
 
@@ -193,14 +221,14 @@ impl GivenUp {
     }
 }
 
-impl From<Asked> for GivenUp {
-    fn from(asked: Asked) -> Self {
-        GivenUp { pending: asked.pending, error: asked.unknown.unwrap_or(SendError::Lost) }
+impl From<Unanswered> for GivenUp {
+    fn from(request: Unanswered) -> Self {
+        GivenUp { pending: request.pending, error: request.so_far.unwrap_or(SendError::Lost) }
     }
 }
 
 /// How long after it was first written a request may be written again. Servers drop
-/// copies for at least as long.
+/// duplicates for at least as long.
 pub(super) const RETRY_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
-/// The longest pause after an `ERR timeout`.
+/// The longest pause after an `ERR timeout` or an `ERR limited`.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(5);

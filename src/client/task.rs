@@ -9,87 +9,76 @@
 //! is new: so requests keep their order over a broken connection.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use async_net::TcpStream;
-use smol::channel::{Receiver, Sender, TryRecvError, TrySendError};
+use smol::channel::{TryRecvError, TrySendError};
 use smol::future;
 use smol::io::AsyncWriteExt;
 
-use crate::client::command::Command;
-use crate::client::connection::{Connection, Lines, Target};
+use crate::client::core::Ends;
 use crate::client::error::{ClientError, Refusal, SendError};
-use crate::client::handed::Handed;
-use crate::client::incoming::Event;
+use crate::client::event::Event;
 use crate::client::outstanding::{GivenUp, Outstanding, Reply};
-use crate::client::{OPEN_TIME_MAX, Place};
+use crate::client::request::Errand;
+use crate::client::wire::{Lines, OPEN_TIME_MAX, Servers, Wire};
 use crate::pause::{Pauses, random};
 use crate::proto::{CloseReason, MessageId, ServerLine, UserName};
 
 /// The state of one client, whatever the connection.
 pub(super) struct Task {
-    pub(super) target: Target,
-    pub(super) commands: Receiver<Command>,
-    /// A value, or the end of the channel: stop.
-    pub(super) stop: Receiver<()>,
-    pub(super) events: Sender<Event>,
-    pub(super) place: Arc<Mutex<Place>>,
-    pub(super) handed: Arc<Handed>,
-    /// Tells the writer, who may wait for commands, that there is something else.
-    pub(super) wake: Sender<()>,
-    pub(super) woken: Receiver<()>,
+    servers: Servers,
+    ends: Ends,
     /// Written to the socket, or about to be, and not answered yet.
-    pub(super) outstanding: Mutex<Outstanding>,
+    outstanding: Mutex<Outstanding>,
     /// Set when the stop came while connected: whatever ends the connection then
     /// ends the task.
-    pub(super) stopping: AtomicBool,
+    stopping: AtomicBool,
 }
 
 impl Task {
-    /// Runs from the first connection until the client ends. `done` is dropped when
-    /// every request has its answer.
-    pub(super) async fn run(self, connection: Connection, done: Sender<Infallible>) {
+    pub(super) fn new(servers: Servers, ends: Ends) -> Self {
+        Task { servers, ends, outstanding: Mutex::default(), stopping: AtomicBool::new(false) }
+    }
+
+    /// Runs from the first connection until the client ends.
+    pub(super) async fn run(self, wire: Wire) {
         let mut untold = VecDeque::new();
-        let refusal = self.stay_connected(connection, &mut untold).await;
-        self.lose_outstanding();
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            if let Command::Request { pending, .. } = command {
+        let refusal = self.stay_connected(wire, &mut untold).await;
+        self.end_outstanding();
+        self.ends.errands.close();
+        while let Ok(errand) = self.ends.errands.try_recv() {
+            if let Errand::Request { pending, .. } = errand {
                 pending.fail(SendError::Closed);
             }
         }
-        drop(done);
+        self.ends.done.close();
         // Nobody waits for this task any more: it may wait for the program to make room.
         untold.extend(refusal.map(Event::Closed));
         for event in untold {
             // An error means that the program dropped its `Incoming`.
-            let _ = self.events.send(event).await;
+            let _ = self.ends.events.send(event).await;
         }
     }
 
     /// Ends with the refusal that forbids another attempt, or with none when stopped.
-    async fn stay_connected(
-        &self,
-        mut connection: Connection,
-        untold: &mut VecDeque<Event>,
-    ) -> Option<Refusal> {
+    async fn stay_connected(&self, mut wire: Wire, untold: &mut VecDeque<Event>) -> Option<Refusal> {
         let mut pauses = Pauses::new(PAUSE_TIME_MAX);
         loop {
-            let (connected, server) = (Instant::now(), connection.server);
-            self.handed.connected();
-            let ending = self.serve(connection, untold).await;
-            self.handed.disconnected();
+            let (connected, server) = (Instant::now(), wire.server);
+            self.ends.received.connected();
+            let ending = self.serve(wire, untold).await;
+            self.ends.received.disconnected();
             let reason = match ending {
-                Ending::Stopped => return None,
-                Ending::Refused(refusal) if refusal.is_final() => return Some(refusal),
-                Ending::Refused(refusal) => refusal.to_string(),
-                Ending::Lost(reason) => reason,
-                Ending::Stalled => {
+                WireEnd::Stopped => return None,
+                WireEnd::Refused(refusal) if refusal.is_final() => return Some(refusal),
+                WireEnd::Refused(refusal) => refusal.to_string(),
+                WireEnd::Lost(reason) => reason,
+                WireEnd::Stalled => {
                     // The program may be waiting for one of them, and would only do so again.
-                    self.lose_outstanding();
+                    self.end_outstanding();
                     "the program did not take what came in".to_owned()
                 }
             };
@@ -98,12 +87,12 @@ impl Task {
             pauses.held(connected.elapsed());
             self.note(Event::Lost { reason }, untold);
             let found = future::or(self.reconnect(server, &mut pauses), self.give_up_in_time());
-            connection = match self.unless_stopped(found).await? {
-                Ok(connection) => connection,
+            wire = match self.unless_stopped(found).await? {
+                Ok(wire) => wire,
                 Err(refusal) => return Some(refusal),
             };
-            let place = connection.place.clone();
-            *self.place.lock().expect("nothing panics with the place locked") = place.clone();
+            let place = wire.place.clone();
+            *self.ends.place.lock().expect("nothing panics with the place locked") = place.clone();
             let found = Event::Found { node: place.node, session: place.session };
             self.note(found, untold);
         }
@@ -111,11 +100,11 @@ impl Task {
 
     /// Tries one server after the other, beginning behind the one that was lost, and
     /// pauses before each round.
-    async fn reconnect(&self, lost: usize, pauses: &mut Pauses) -> Result<Connection, Refusal> {
+    async fn reconnect(&self, lost: usize, pauses: &mut Pauses) -> Result<Wire, Refusal> {
         loop {
             smol::Timer::after(pauses.next(random())).await;
-            match Connection::open_one(&self.target, lost + 1, OPEN_TIME_MAX).await {
-                Ok(connection) => return Ok(connection),
+            match Wire::open_one(&self.servers, lost + 1, OPEN_TIME_MAX).await {
+                Ok(wire) => return Ok(wire),
                 Err(ClientError::Refused(refusal)) if refusal.is_final() => return Err(refusal),
                 // Anything else may pass: the program knows that the connection is lost.
                 Err(_) => {}
@@ -134,42 +123,42 @@ impl Task {
         }
     }
 
-    /// Drops the answers to all that went out: lost.
-    fn lose_outstanding(&self) {
-        let lost = std::mem::take(&mut *self.lock_outstanding());
-        drop(lost);
+    /// Tells all callers whose requests went out that there will be no other answer.
+    fn end_outstanding(&self) {
+        let ended = self.lock_outstanding().end();
+        ended.into_iter().for_each(GivenUp::tell);
     }
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {
-            let _ = self.stop.recv().await;
+            let _ = self.ends.stop.recv().await;
             None
         };
         future::or(stopped, async { Some(work.await) }).await
     }
 
     /// Uses one connection until it ends.
-    async fn serve(&self, connection: Connection, untold: &mut VecDeque<Event>) -> Ending {
-        let Connection { stream, mut lines, .. } = connection;
+    async fn serve(&self, wire: Wire, untold: &mut VecDeque<Event>) -> WireEnd {
+        let Wire { stream, mut lines, .. } = wire;
         let ending =
             future::or(self.read(&mut lines, untold), future::or(self.write(stream), self.stop())).await;
         match self.stopping.load(Ordering::Relaxed) {
-            true => Ending::Stopped,
+            true => WireEnd::Stopped,
             false => ending,
         }
     }
 
     /// Waits for the stop; then the writer comes to its end, and the server has a
     /// while to say `BYE`.
-    async fn stop(&self) -> Ending {
-        let _ = self.stop.recv().await;
+    async fn stop(&self) -> WireEnd {
+        let _ = self.ends.stop.recv().await;
         self.stopping.store(true, Ordering::Relaxed);
-        self.commands.close();
+        self.ends.errands.close();
         smol::Timer::after(BYE_TIME_MAX).await;
-        Ending::Stopped
+        WireEnd::Stopped
     }
 
-    async fn write(&self, mut stream: TcpStream) -> Ending {
+    async fn write(&self, mut stream: TcpStream) -> WireEnd {
         let mut out = Vec::new();
         let mut last = false;
         while !last {
@@ -181,7 +170,7 @@ impl Task {
             if let Err(error) = stream.write_all(&out).await {
                 // What the server said last may still be unread, and tells more than this.
                 smol::Timer::after(LAST_WORDS_TIME_MAX).await;
-                return Ending::Lost(error.to_string());
+                return WireEnd::Lost(error.to_string());
             }
             out.clear();
             out.shrink_to(WRITE_BYTES);
@@ -191,17 +180,17 @@ impl Task {
 
     /// Appends what there is to write now, up to a bound; true when it is the last.
     fn gather(&self, out: &mut Vec<u8>) -> bool {
-        self.handed.take_acks(out);
+        self.ends.received.take_acks(out);
         let given_up = self.lock_outstanding().repeat(Instant::now(), out, WRITE_BYTES);
         given_up.into_iter().for_each(GivenUp::tell);
         // Nothing new goes out while there is more to be said again: then `out` is full.
         while out.len() < WRITE_BYTES {
-            match self.commands.try_recv() {
-                Ok(command) => self.take(command, out),
+            match self.ends.errands.try_recv() {
+                Ok(errand) => self.take(errand, out),
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Closed) => {
                     // Once more: what was acknowledged before the stop is in there by now.
-                    self.handed.take_acks(out);
+                    self.ends.received.take_acks(out);
                     out.extend_from_slice(b"QUIT\n");
                     return true;
                 }
@@ -210,12 +199,12 @@ impl Task {
         false
     }
 
-    /// Waits until there may be something to gather; takes the command it waited for.
+    /// Waits until there may be something to gather; takes the line it waited for.
     async fn wait_for_work(&self, out: &mut Vec<u8>) {
         let repeat = self.lock_outstanding().next_repeat();
-        let command = async { self.commands.recv().await.ok() };
+        let errand = async { self.ends.errands.recv().await.ok() };
         let woken = async {
-            let _ = self.woken.recv().await;
+            let _ = self.ends.woken.recv().await;
             None
         };
         let due = async {
@@ -225,18 +214,18 @@ impl Task {
             }
             None
         };
-        if let Some(command) = future::or(command, future::or(woken, due)).await {
-            self.take(command, out);
+        if let Some(errand) = future::or(errand, future::or(woken, due)).await {
+            self.take(errand, out);
         }
     }
 
-    /// Appends a command's line, and remembers the request.
-    fn take(&self, command: Command, out: &mut Vec<u8>) {
-        match command {
-            Command::Cast(line) => out.extend_from_slice(&line),
+    /// Appends a line, and remembers the request.
+    fn take(&self, errand: Errand, out: &mut Vec<u8>) {
+        match errand {
+            Errand::Cast(line) => out.extend_from_slice(&line),
             // Nobody waits for it any more, and nothing of it has been said yet.
-            Command::Request { pending, .. } if !pending.is_wanted() => {}
-            Command::Request { tag, pending, line } => {
+            Errand::Request { pending, .. } if !pending.is_wanted() => {}
+            Errand::Request { tag, pending, line } => {
                 out.extend_from_slice(&line);
                 self.lock_outstanding().add(tag, line, pending, Instant::now());
             }
@@ -244,20 +233,15 @@ impl Task {
     }
 
     /// Reads line after line, each one only when what came before it was told.
-    async fn read(&self, lines: &mut Lines, untold: &mut VecDeque<Event>) -> Ending {
+    async fn read(&self, lines: &mut Lines, untold: &mut VecDeque<Event>) -> WireEnd {
         loop {
             if !self.tell(untold).await {
-                return Ending::Stalled;
+                return WireEnd::Stalled;
             }
-            let heard = match lines.next().await {
-                Ok(line) => self.understand(line),
-                Err(error) => return Ending::Lost(error.to_string()),
-            };
-            match heard {
-                Heard::Answer => {}
-                Heard::Event(event) if self.handed.is_news(&event) => untold.push_back(event),
-                Heard::Event(_) => {}
-                Heard::Ending(ending) => return ending,
+            match lines.next().await.map(|line| self.understand(line)) {
+                Ok(Ok(event)) => untold.extend(event.filter(|event| self.ends.received.is_news(event))),
+                Ok(Err(end)) => return end,
+                Err(error) => return WireEnd::Lost(error.to_string()),
             }
         }
     }
@@ -270,7 +254,7 @@ impl Task {
             // A copy, so that the event is still there when this future is dropped.
             let event = untold[0].clone();
             let told = async {
-                let _ = self.events.send(event).await;
+                let _ = self.ends.events.send(event).await;
                 true
             };
             let stalled = async {
@@ -290,7 +274,7 @@ impl Task {
     fn tell_what_fits(&self, untold: &mut VecDeque<Event>) -> bool {
         while let Some(event) = untold.pop_front() {
             // Closed means that the program dropped its `Incoming`: it wants none of this.
-            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+            if let Err(TrySendError::Full(event)) = self.ends.events.try_send(event) {
                 untold.push_front(event);
                 return false;
             }
@@ -309,41 +293,35 @@ impl Task {
         self.tell_what_fits(untold);
     }
 
-    /// Answers the request that a line is the reply to, or tells what else it is.
-    fn understand(&self, line: &str) -> Heard {
-        // A peer that breaks the protocol may have answered anything: start afresh with it.
-        let strange = || {
-            let start: String = line.chars().take(60).collect();
-            Heard::Ending(Ending::Lost(format!(
-                "the server said what is no line of this protocol: {start:?}"
-            )))
-        };
-        match ServerLine::parse(line) {
-            Some((Some(tag), line)) => match self.answer(tag.as_str(), line) {
-                true => Heard::Answer,
-                false => strange(),
-            },
-            Some((None, ServerLine::Msg { from, room, id, text })) => Heard::Event(Event::Message {
+    /// Answers the request that a line is the reply to, or gives what else it tells the
+    /// program; an error when the connection is of no more use.
+    fn understand(&self, line: &str) -> Result<Option<Event>, WireEnd> {
+        Ok(match ServerLine::parse(line) {
+            Some((Some(tag), line)) if self.answer(tag.as_str(), line) => None,
+            Some((None, ServerLine::Msg { from, room, id, text })) => Some(Event::Message {
                 from: from.into(),
                 room: room.map(UserName::from),
-                id: MessageId::Tag(id.as_str().into()),
+                id: MessageId::from(id),
                 text: text.to_owned(),
             }),
             Some((None, ServerLine::Err { code, text })) => {
-                Heard::Event(Event::Refused { code, text: text.to_owned() })
+                Some(Event::Refused { code, text: text.to_owned() })
             }
             Some((None, ServerLine::Bye { reason: CloseReason::Quit, .. })) => {
-                Heard::Ending(Ending::Lost("the server said BYE quit".to_owned()))
+                return Err(WireEnd::Lost("the server said BYE quit".to_owned()));
             }
             Some((None, ServerLine::Bye { reason, text })) => {
-                Heard::Ending(Ending::Refused(Refusal::Bye { reason, text: text.to_owned() }))
+                return Err(WireEnd::Refused(Refusal::Bye { reason, text: text.to_owned() }));
             }
             // News of watches, which this client never asks for, and help for people.
-            Some((None, ServerLine::Up { .. } | ServerLine::Down(_) | ServerLine::Info(_))) => Heard::Answer,
-            Some((None, ServerLine::Ok(_) | ServerLine::Pong(_) | ServerLine::Hello { .. })) | None => {
-                strange()
+            Some((None, ServerLine::Up { .. } | ServerLine::Down(_) | ServerLine::Info(_))) => None,
+            // A peer that breaks the protocol may have answered anything: start afresh with it.
+            _ => {
+                let start: String = line.chars().take(60).collect();
+                let reason = format!("the server said what is no line of this protocol: {start:?}");
+                return Err(WireEnd::Lost(reason));
             }
-        }
+        })
     }
 
     /// Gives a reply to whoever waits for it, or has its request said again; false when
@@ -354,7 +332,7 @@ impl Task {
             Reply::Final(pending) => pending.give(line),
             Reply::Again => {
                 // Full: the writer has not heard the last one yet.
-                let _ = self.wake.try_send(());
+                let _ = self.ends.wake.try_send(());
                 true
             }
             Reply::Unknowable(given_up) => {
@@ -370,16 +348,8 @@ impl Task {
     }
 }
 
-/// What one line was.
-enum Heard {
-    /// Nothing for the program to hear.
-    Answer,
-    Event(Event),
-    Ending(Ending),
-}
-
 /// How a connection ended.
-enum Ending {
+enum WireEnd {
     Stopped,
     Refused(Refusal),
     Lost(String),

@@ -7,16 +7,25 @@ use std::net::TcpListener;
 use smol::future;
 use smol::stream::StreamExt;
 
-use crate::client::fake::{Door, Server, run};
+use crate::client::core::EVENTS_MAX;
+use crate::client::fake::{Door, FakeNode, run};
 use crate::client::{
-    BadInput, Client, ClientConfig, ClientError, Event, Fate, Presence, Refusal, SendError, Sending,
+    BadInput, Client, ClientConfig, ClientError, Event, Fate, Refusal, SendError, Sending, UserPresence,
 };
-use crate::client::{EVENTS_MAX, OUTSTANDING_MAX};
 use crate::proto::reply::SERVER_LINE_BYTES_MAX;
-use crate::proto::{CloseReason, ErrorCode, MessageId, SessionId, UserName};
+use crate::proto::{CloseReason, ErrorCode, MessageId, NodeId, SessionId, UserName};
 
 pub(super) const S1: &str = "4k2jd8s1";
 pub(super) const S2: &str = "4k2jd8s2";
+pub(super) const S3: &str = "4k2jd8s3";
+
+pub(super) fn config(server: &FakeNode) -> ClientConfig {
+    ClientConfig::new(&server.addr, "alice")
+}
+
+pub(super) fn refused(code: ErrorCode, text: &str) -> SendError {
+    SendError::Refused { code, text: text.to_owned() }
+}
 
 /// Each of these gets this fate.
 pub(super) async fn all_get(sendings: impl IntoIterator<Item = Sending>, fate: Result<Fate, SendError>) {
@@ -26,7 +35,7 @@ pub(super) async fn all_get(sendings: impl IntoIterator<Item = Sending>, fate: R
 }
 
 pub(super) fn found(session: &str) -> Option<Event> {
-    Some(Event::Found { node: "pi-1".to_owned(), session: SessionId::parse(session).unwrap() })
+    Some(Event::Found { node: NodeId::parse("pi-1").unwrap(), session: SessionId::parse(session).unwrap() })
 }
 
 pub(super) fn message(from: &str, id: &str, text: &str) -> Option<Event> {
@@ -40,8 +49,8 @@ pub(super) fn message(from: &str, id: &str, text: &str) -> Option<Event> {
 
 /// Connects to a server that follows `script`, and expects an error that shows as `expected`.
 fn check_connect(script: impl FnOnce(Door) + Send + 'static, expected: &str) -> ClientError {
-    let server = Server::run(script);
-    let error = run(Client::connect(server.config())).expect_err(expected);
+    let server = FakeNode::run(script);
+    let error = run(Client::connect(config(&server))).expect_err(expected);
     assert!(error.to_string().contains(expected), "{error}");
     server.finish();
     error
@@ -49,7 +58,7 @@ fn check_connect(script: impl FnOnce(Door) + Send + 'static, expected: &str) -> 
 
 #[test]
 fn says_hears_and_leaves() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tag = peer.hear_tagged("SEND bob hello  there ");
         peer.say(&format!("{tag} OK {} delivered", &tag[1..]));
@@ -67,14 +76,14 @@ fn says_hears_and_leaves() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
-        assert_eq!(client.place().node, "pi-1");
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
+        assert_eq!(client.place().node.as_str(), "pi-1");
         assert_eq!(client.place().session.as_str(), S1);
         assert_eq!(client.send("bob", "hello  there ").await, Ok(Fate::Delivered));
         assert_eq!(client.send("小明", "\t!").await, Ok(Fate::Stored));
         assert_eq!(incoming.next().await, message("bob", "x-1", "hi  alice "));
-        assert_eq!(client.who("bob").await, Ok(Presence::Online { sessions: 2 }));
-        assert_eq!(client.who("carol").await, Ok(Presence::Offline));
+        assert_eq!(client.who("bob").await, Ok(UserPresence::Online { sessions: 2 }));
+        assert_eq!(client.who("carol").await, Ok(UserPresence::Offline));
         client.ping().await.unwrap();
         client.cast("bob", "psst").await.unwrap();
         let refused = Event::Refused { code: ErrorCode::Limited, text: "slow down".to_owned() };
@@ -90,16 +99,16 @@ fn says_hears_and_leaves() {
 
 #[test]
 fn an_error_reply_reaches_its_sender() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tag = peer.hear_tagged("SEND bob hello");
         peer.say(&format!("{tag} ERR offline bob is away"));
         peer.part();
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
-        let refused = SendError::Refused { code: ErrorCode::Offline, text: "bob is away".to_owned() };
-        assert_eq!(client.send("bob", "hello").await, Err(refused));
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
+        let offline = refused(ErrorCode::Offline, "bob is away");
+        assert_eq!(client.send("bob", "hello").await, Err(offline));
         client.close().await;
     });
     server.finish();
@@ -107,15 +116,15 @@ fn an_error_reply_reaches_its_sender() {
 
 #[test]
 fn what_can_not_be_said_is_not_sent() {
-    let server = Server::run(|door| door.let_in(S1).part());
+    let server = FakeNode::run(|door| door.let_in(S1).part());
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         let check = async |to: &str, text: &str, bad: BadInput| {
             assert_eq!(client.send(to, text).await, Err(SendError::BadInput(bad.clone())));
             assert_eq!(client.cast(to, text).await, Err(SendError::BadInput(bad)));
         };
         for name in ["", "#room", "two words", "line\nbreak"] {
-            check(name, "hi", BadInput::User { name: name.to_owned() }).await;
+            check(name, "hi", name.parse::<UserName>().unwrap_err().into()).await;
             assert!(client.who(name).await.is_err());
         }
         check("bob", "", BadInput::Empty).await;
@@ -131,7 +140,7 @@ fn what_can_not_be_said_is_not_sent() {
 
 #[test]
 fn replies_find_their_requests_in_any_order() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tags: Vec<String> = (0..3).map(|n| peer.hear_tagged(&format!("SEND bob {n}"))).collect();
         peer.say(&format!("{} OK x stored", tags[2]));
@@ -140,7 +149,7 @@ fn replies_find_their_requests_in_any_order() {
         peer.part();
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         let mut sendings = vec![];
         for n in 0..3 {
             sendings.push(client.submit("bob", &n.to_string()).await.unwrap());
@@ -149,8 +158,8 @@ fn replies_find_their_requests_in_any_order() {
         for sending in sendings {
             fates.push(sending.fate().await);
         }
-        let refused = SendError::Refused { code: ErrorCode::Offline, text: "x".to_owned() };
-        assert_eq!(fates, [Err(refused), Ok(Fate::Delivered), Ok(Fate::Stored)]);
+        let offline = refused(ErrorCode::Offline, "x");
+        assert_eq!(fates, [Err(offline), Ok(Fate::Delivered), Ok(Fate::Stored)]);
         client.close().await;
     });
     server.finish();
@@ -158,7 +167,7 @@ fn replies_find_their_requests_in_any_order() {
 
 #[test]
 fn reconnects_until_the_server_lets_it_in() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.say("BYE draining this node is shutting down");
         drop(door.accept());
@@ -172,7 +181,7 @@ fn reconnects_until_the_server_lets_it_in() {
         door.let_in(S2).part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         let Some(Event::Lost { reason }) = incoming.next().await else { panic!("not lost") };
         assert_eq!(reason, "the server closed the connection: draining: this node is shutting down");
         assert_eq!(incoming.next().await, found(S2));
@@ -183,14 +192,14 @@ fn reconnects_until_the_server_lets_it_in() {
 
 #[test]
 fn a_replaced_client_does_not_come_back() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.hear_tagged("SEND bob hello");
         peer.say("BYE replaced a newer login");
         peer.hear("");
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         assert_eq!(client.send("bob", "hello").await, Err(SendError::Lost));
         let refusal = Refusal::Bye { reason: CloseReason::Replaced, text: "a newer login".to_owned() };
         assert_eq!(incoming.next().await, Some(Event::Closed(refusal)));
@@ -203,7 +212,7 @@ fn a_replaced_client_does_not_come_back() {
 
 #[test]
 fn a_client_denied_at_its_return_does_not_come_back_again() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         drop(door.let_in(S1));
         let mut peer = door.accept();
         peer.say("HELLO pinpost 1 pi-1");
@@ -211,7 +220,7 @@ fn a_client_denied_at_its_return_does_not_come_back_again() {
         peer.say("ERR denied expired");
     });
     run(async {
-        let (_client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (_client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
         let refusal = Refusal::Login { code: ErrorCode::Denied, text: "expired".to_owned() };
         assert_eq!(incoming.next().await, Some(Event::Closed(refusal)));
@@ -258,7 +267,7 @@ fn a_closed_port_is_an_error_with_its_address() {
 #[test]
 fn a_server_that_breaks_the_protocol_is_left_and_tried_again() {
     let check = |garbage: Vec<u8>, expected: &str| {
-        let server = Server::run(move |door| {
+        let server = FakeNode::run(move |door| {
             let mut peer = door.let_in(S1);
             peer.hear_tagged("SEND bob hello");
             peer.stream.write_all(&garbage).unwrap();
@@ -269,7 +278,7 @@ fn a_server_that_breaks_the_protocol_is_left_and_tried_again() {
             peer.part();
         });
         run(async {
-            let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+            let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
             assert_eq!(client.send("bob", "hello").await, Ok(Fate::Delivered));
             let Some(Event::Lost { reason }) = incoming.next().await else { panic!("not lost") };
             assert!(reason.contains(expected), "{reason}");
@@ -287,14 +296,14 @@ fn a_server_that_breaks_the_protocol_is_left_and_tried_again() {
 
 #[test]
 fn a_reply_of_the_wrong_kind_is_no_reply() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tag = peer.hear_tagged("SEND bob hello");
         peer.say(&format!("{tag} OK bob online 2"));
         peer.hear("");
     });
     run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, _incoming) = Client::connect(config(&server)).await.unwrap();
         assert_eq!(client.send("bob", "hello").await, Err(SendError::Lost));
     });
     server.finish();
@@ -302,13 +311,13 @@ fn a_reply_of_the_wrong_kind_is_no_reply() {
 
 #[test]
 fn a_client_says_quit_when_nobody_holds_it_any_more() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         peer.hear("CAST bob bye");
         peer.part();
     });
     run(async {
-        let (client, incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, incoming) = Client::connect(config(&server)).await.unwrap();
         client.clone().cast("bob", "bye").await.unwrap();
         drop(client);
         drop(incoming);
@@ -318,14 +327,14 @@ fn a_client_says_quit_when_nobody_holds_it_any_more() {
 
 #[test]
 fn closing_does_not_wait_for_a_connection() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let peer = door.let_in(S1);
         // From here on nobody answers.
         drop(door);
         drop(peer);
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
         let waiting = client.submit("bob", "hello").await.unwrap();
         client.close().await;
@@ -337,7 +346,7 @@ fn closing_does_not_wait_for_a_connection() {
 
 #[test]
 fn a_request_given_up_before_it_went_out_is_not_sent() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         drop(door.let_in(S1));
         let mut peer = door.accept();
         peer.say("HELLO pinpost 1 pi-1");
@@ -348,7 +357,7 @@ fn a_request_given_up_before_it_went_out_is_not_sent() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
         drop(client.submit("bob", "first").await.unwrap());
         assert_eq!(client.send("bob", "second").await, Ok(Fate::Delivered));
@@ -359,7 +368,7 @@ fn a_request_given_up_before_it_went_out_is_not_sent() {
 
 #[test]
 fn a_program_that_does_not_read_is_not_read_for() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tag = peer.hear_tagged("PING");
         for n in 0..2 * EVENTS_MAX {
@@ -369,7 +378,7 @@ fn a_program_that_does_not_read_is_not_read_for() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         let taken = Cell::new(0);
         let ping = async {
             client.ping().await.unwrap();
@@ -390,7 +399,7 @@ fn a_program_that_does_not_read_is_not_read_for() {
 
 #[test]
 fn a_program_that_waits_for_a_reply_behind_what_it_does_not_take_gets_free() {
-    let server = Server::run(|door| {
+    let server = FakeNode::run(|door| {
         let mut peer = door.let_in(S1);
         let tag = peer.hear_tagged("SEND bob hello");
         for n in 0..2 * EVENTS_MAX {
@@ -404,7 +413,7 @@ fn a_program_that_waits_for_a_reply_behind_what_it_does_not_take_gets_free() {
         peer.part();
     });
     run(async {
-        let (client, mut incoming) = Client::connect(server.config()).await.unwrap();
+        let (client, mut incoming) = Client::connect(config(&server)).await.unwrap();
         assert_eq!(client.send("bob", "hello").await, Err(SendError::Lost));
         // What the client had read is not lost, and comes before the news of the connection.
         for n in 0..=EVENTS_MAX {
@@ -413,32 +422,6 @@ fn a_program_that_waits_for_a_reply_behind_what_it_does_not_take_gets_free() {
         assert!(matches!(incoming.next().await, Some(Event::Lost { .. })));
         assert_eq!(incoming.next().await, found(S2));
         assert_eq!(incoming.next().await, message("bob", "y-1", "again"));
-        client.close().await;
-    });
-    server.finish();
-}
-
-#[test]
-fn requests_over_the_bound_wait_for_their_turn() {
-    let server = Server::run(|door| {
-        let mut peer = door.let_in(S1);
-        let mut tags: Vec<String> = (0..OUTSTANDING_MAX).map(|_| peer.hear_tagged("SEND bob x")).collect();
-        // One answer makes room for one request.
-        peer.say(&format!("{} OK x delivered", tags.remove(0)));
-        tags.push(peer.hear_tagged("SEND bob last"));
-        for tag in tags {
-            peer.say(&format!("{tag} OK x delivered"));
-        }
-        peer.part();
-    });
-    run(async {
-        let (client, _incoming) = Client::connect(server.config()).await.unwrap();
-        let mut sendings = vec![];
-        for _ in 0..OUTSTANDING_MAX {
-            sendings.push(client.submit("bob", "x").await.unwrap());
-        }
-        assert_eq!(client.send("bob", "last").await, Ok(Fate::Delivered));
-        all_get(sendings, Ok(Fate::Delivered)).await;
         client.close().await;
     });
     server.finish();

@@ -32,12 +32,15 @@ use amiquip::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
+use crate::cluster::desk::Note;
+use crate::cluster::event::Batch;
+use crate::cluster::event::Event;
 use crate::cluster::shared::Shared;
 use crate::cluster::watchdog::Watchdog;
-use crate::cluster::{Event, Incoming};
 use crate::config::Amqp;
-use crate::pause::{Pauses, random};
-use crate::proto::NodeId;
+use crate::pause::Pauses;
+use crate::pause::random;
+use crate::proto::name::NodeId;
 
 /// The exchange of all nodes.
 const EXCHANGE: &str = "pinpost";
@@ -72,6 +75,9 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 /// The longest pause between attempts to connect.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// A bus that was away for longer has given up what it was to carry.
+const OUTAGE_TIME: Duration = Duration::from_secs(10);
+
 /// What is said of a connection that died without a word.
 const BROKE: &str = "the connection broke";
 
@@ -87,6 +93,8 @@ pub struct Bus {
     handed: Cell<u64>,
     /// Since when this session, if there is one, can publish.
     up_since: Cell<Option<Instant>>,
+    /// Since when nothing can be published, if so.
+    down_since: Cell<Option<Instant>>,
 }
 
 /// Why a session ended.
@@ -110,6 +118,7 @@ impl Bus {
             batch: RefCell::default(),
             handed: Cell::new(0),
             up_since: Cell::new(None),
+            down_since: Cell::new(None),
         }
     }
 
@@ -117,11 +126,11 @@ impl Bus {
     pub fn run(self) {
         let mut pauses = Pauses::new(PAUSE_TIME_MAX);
         let mut is_lost = false;
-        while !self.shared.is_stopping() {
+        while !self.shared.desk.is_stopping() {
             self.up_since.set(None);
             let end = catch_unwind(AssertUnwindSafe(|| self.session(&mut is_lost)));
-            self.shared.set_bus_up(false);
-            self.shared.lose_queue();
+            self.set_up(false);
+            self.tell(Note::Queue(None));
             match end {
                 Ok(Ok(End::Stop)) => return,
                 Ok(Ok(End::Restart)) => continue,
@@ -131,6 +140,21 @@ impl Bus {
             pauses.held(self.up_since.get().map_or(Duration::ZERO, |since| since.elapsed()));
             self.rest(pauses.next(random()));
         }
+    }
+
+    /// Batches can be published, or no longer.
+    fn set_up(&self, is_up: bool) {
+        self.shared.links(|links| links.set_up(is_up, Instant::now()));
+        let since = self.down_since.take();
+        if !is_up {
+            self.down_since.set(Some(since.unwrap_or_else(Instant::now)));
+        } else if since.is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
+            self.tell(Note::AssertAll);
+        }
+    }
+
+    fn tell(&self, note: Note) {
+        self.shared.desk.change(|papers| papers.note(note));
     }
 
     /// Says once that the broker is away.
@@ -145,7 +169,7 @@ impl Bus {
     /// Waits, unless the node goes.
     fn rest(&self, time: Duration) {
         let until = Instant::now() + time;
-        while !self.shared.is_stopping() {
+        while !self.shared.desk.is_stopping() {
             if let Err(RecvTimeoutError::Timeout) = self.bell.recv_deadline(until) {
                 return;
             }
@@ -154,8 +178,7 @@ impl Bus {
 
     /// One life of both connections.
     fn session(&self, is_lost: &mut bool) -> Result<End, String> {
-        let epoch = self.shared.epoch.load(Acquire);
-        let node = self.shared.node();
+        let (epoch, node) = self.shared.links(|links| (links.epoch(), links.me().clone()));
         let sockets = self.connect()?;
         let result = self.watchdog.limit(SETUP_TIME_MAX, || -> amiquip::Result<_> {
             let (mut publisher, mut consumer) = match self.open(sockets) {
@@ -188,14 +211,14 @@ impl Bus {
             info!("RabbitMQ at {} is back", self.amqp);
         }
         self.up_since.set(Some(Instant::now()));
-        self.shared.set_bus_up(true);
-        self.shared.has_queue(&node);
+        self.set_up(true);
+        self.tell(Note::Queue(Some(node)));
         let wires = Wires { to: &to, from: &from, consuming: &consuming, returned, blocked };
         let end = self.serve(&wires, epoch);
         if let Ok(End::Stop) = end {
             self.watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&wires));
         }
-        self.shared.set_bus_up(false);
+        self.set_up(false);
         // Now nothing that follows waits for the broker. The receiver outlives its consumer, or the
         // library would drop the whole connection in a worse way.
         drop(shut);
@@ -257,10 +280,10 @@ impl Bus {
         let mut is_active = true;
         let mut ticked = Instant::now();
         loop {
-            if self.shared.is_stopping() {
+            if self.shared.desk.is_stopping() {
                 return Ok(End::Stop);
             }
-            if self.shared.epoch.load(Acquire) != epoch {
+            if self.shared.links(|links| links.epoch()) != epoch {
                 return Ok(End::Restart);
             }
             is_active |= self.publish(wires.to)?;
@@ -270,9 +293,7 @@ impl Bus {
             let mut is_ready = false;
             if is_time {
                 ticked = now;
-                let mut links = self.shared.links();
-                is_active = links.tick(now);
-                is_ready = links.has_next();
+                (is_active, is_ready) = self.shared.links(|links| (links.tick(now), links.has_next()));
             }
             is_active |= !deliveries.waiting.is_empty();
             let time_max = match (is_ready, is_active) {
@@ -304,7 +325,7 @@ impl Bus {
         let mut any = false;
         let mut batch = self.batch.borrow_mut();
         loop {
-            let node = self.shared.links().next(Instant::now(), &mut batch);
+            let node = self.shared.links(|links| links.next(Instant::now(), &mut batch));
             let Some(node) = node else { return Ok(any) };
             any = true;
             let mut publish = Publish::new(&batch, node.as_str());
@@ -318,10 +339,10 @@ impl Bus {
     fn take(&self, deliveries: &mut Deliveries, message: ConsumerMessage) -> Result<(), String> {
         match message {
             ConsumerMessage::Delivery(mut delivery) => {
-                let batch = std::mem::take(&mut delivery.body);
+                let bytes = std::mem::take(&mut delivery.body);
                 deliveries.waiting.push_back(delivery);
                 self.handed.set(self.handed.get() + 1);
-                self.shared.hand_up(Incoming::Batch { epoch: deliveries.epoch, batch });
+                self.shared.hand_up(Event::Batch(Batch { epoch: deliveries.epoch, bytes }));
                 Ok(())
             }
             ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {
@@ -335,11 +356,7 @@ impl Bus {
     /// A batch came back: nobody has that queue now.
     fn returned(&self, returned: &Return) {
         let Some(node) = NodeId::parse(&returned.routing_key) else { return };
-        let back = self.shared.links().returned(&node, &returned.content, Instant::now());
-        if let Some(back) = back {
-            let (tickets, maybe_seen) = (back.tickets, back.maybe_seen);
-            self.shared.tell(Event::Returned { node, numbers: tickets, maybe_seen });
-        }
+        self.shared.links(|links| links.returned(&node, &returned.content, Instant::now()));
     }
 
     /// The broker is short of memory or disk, or no longer.
@@ -354,7 +371,7 @@ impl Bus {
                 true
             }
         };
-        self.shared.set_bus_up(is_up);
+        self.set_up(is_up);
     }
 
     /// Publishes what is still to be said, and waits until the broker has it.

@@ -1,27 +1,67 @@
 //! Two ends of a link, and a broker between them that loses, returns and repeats.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::*;
-use crate::cluster::volume::{SMALL_BATCHES_MAX, SMALL_BYTES_MAX};
-use crate::proto::{Envelope, MessageId, UserName};
+use crate::cluster::link::outgoing::ANSWER_TIME_MAX;
+use crate::cluster::link::outgoing::BATCH_BYTES_MAX;
+use crate::cluster::link::outgoing::KEEP_TIME_MAX;
+use crate::cluster::link::outgoing::RESEND_TIME;
+use crate::cluster::link::outgoing::Receipts;
+use crate::cluster::volume::BATCHES_MAX;
+use crate::cluster::volume::SMALL_BATCHES_MAX;
+use crate::cluster::volume::SMALL_BYTES_MAX;
+use crate::node::out::Say;
+use crate::proto::name::IdRef;
+use crate::proto::name::Tag;
+use crate::proto::name::UserRef;
+use crate::proto::wire::Item;
+use crate::proto::wire::Receipt;
+use crate::proto::wire::VERSION;
+use crate::proto::wire::put_body;
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name, "1").expect("valid")
 }
 
-fn envelope(ticket: Option<u64>, text: &str) -> Envelope {
-    let user = |name| UserName::parse(name).expect("valid");
-    let id = MessageId::Tag(ticket.unwrap_or(0).to_string().into());
-    Envelope {
-        number: ticket,
-        is_shared: false,
-        is_again: false,
-        from: user("alice"),
-        to: user("bob"),
-        id,
-        text: text.into(),
-    }
+fn user(name: &str) -> UserRef<'_> {
+    UserRef::parse(name).expect("valid")
+}
+
+fn fresh(now: Instant) -> Link {
+    Link::new(VERSION, now)
+}
+
+/// Says a message; tells whether there was room for it.
+fn forward(link: &mut Link, ticket: Option<u64>, text: &str, now: Instant) -> bool {
+    let id = ticket.unwrap_or(0).to_string();
+    let mut body = vec![];
+    put_body(user("alice"), user("bob"), IdRef::Tag(Tag::parse(&id).expect("valid")), text, &mut body);
+    link.outgoing.say(Say::Message { ticket, is_first: false, body: &body }, now)
+}
+
+fn say(link: &mut Link, item: &Item<'_>, now: Instant) {
+    let mut printed = vec![];
+    item.print(&mut printed);
+    assert!(link.outgoing.say(Say::Item(&printed), now));
+}
+
+fn receipt(link: &mut Link, receipt: Receipt, number: u64, now: Instant) {
+    assert!(link.outgoing.say(Say::Receipt { number, receipt }, now));
+}
+
+fn settle(link: &mut Link, first: u64, count: u64) -> Vec<u64> {
+    let mut tickets = vec![];
+    link.outgoing.settle(first, count, &mut tickets);
+    tickets
+}
+
+fn number(batch: &[u8]) -> u64 {
+    Head::parse(batch).expect("our own").0.number
+}
+
+fn back(tickets: &[u64], casts: u64, cause: Cause) -> Back {
+    Back { tickets: tickets.to_vec(), casts, cause }
 }
 
 /// The next batch of a link.
@@ -32,7 +72,8 @@ fn next(link: &mut Link, me: &NodeId, now: Instant) -> Option<Vec<u8>> {
 
 /// A word of the other end: it has every batch up to this one.
 fn word(have: u64) -> Head {
-    Head { from: node("b"), number: 0, oldest: 0, have, has_gap: false, asks_word: false, first: 0 }
+    let from = node("b");
+    Head { version: VERSION, from, number: 0, oldest: 0, have, has_gap: false, asks_word: false, first: 0 }
 }
 
 /// What a batch that was heard says.
@@ -51,20 +92,20 @@ fn messages(link: &mut Link, batch: &[u8], now: Instant) -> Vec<(u64, String)> {
 #[test]
 fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
     let (now, me) = (Instant::now(), node("a"));
-    let mut link = Link::new(now);
+    let mut link = fresh(now);
     let text = "x".repeat(SMALL_BYTES_MAX / BATCHES_MAX);
     for n in 0..BATCHES_MAX as u64 {
-        link.forward(envelope(Some(n), &text).borrowed(), now);
+        forward(&mut link, Some(n), &text, now);
         assert!(next(&mut link, &me, now).is_some());
         assert!(next(&mut link, &me, now).is_none());
     }
     for n in 0..100 {
-        link.forward(envelope(Some(100 + n), "hi").borrowed(), now);
+        forward(&mut link, Some(100 + n), "hi", now);
         assert!(next(&mut link, &me, now).is_none(), "enough is on its way");
     }
     assert_eq!(link.hear(&word(1), now), Heard::Nothing);
     let batch = next(&mut link, &me, now).expect("there is room again");
-    assert_eq!(messages(&mut Link::new(now), &batch, now).len(), 0, "the first batch is missing");
+    assert_eq!(messages(&mut fresh(now), &batch, now).len(), 0, "the first batch is missing");
     let (head, items) = Head::parse(&batch).expect("our own");
     assert_eq!((head.number, head.oldest, head.first, items.count()), (5, 2, 5, 100));
     assert!(next(&mut link, &me, now).is_none());
@@ -73,9 +114,9 @@ fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
 /// How many messages with such a text go at once, each in a batch of its own.
 fn batches_at_once(text: &str) -> usize {
     let (now, me) = (Instant::now(), node("a"));
-    let mut link = Link::new(now);
+    let mut link = fresh(now);
     let go = |n: &usize| {
-        link.forward(envelope(Some(*n as u64), text).borrowed(), now);
+        forward(&mut link, Some(*n as u64), text, now);
         next(&mut link, &me, now).is_some()
     };
     (0..1_000).take_while(go).count()
@@ -99,7 +140,7 @@ fn with_a_broker_that_loses_nothing_nobody_waits_for_the_time_to_pass() {
         let length = 1 + seed as usize * seed as usize;
         while came < 2_000 {
             for _ in 0..1 + said % 3 {
-                here.forward(envelope(None, &"x".repeat(length)).borrowed(), now);
+                forward(here, None, &"x".repeat(length), now);
                 said += 1;
             }
             while let Some(batch) = next(here, &names[0], now) {
@@ -109,7 +150,7 @@ fn with_a_broker_that_loses_nothing_nobody_waits_for_the_time_to_pass() {
                 batches += 1;
             }
             // What waits for a word gets one.
-            if here.has_waiting() {
+            if here.outgoing.has_waiting() {
                 let word = next(there, &names[1], now).expect("it was asked for");
                 here.hear(&Head::parse(&word).expect("our own").0, now);
                 words += 1;
@@ -123,16 +164,16 @@ fn with_a_broker_that_loses_nothing_nobody_waits_for_the_time_to_pass() {
 #[test]
 fn batches_are_bounded() {
     let (now, me) = (Instant::now(), node("a"));
-    let mut link = Link::new(now);
+    let mut link = fresh(now);
     let text = "x".repeat(4_000);
     for n in 0..60 {
-        link.forward(envelope(Some(n), &text).borrowed(), now);
+        forward(&mut link, Some(n), &text, now);
     }
     for n in 0..200_000 {
-        link.receipt(Fate::Delivered, n * 2);
+        receipt(&mut link, Receipt::Delivered, n * 2, now);
     }
     let mut have = 0;
-    let mut other = Link::new(now);
+    let mut other = fresh(now);
     let (mut count, mut receipts) = (0, 0);
     while let Some(batch) = next(&mut link, &me, now) {
         assert!(batch.len() <= BATCH_BYTES_MAX, "{} bytes", batch.len());
@@ -150,9 +191,9 @@ fn batches_are_bounded() {
     }
     assert_eq!((count, receipts), (60, 200_000));
     // One that is longer than a batch goes alone.
-    link.forward(envelope(Some(1), "y").borrowed(), now);
-    link.forward(envelope(Some(2), &"x".repeat(65_400)).borrowed(), now);
-    link.forward(envelope(Some(3), "y").borrowed(), now);
+    forward(&mut link, Some(1), "y", now);
+    forward(&mut link, Some(2), &"x".repeat(65_400), now);
+    forward(&mut link, Some(3), "y", now);
     let sizes: Vec<usize> =
         std::iter::from_fn(|| next(&mut link, &me, now)).map(|batch| batch.len()).collect();
     assert_eq!(sizes.len(), 3, "{sizes:?}");
@@ -162,51 +203,74 @@ fn batches_are_bounded() {
 #[test]
 fn casts_wait_in_bounds() {
     let now = Instant::now();
-    let mut link = Link::new(now);
+    let mut link = fresh(now);
     let text = "x".repeat(4_000);
     let mut count = 0;
-    while link.takes_casts() {
-        link.forward(envelope(None, &text).borrowed(), now);
+    while forward(&mut link, None, &text, now) {
         count += 1;
     }
+    assert!(forward(&mut link, Some(1), &text, now), "what has a receipt is bounded by the node");
     assert!((250..=270).contains(&count), "{count}");
 }
 
 #[test]
 fn receipts_become_ranges_and_settle_tickets() {
     let now = Instant::now();
-    let mut link = Link::new(now);
-    (0..10).for_each(|n| link.forward(envelope(Some(1_000 + n), "hi").borrowed(), now));
-    let mut settled = vec![];
-    link.settle(3, 2, |ticket| settled.push(ticket));
-    link.settle(1, u64::MAX, |ticket| settled.push(ticket));
-    assert_eq!(settled, [1002, 1003, 1000, 1001, 1004, 1005, 1006, 1007, 1008, 1009]);
-    assert!(link.out.tickets.is_empty());
-    link.settle(0, u64::MAX, |ticket| panic!("{ticket} twice"));
+    let mut link = fresh(now);
+    (0..10).for_each(|n| assert!(forward(&mut link, Some(1_000 + n), "hi", now)));
+    assert_eq!(settle(&mut link, 3, 2), [1002, 1003]);
+    let mut waiting = vec![];
+    link.outgoing.open(2, 3, &mut waiting);
+    assert_eq!(waiting, [1001], "the others are settled");
+    assert_eq!(settle(&mut link, 1, u64::MAX), [1000, 1001, 1004, 1005, 1006, 1007, 1008, 1009]);
+    assert!(link.outgoing.tickets.is_empty() && settle(&mut link, 0, u64::MAX).is_empty());
     for message in [1, 2, 3, 5, 6] {
-        link.receipt(Fate::Delivered, message);
+        receipt(&mut link, Receipt::Delivered, message, now);
     }
-    link.receipt(Fate::NotHere, 7);
-    let ranges: Vec<_> = link.out.receipts.iter().map(|r| (r.fate, r.first, r.count)).collect();
-    assert_eq!(ranges, [(Fate::Delivered, 1, 3), (Fate::Delivered, 5, 2), (Fate::NotHere, 7, 1)]);
+    receipt(&mut link, Receipt::NotHere, 7, now);
+    let range = |receipt, first, count| Receipts { receipt, first, count };
+    let expected =
+        [range(Receipt::Delivered, 1, 3), range(Receipt::Delivered, 5, 2), range(Receipt::NotHere, 7, 1)];
+    assert_eq!(link.outgoing.receipts, expected);
 }
 
 #[test]
-fn a_returned_batch_gives_its_messages_back_and_keeps_the_rest() {
+fn a_receipt_does_not_pass_what_was_said_before_it() {
     let (now, me) = (Instant::now(), node("a"));
-    let (mut link, mut other) = (Link::new(now), Link::new(now));
-    link.forward(envelope(Some(7), "one").borrowed(), now);
+    let mut link = fresh(now);
+    let further = Item::Further { user: user("bob"), node: "c-1" };
+    // So much waits that it takes three batches; the notice stands in the second.
+    (0..40).for_each(|n| assert!(forward(&mut link, Some(n), &"x".repeat(2_500), now)));
+    say(&mut link, &further, now);
+    (0..40).for_each(|n| assert!(forward(&mut link, Some(n), &"x".repeat(2_500), now)));
+    receipt(&mut link, Receipt::Delivered, 1, now);
+    let mut words = vec![];
+    while let Some(batch) = next(&mut link, &me, now) {
+        let items = Head::parse(&batch).expect("our own").1.map(Result::unwrap);
+        let others = items.filter(|item| !matches!(item, Item::Message(_)));
+        words.push(others.map(|item| format!("{item:?}")).collect::<Vec<_>>());
+    }
+    let receipts = Item::Receipts { receipt: Receipt::Delivered, first: 1, count: 1 };
+    let (none, both) = (vec![], vec![format!("{further:?}"), format!("{receipts:?}")]);
+    assert_eq!(words, [none.clone(), both, none.clone(), none]);
+}
+
+#[test]
+fn a_returned_batch_gives_all_messages_back_and_keeps_the_rest() {
+    let (now, me) = (Instant::now(), node("a"));
+    let (mut link, mut other) = (fresh(now), fresh(now));
+    forward(&mut link, Some(7), "one", now);
     let first = next(&mut link, &me, now).expect("due");
-    link.forward(envelope(Some(8), "two").borrowed(), now);
-    link.receipt(Fate::Delivered, 1);
+    forward(&mut link, Some(8), "two", now);
+    forward(&mut link, None, "a cast", now);
+    receipt(&mut link, Receipt::Delivered, 1, now);
     let second = next(&mut link, &me, now).expect("due");
-    let number = |batch: &[u8]| Head::parse(batch).expect("our own").0.number;
-    let returned = link.returned(number(&first), now).expect("it is known");
-    assert_eq!(returned, Returned { tickets: vec![7], maybe_seen: false });
-    assert_eq!(link.returned(number(&first), now), None, "only once");
-    let returned = link.returned(number(&second), now).expect("it is known");
-    assert_eq!(returned, Returned { tickets: vec![8], maybe_seen: false });
-    link.forward(envelope(Some(9), "three").borrowed(), now);
+    forward(&mut link, Some(9), "never published", now);
+    forward(&mut link, None, "a cast", now);
+    assert_eq!(link.returned(number(&first), now), [back(&[7, 8, 9], 2, Cause::NotThere)]);
+    assert_eq!(link.returned(number(&first), now), [], "only once");
+    assert_eq!(link.returned(number(&second), now), []);
+    forward(&mut link, Some(10), "three", now);
     assert!(next(&mut link, &me, now).is_none(), "there is no queue; it is tried again later");
     let later = now + PROBE_TIME_MIN;
     let third = next(&mut link, &me, later).expect("the probe");
@@ -214,28 +278,71 @@ fn a_returned_batch_gives_its_messages_back_and_keeps_the_rest() {
     let (head, items) = Head::parse(&third).expect("our own");
     assert_eq!(other.hear(&head, later), Heard::Next, "what was returned is not waited for");
     let items: Vec<_> = items.map(Result::unwrap).collect();
-    assert_eq!(items[0], Item::Receipts { fate: Fate::Delivered, first: 1, count: 1 });
+    assert_eq!(items[0], Item::Receipts { receipt: Receipt::Delivered, first: 1, count: 1 });
     assert!(matches!(&items[1], Item::Message(message) if message.text == "three"), "{items:?}");
+    assert_eq!(items.len(), 2);
     // The second time, nobody knows what became of the first.
     let again = later + RESEND_TIME;
-    link.tick(again);
+    link.outgoing.tick(again);
     let third = next(&mut link, &me, again).expect("silence");
-    let returned = link.returned(number(&third), again).expect("it is known");
-    assert_eq!(returned, Returned { tickets: vec![9], maybe_seen: true });
+    assert_eq!(link.returned(number(&third), again), [back(&[10], 0, Cause::MaybeSeen)]);
+}
+
+#[test]
+fn what_was_published_before_a_batch_that_came_back_may_have_been_seen() {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = fresh(now);
+    let publish = |link: &mut Link, ticket| {
+        forward(link, Some(ticket), "hi", now);
+        let batches = std::iter::from_fn(|| next(link, &me, now));
+        number(&batches.last().expect("due"))
+    };
+    let numbers: Vec<u64> = (1..=4).map(|ticket| publish(&mut link, ticket)).collect();
+    forward(&mut link, Some(5), "hi", now);
+    assert_eq!(settle(&mut link, 2, 1), [2], "it has a receipt");
+    // The first two were in a queue when it was deleted.
+    let backs = link.returned(numbers[2], now);
+    assert_eq!(backs, [back(&[1], 0, Cause::MaybeSeen), back(&[3, 4, 5], 0, Cause::NotThere)]);
+    assert!(!link.is_active());
+    // What follows one that was published twice may have been seen with it.
+    let later = now + PROBE_TIME_MIN;
+    link.hear(&word(0), later);
+    let first = publish(&mut link, 6);
+    link.lose();
+    publish(&mut link, 7);
+    forward(&mut link, Some(8), "hi", now);
+    let backs = link.returned(first, now);
+    assert_eq!(backs, [back(&[6, 7], 0, Cause::MaybeSeen), back(&[8], 0, Cause::NotThere)]);
+}
+
+#[test]
+fn of_a_node_that_is_dead_all_tickets_come_back() {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = fresh(now);
+    (1..=3).for_each(|n| assert!(forward(&mut link, Some(n), "hi", now)));
+    assert!(next(&mut link, &me, now).is_some());
+    link.hear(&word(1), now);
+    assert_eq!(settle(&mut link, 2, 1), [2]);
+    forward(&mut link, Some(4), "hi", now);
+    assert!(next(&mut link, &me, now).is_some());
+    forward(&mut link, Some(5), "never published", now);
+    forward(&mut link, None, "never published", now);
+    assert_eq!(link.end(now), (vec![back(&[5], 1, Cause::Dead)], vec![1, 3, 4]));
 }
 
 #[test]
 fn what_is_too_old_is_given_up() {
     let (now, me) = (Instant::now(), node("a"));
-    let (mut link, mut other) = (Link::new(now), Link::new(now));
+    let (mut link, mut other) = (fresh(now), fresh(now));
     for n in 0..SMALL_BATCHES_MAX as u64 + 1 {
-        link.forward(envelope(Some(n), "hi").borrowed(), now);
+        forward(&mut link, Some(n), "hi", now);
         assert_eq!(next(&mut link, &me, now).is_some(), n < SMALL_BATCHES_MAX as u64);
     }
     let later = now + KEEP_TIME_MAX;
-    link.tick(later);
-    assert!(!link.is_active() && link.out.tickets.is_empty() && link.out.waiting_bytes == 0);
-    link.forward(envelope(Some(9), "hi").borrowed(), later);
+    forward(&mut link, None, "a cast", now);
+    assert_eq!(link.outgoing.tick(later), 1, "nobody waits for it");
+    assert!(!link.is_active() && link.outgoing.tickets.is_empty() && link.outgoing.waiting_bytes == 0);
+    forward(&mut link, Some(9), "hi", later);
     let batch = next(&mut link, &me, later).expect("due");
     assert_eq!(messages(&mut other, &batch, later), [(SMALL_BATCHES_MAX as u64 + 2, "hi".to_owned())]);
 }
@@ -249,7 +356,7 @@ struct World {
     carried: [VecDeque<Vec<u8>>; 2],
     said: [u64; 2],
     heard: [Vec<u64>; 2],
-    settled: [HashMap<u64, Fate>; 2],
+    settled: [HashMap<u64, Receipt>; 2],
     /// What came back, and whether it may have been seen.
     returned: [BTreeMap<u64, bool>; 2],
 }
@@ -261,7 +368,7 @@ impl World {
             seed,
             random: seed,
             now,
-            ends: [Link::new(now), Link::new(now)],
+            ends: [fresh(now), fresh(now)],
             carried: Default::default(),
             said: [0; 2],
             heard: Default::default(),
@@ -280,7 +387,7 @@ impl World {
         for _ in 0..self.random(5) {
             self.said[me] += 1;
             let n = self.said[me];
-            self.ends[me].forward(envelope(Some(n), &n.to_string()).borrowed(), self.now);
+            forward(&mut self.ends[me], Some(n), &n.to_string(), self.now);
         }
     }
 
@@ -298,9 +405,12 @@ impl World {
         match fault {
             0 => {}
             1 => {
-                let back = self.ends[me].returned(head.number, self.now);
-                if let Some(back) = back {
-                    self.returned[me].extend(back.tickets.iter().map(|n| (*n, back.maybe_seen)));
+                // What came before it on this way has come, or was lost.
+                let mut last = 0;
+                for back in self.ends[me].returned(head.number, self.now) {
+                    assert!(back.tickets.iter().all(|n| *n > std::mem::replace(&mut last, *n)), "in order");
+                    let maybe_seen = back.cause == Cause::MaybeSeen;
+                    self.returned[me].extend(back.tickets.iter().map(|n| (*n, maybe_seen)));
                 }
             }
             _ => {
@@ -322,14 +432,14 @@ impl World {
             match item {
                 Item::Message(message) => {
                     self.heard[me].push(message.text.parse().expect("a number"));
-                    self.ends[me].receipt(Fate::Delivered, number);
+                    let now = self.now;
+                    receipt(&mut self.ends[me], Receipt::Delivered, number, now);
                     number += 1;
                 }
-                Item::Receipts { fate, first, count } => {
-                    let (settled, seed) = (&mut self.settled[me], self.seed);
-                    self.ends[me].settle(first, count, |ticket| {
-                        assert_eq!(settled.insert(ticket, fate), None, "seed {seed}");
-                    });
+                Item::Receipts { receipt, first, count } => {
+                    for ticket in settle(&mut self.ends[me], first, count) {
+                        assert_eq!(self.settled[me].insert(ticket, receipt), None, "seed {}", self.seed);
+                    }
                 }
                 item => panic!("{item:?}"),
             }
@@ -354,8 +464,8 @@ impl World {
                     Some(true) => {}
                     None => assert!(came, "seed {seed}: {message} is lost"),
                 }
-                let has_fate = settled.contains_key(&message) || returned.contains_key(&message);
-                assert!(has_fate, "seed {seed}: {message} has no fate");
+                let has_receipt = settled.contains_key(&message) || returned.contains_key(&message);
+                assert!(has_receipt, "seed {seed}: {message} has no receipt");
             }
         }
     }
@@ -381,7 +491,9 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
                 _ => {
                     world.now += Duration::from_millis(if troubles > 0 { 20 } else { 300 });
                     let now = world.now;
-                    world.ends.iter_mut().for_each(|end| end.tick(now));
+                    for end in &mut world.ends {
+                        end.outgoing.tick(now);
+                    }
                     troubles -= i32::from(troubles > 0);
                 }
             }
@@ -393,52 +505,31 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
 #[test]
 fn what_waits_for_a_broker_that_stays_away_is_given_up() {
     let (now, me) = (Instant::now(), node("a"));
-    let mut link = Link::new(now);
-    link.forward(envelope(Some(1), "published").borrowed(), now);
+    let mut link = fresh(now);
+    forward(&mut link, Some(1), "published", now);
     assert!(next(&mut link, &me, now).is_some());
-    link.forward(envelope(Some(2), "never published").borrowed(), now);
-    link.forward(envelope(None, "nor this").borrowed(), now);
-    let bob = UserName::parse("bob").expect("valid");
-    link.say(&Item::Also { user: bob.borrowed(), login: 7 }, now);
-    assert_eq!(link.give_up_waiting(now), [2]);
+    forward(&mut link, Some(2), "never published", now);
+    forward(&mut link, None, "nor this", now);
+    let announced = Item::Announced { user: user("bob"), login: 7 };
+    say(&mut link, &announced, now);
+    assert_eq!(link.outgoing.give_up_waiting(Cause::CutOff, now), [back(&[2], 1, Cause::CutOff)]);
     let batch = next(&mut link, &me, now).expect("the rest waits on");
     let items: Vec<_> = Head::parse(&batch).expect("our own").1.map(Result::unwrap).collect();
-    assert_eq!(items, [Item::Also { user: bob.borrowed(), login: 7 }]);
-    let mut settled = vec![];
-    link.settle(1, 2, |ticket| settled.push(ticket));
-    assert_eq!(settled, [1]);
+    assert_eq!(items, [announced]);
+    assert_eq!(settle(&mut link, 1, 2), [1]);
 }
 
 #[test]
 fn receipts_that_never_come_hold_no_memory() {
     let (now, me) = (Instant::now(), node("a"));
-    let mut link = Link::new(now);
-    link.forward(envelope(Some(1), "hi").borrowed(), now);
-    link.forward(envelope(Some(2), "hi").borrowed(), now);
+    let mut link = fresh(now);
+    forward(&mut link, Some(1), "hi", now);
+    forward(&mut link, Some(2), "hi", now);
     assert!(next(&mut link, &me, now).is_some());
     link.hear(&word(1), now);
     assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
-    link.forward(envelope(Some(3), "hi").borrowed(), now + ANSWER_TIME_MAX);
-    link.tick(now + ANSWER_TIME_MAX);
-    assert_eq!(link.out.tickets, [Some(3)]);
-    let mut settled = vec![];
-    link.settle(1, 9, |ticket| settled.push(ticket));
-    assert_eq!(settled, [3]);
-}
-
-#[test]
-fn the_buffer_of_a_batch_that_came_is_used_again_and_given_back_at_rest() {
-    let (now, me) = (Instant::now(), node("a"));
-    let mut link = Link::new(now);
-    link.forward(envelope(Some(1), &"x".repeat(1_000)).borrowed(), now);
-    let place = link.out.waiting[0].items.as_ptr().addr();
-    assert!(next(&mut link, &me, now).is_some());
-    link.hear(&word(1), now);
-    link.forward(envelope(Some(2), "hi").borrowed(), now);
-    assert_eq!(link.out.waiting[0].items.as_ptr().addr(), place);
-    assert!(next(&mut link, &me, now).is_some());
-    link.hear(&word(2), now);
-    assert!(!link.is_active() && !link.is_quiet(), "its receipt may be on its way");
-    link.give_memory_back();
-    assert_eq!(link.out.spares.capacity(), 0);
+    forward(&mut link, Some(3), "hi", now + ANSWER_TIME_MAX);
+    link.outgoing.tick(now + ANSWER_TIME_MAX);
+    assert_eq!(link.outgoing.tickets, [Some(3)]);
+    assert_eq!(settle(&mut link, 1, 9), [3]);
 }

@@ -1,18 +1,15 @@
 //! The sessions that this node has told Redis of, and when to tell it again.
 //!
-//! In Redis a user is a hash with one field a session: its tag, which is the
-//! node's id and the session's, and is never used twice; its value, the time of
-//! the login by Redis's clock, and a `d` while it drains the user's mailbox.
-//! Later beats earlier, wherever that matters.
-//!
-//! Every session is asserted again from time to time (the sweep), which repairs
-//! whatever Redis or a failover lost, and all of them at once, paced, after this
-//! node took a new id.
+//! Every session is asserted again from time to time (the sweep), which repairs whatever
+//! Redis or a failover lost, and all of them at once, paced, after this node took a new id.
+//! Of two sessions of a user the later login beats the earlier, wherever that matters; the
+//! time of a login is by Redis's clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::proto::{NodeId, SessionId, UserName};
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
 
 /// Sessions in one pipeline.
 pub const ASSERTIONS_MAX: usize = 128;
@@ -23,17 +20,6 @@ const ASSERT_PAUSE: Duration = Duration::from_micros(6_400);
 /// How long the sweep takes to come to every session.
 const SWEEP_TIME: Duration = Duration::from_secs(600);
 
-/// One session in Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Where it is.
-    pub node: NodeId,
-    /// Which it is.
-    pub session: SessionId,
-    /// When it logged in, in us by Redis's clock.
-    pub since_us: i64,
-}
-
 /// One session of this node.
 #[derive(Clone, Debug)]
 pub struct Own {
@@ -43,6 +29,8 @@ pub struct Own {
     pub since_us: i64,
     /// It drains its user's mailbox.
     pub drains: bool,
+    /// It is to drain no more: the number of that.
+    releases: Option<u64>,
 }
 
 /// The sessions of this node.
@@ -55,33 +43,14 @@ pub struct Sessions {
     urgent: usize,
     /// When the next ones are.
     due: Option<Instant>,
-}
-
-impl Entry {
-    /// Reads a field of a user's hash; what is none of ours is `None`.
-    pub fn parse(tag: &str, since_us: &str) -> Option<Self> {
-        // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
-        let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
-        let (node, session) = (NodeId::parse(node)?, SessionId::parse(session)?);
-        let since_us = since_us.strip_suffix('d').unwrap_or(since_us);
-        Some(Entry { node, session, since_us: since_us.parse().ok()? })
-    }
-
-    /// Whether this login came before `other`: the same answer on every node.
-    pub fn is_before(&self, other: &Entry) -> bool {
-        (self.since_us, self.session) < (other.since_us, other.session)
-    }
-}
-
-/// The field of a session.
-pub fn tag(node: &NodeId, session: SessionId) -> String {
-    format!("{}{}", node.as_str(), session.as_str())
+    /// How many were to drain no more.
+    released: u64,
 }
 
 impl Sessions {
     /// Adds a session that is told to Redis now.
     pub fn add(&mut self, user: &UserName, session: SessionId, since_us: i64, now: Instant) {
-        self.own.insert(session, Own { user: user.clone(), since_us, drains: false });
+        self.own.insert(session, Own { user: user.clone(), since_us, drains: false, releases: None });
         self.order.push_back(session);
         self.due.get_or_insert(now + SWEEP_TIME);
     }
@@ -112,8 +81,22 @@ impl Sessions {
     /// A session drains its user's mailbox, or no more.
     pub fn set_drains(&mut self, session: SessionId, drains: bool) {
         if let Some(own) = self.own.get_mut(&session) {
-            own.drains = drains;
+            (own.drains, own.releases) = (drains, None);
         }
+    }
+
+    /// A session is to drain no more, once what it took is removed; gives that a number, if the session is
+    /// there.
+    pub fn set_releases(&mut self, session: SessionId) -> Option<u64> {
+        let own = self.own.get_mut(&session)?;
+        self.released += 1;
+        own.releases = Some(self.released);
+        own.releases
+    }
+
+    /// Tells whether a session is to drain no more, and this is the number of that.
+    pub fn releases(&self, session: SessionId, number: u64) -> bool {
+        self.own.get(&session).is_some_and(|own| own.releases == Some(number))
     }
 
     /// How many there are.
@@ -178,25 +161,6 @@ mod tests {
         let bob = UserName::parse("bob").expect("valid");
         (0..count).for_each(|n| sessions.add(&bob, session(n), n as i64, now));
         sessions
-    }
-
-    #[test]
-    fn tags_are_read_back() {
-        let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
-        let entry = Entry { node: node.clone(), session: session(7), since_us: -5 };
-        assert_eq!(Entry::parse(&tag(&node, session(7)), "-5"), Some(entry));
-        let drains = Entry::parse(&tag(&node, session(7)), "12d").expect("it drains");
-        assert_eq!(drains.since_us, 12);
-        for (tag, since) in [
-            ("", "1"),
-            ("x", "1"),
-            ("00000007", "1"),
-            ("a b00000007", "1"),
-            ("é0000007", "1"),
-            ("x00000007", "y"),
-        ] {
-            assert_eq!(Entry::parse(tag, since), None, "{tag}");
-        }
     }
 
     #[test]

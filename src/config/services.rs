@@ -2,14 +2,13 @@
 //!
 //! They may hold passwords, so nothing here prints one except
 //! [`Amqp::url`] and [`Redis::url`], which are for settings; logs use the host.
+//! In a build without the feature `cluster` no text is such an address.
 
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
-use url::Url;
-
 /// Where RabbitMQ is.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Amqp {
     url: String,
     /// The host's name or address.
@@ -35,17 +34,7 @@ impl Amqp {
     /// Takes `amqp://[user[:password]@]host[:port][/vhost]`. Without them it is
     /// `guest`, `guest`, 5672 and `/`.
     pub fn parse(text: &str) -> Option<Self> {
-        let url = plain_url(text, &["amqp"])?;
-        let decode = |part: &str| percent_decode_str(part).decode_utf8().ok().map(String::from);
-        let or = |part: String, default: &str| if part.is_empty() { default.to_owned() } else { part };
-        Some(Amqp {
-            url: text.to_owned(),
-            host: host(&url)?,
-            port: url.port().unwrap_or(5672),
-            user: or(decode(url.username())?, "guest"),
-            password: decode(url.password().unwrap_or("guest"))?,
-            vhost: or(decode(url.path().trim_start_matches('/'))?, "/"),
-        })
+        read::amqp(text)
     }
 
     /// The URL as it was given.
@@ -58,32 +47,13 @@ impl Redis {
     /// Takes `redis://[user][:password@]host[:port][/database]`, or a socket of
     /// this machine, `redis+unix:///path`.
     pub fn parse(text: &str) -> Option<Self> {
-        let url = plain_url(text, &["redis", "redis+unix", "unix"])?;
-        redis::IntoConnectionInfo::into_connection_info(text).ok()?;
-        let host = if url.scheme() == "redis" {
-            format!("{}:{}", host(&url)?, url.port().unwrap_or(6379))
-        } else {
-            url.path().to_owned()
-        };
-        Some(Redis { url: text.to_owned(), host })
+        read::redis(text)
     }
 
     /// The URL as it was given.
     pub fn url(&self) -> &str {
         &self.url
     }
-}
-
-/// A URL that can be printed as a setting and read back.
-fn plain_url(text: &str, schemes: &[&str]) -> Option<Url> {
-    let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    let url = Url::parse(text).ok().filter(|_| is_plain)?;
-    let is_known = schemes.contains(&url.scheme()) && url.fragment().is_none();
-    is_known.then_some(url)
-}
-
-fn host(url: &Url) -> Option<String> {
-    url.host_str().filter(|host| !host.is_empty()).map(|host| host.trim_matches(['[', ']']).to_owned())
 }
 
 /// Without the password.
@@ -111,7 +81,65 @@ impl fmt::Debug for Redis {
     }
 }
 
-#[cfg(test)]
+/// Reading addresses.
+#[cfg(feature = "cluster")]
+mod read {
+    use percent_encoding::percent_decode_str;
+    use url::Url;
+
+    use super::{Amqp, Redis};
+
+    pub(super) fn amqp(text: &str) -> Option<Amqp> {
+        let url = plain_url(text, &["amqp"])?;
+        let decode = |part: &str| percent_decode_str(part).decode_utf8().ok().map(String::from);
+        let or = |part: String, default: &str| if part.is_empty() { default.to_owned() } else { part };
+        Some(Amqp {
+            url: text.to_owned(),
+            host: host(&url)?,
+            port: url.port().unwrap_or(5672),
+            user: or(decode(url.username())?, "guest"),
+            password: decode(url.password().unwrap_or("guest"))?,
+            vhost: or(decode(url.path().trim_start_matches('/'))?, "/"),
+        })
+    }
+
+    pub(super) fn redis(text: &str) -> Option<Redis> {
+        let url = plain_url(text, &["redis", "redis+unix", "unix"])?;
+        redis::IntoConnectionInfo::into_connection_info(text).ok()?;
+        let host = if url.scheme() == "redis" {
+            format!("{}:{}", host(&url)?, url.port().unwrap_or(6379))
+        } else {
+            url.path().to_owned()
+        };
+        Some(Redis { url: text.to_owned(), host })
+    }
+
+    /// A URL that can be printed as a setting and read back.
+    fn plain_url(text: &str, schemes: &[&str]) -> Option<Url> {
+        let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+        let url = Url::parse(text).ok().filter(|_| is_plain)?;
+        let is_known = schemes.contains(&url.scheme()) && url.fragment().is_none();
+        is_known.then_some(url)
+    }
+
+    fn host(url: &Url) -> Option<String> {
+        url.host_str().filter(|host| !host.is_empty()).map(|host| host.trim_matches(['[', ']']).to_owned())
+    }
+}
+
+/// Without a cluster there is no use for one.
+#[cfg(not(feature = "cluster"))]
+mod read {
+    pub(super) fn amqp(_: &str) -> Option<super::Amqp> {
+        None
+    }
+
+    pub(super) fn redis(_: &str) -> Option<super::Redis> {
+        None
+    }
+}
+
+#[cfg(all(test, feature = "cluster"))]
 mod tests {
     use super::*;
 

@@ -1,4 +1,8 @@
 //! Where settings come from: flag over environment over file over default.
+//!
+//! Each source only says texts; what they mean and whether they are allowed is asked of
+//! the table. An error names the place where the text stands: the line of the file, the
+//! variable, the flag.
 
 use std::env;
 use std::fs;
@@ -6,7 +10,8 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::{Config, ConfigError, SETTINGS};
+use crate::config::settings::{ConfigError, SETTINGS};
+use crate::config::values::Config;
 
 /// Settings from several sources, read from the weakest to the strongest.
 #[derive(Debug, Default)]

@@ -5,7 +5,10 @@
 //! environment says is tested with the command, in `tests/command.rs`; addresses
 //! of services are tested in their own file.
 
-use crate::config::*;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::{Config, Feature, SETTINGS};
 
 #[test]
 fn the_table_tells_the_defaults() {
@@ -135,7 +138,7 @@ fn what_only_the_whole_tells() {
 fn what_is_not_built_in_is_refused() {
     for (name, value) in [("http", "127.0.0.1:1"), ("redis", "redis://h"), ("amqp", "amqp://h")] {
         let result = Config::default().set(name, value);
-        let Some(feature) = features::needed_by(name).filter(|feature| !feature.is_built) else {
+        let Some(feature) = missing(name) else {
             assert_eq!(result, Ok(()), "{name}");
             continue;
         };
@@ -144,11 +147,33 @@ fn what_is_not_built_in_is_refused() {
         assert!(error.ends_with(&format!("the feature {}", feature.name)), "{error}");
         assert_eq!(Config::default().value(name), "off");
     }
-    let program = Config { http: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..Config::default() };
+    let program = Config::default().http(SocketAddr::from(([127, 0, 0, 1], 0)));
     assert_eq!(program.check(1024).is_ok(), is_built("http"));
+}
+
+#[test]
+fn what_a_program_builds_is_checked_too() {
+    let config = Config::ephemeral().sessions(1).mailbox(10).max_line(64).outbox(4096).connections(1);
+    let config = config.mailbox_ttl(Duration::from_secs(1)).login_timeout(Duration::from_millis(100));
+    let config = config.node("x").open(true).listen([([0, 0, 0, 0], 0).into(), ([127, 0, 0, 1], 0).into()]);
+    assert_eq!(config.check(1024), Ok(()));
+    let check = |config: Config, start: &str| {
+        let error = config.check(1024).expect_err(start).0;
+        assert!(error.starts_with(start), "{error}");
+    };
+    check(config.clone().sessions(0), "--sessions \"0\" is not allowed: it takes a number from 1");
+    check(config.clone().node("a b"), "--node \"a b\"");
+    check(config.clone().listen([]), "--listen \"\"");
+    check(config.clone().login_timeout(Duration::from_micros(100)), "--login-timeout \"0ms\"");
+    check(config.clone().outbox(1), "--outbox \"1\"");
+    check(config.open(false), "--listen 0.0.0.0:0 is beyond loopback");
 }
 
 /// Tells whether this build has what a setting needs.
 fn is_built(name: &str) -> bool {
-    features::needed_by(name).is_none_or(|feature| feature.is_built)
+    missing(name).is_none()
+}
+
+fn missing(name: &str) -> Option<Feature> {
+    SETTINGS.iter().find(|setting| setting.name == name).expect(name).missing()
 }

@@ -19,15 +19,6 @@ pub enum Line<'a> {
 }
 
 /// Splits a stream of bytes into lines.
-///
-/// ```
-/// use pinpost::proto::{Line, LineDecoder};
-/// let mut decoder = LineDecoder::default();
-/// let (used, line) = decoder.next(b"PING\r\nQU", 4096);
-/// assert_eq!((used, line), (6, Some(Line::Whole(b"PING"))));
-/// assert_eq!(decoder.next(b"QU", 4096), (2, None));
-/// assert_eq!(decoder.next(b"IT\n", 4096), (3, Some(Line::Whole(b"QUIT"))));
-/// ```
 #[derive(Debug, Default)]
 pub struct LineDecoder {
     /// The unfinished line, telnet commands taken out. Never longer than the bound.
@@ -87,24 +78,6 @@ impl LineDecoder {
         }
         let (used, found) = self.assemble(input, line_bytes_max);
         (used, self.line(found))
-    }
-
-    /// Ends the line in progress as if an LF had come: the end of a WebSocket
-    /// message is the end of its last line.
-    pub fn end(&mut self) -> Option<Line<'_>> {
-        self.forget();
-        let skipped = self.state == State::Skip;
-        let cut_off = !matches!(self.state, State::Skip | State::Text);
-        self.state = State::Text;
-        self.telnet_bytes = 0;
-        if cut_off {
-            // A command that the end of the message cuts off is not text of this line.
-            self.partial.push(IAC);
-        }
-        if skipped {
-            return None;
-        }
-        self.line(Found::Whole)
     }
 
     fn forget(&mut self) {
@@ -220,8 +193,8 @@ mod tests {
 
     const MAX: usize = 16;
 
-    /// What comes out of `chunks`, a message end after the last when `message`.
-    fn decode(chunks: &[&[u8]], message: bool) -> Vec<String> {
+    /// What comes out of `chunks`.
+    fn decode(chunks: &[&[u8]]) -> Vec<String> {
         let mut decoder = LineDecoder::default();
         let mut out = vec![];
         let mut take = |line: Line<'_>| {
@@ -240,27 +213,22 @@ mod tests {
                 rest = &rest[used..];
             }
         }
-        if message && let Some(line) = decoder.end() {
-            take(line);
-        }
         out
     }
 
     /// One input, every split in two, and one byte at a time: always the same.
     fn check(input: &[u8], expected: &[&str]) {
-        for message in [false, true] {
-            assert_eq!(decode(&[input], message), expected, "{input:?} whole");
-            for at in 0..=input.len() {
-                let (a, b) = input.split_at(at);
-                assert_eq!(decode(&[a, b], message), expected, "{input:?} split at {at}");
-                for end in at..=input.len() {
-                    let parts = [a, &input[at..end], &input[end..]];
-                    assert_eq!(decode(&parts, message), expected, "{input:?} split at {at}, {end}");
-                }
+        assert_eq!(decode(&[input]), expected, "{input:?} whole");
+        for at in 0..=input.len() {
+            let (a, b) = input.split_at(at);
+            assert_eq!(decode(&[a, b]), expected, "{input:?} split at {at}");
+            for end in at..=input.len() {
+                let parts = [a, &input[at..end], &input[end..]];
+                assert_eq!(decode(&parts), expected, "{input:?} split at {at}, {end}");
             }
-            let bytes: Vec<&[u8]> = input.chunks(1).collect();
-            assert_eq!(decode(&bytes, message), expected, "{input:?} by bytes");
         }
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        assert_eq!(decode(&bytes), expected, "{input:?} by bytes");
     }
 
     #[test]
@@ -299,14 +267,6 @@ mod tests {
     #[test]
     fn an_endless_telnet_command_counts_against_the_line() {
         check(b"A\xff\xfa5678901234567890123\nB\n", &["too-long A", "B"]);
-    }
-
-    #[test]
-    fn a_message_ends_its_last_line() {
-        assert_eq!(decode(&[b"A\nB"], true), ["A", "B"]);
-        assert_eq!(decode(&[b"A\r"], true), ["A"]);
-        assert_eq!(decode(&[b"12345678901234567"], true), ["too-long 123456789012345"]);
-        assert_eq!(decode(&[b"A\xff\xfa"], true), ["A\u{fffd}"]);
     }
 
     #[test]

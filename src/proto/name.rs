@@ -1,12 +1,17 @@
 //! Names and ids: types whose values are valid because they exist.
 //!
 //! A borrowed form (`UserRef`) comes out of a parsed line without a copy; the
-//! owned form (`UserName`) is one shared allocation. Nothing here knows how an
-//! id is made: that takes randomness, which `proto` does without.
+//! owned form (`UserName`) is one shared allocation. `parse` gives an `Option`, for
+//! code that has its own answer to a wrong one; `FromStr` has a sentence for people.
+//! Nothing here knows how an id is made: that takes randomness, which `proto` does without.
 
 use std::borrow::Borrow;
+use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use crate::proto::number::{digits, print_number};
 
 /// The most bytes of a user name, a room name or an id.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -33,12 +38,20 @@ impl<'a> UserRef<'a> {
     }
 }
 
+impl<'a> TryFrom<&'a str> for UserRef<'a> {
+    type Error = NameError;
+
+    fn try_from(text: &'a str) -> Result<Self, NameError> {
+        Self::parse(text).ok_or_else(|| NameError::of(text, USER_FORM))
+    }
+}
+
 /// A valid user name, shared by all who need it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserName(Arc<str>);
 
 impl UserName {
-    /// Takes what [`UserRef::parse`] takes.
+    /// Takes what the protocol has for the name of a user.
     pub fn parse(text: &str) -> Option<Self> {
         UserRef::parse(text).map(Self::from)
     }
@@ -106,6 +119,14 @@ impl<'a> Tag<'a> {
     }
 }
 
+impl<'a> TryFrom<&'a str> for Tag<'a> {
+    type Error = NameError;
+
+    fn try_from(text: &'a str) -> Result<Self, NameError> {
+        Self::parse(text).ok_or_else(|| NameError::of(text, ID_FORM))
+    }
+}
+
 /// The name of one session: 8 of `0-9 a-z`, unique in the cluster by chance
 /// (one in 2.8 million million).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +169,7 @@ impl fmt::Debug for SessionId {
 
 /// The name of one message: together with its sender it is unique.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MessageId {
     /// Made by the sender's node: the sender's session and a counter.
     Counted(SessionId, u64),
@@ -183,6 +205,16 @@ impl IdRef<'_> {
                 out.push(b' ');
             }
         }
+    }
+}
+
+impl From<Tag<'_>> for MessageId {
+    /// The same id whether a node made it or a sender chose it: by its form alone.
+    fn from(id: Tag<'_>) -> Self {
+        let counted = id.0.split_once('-').and_then(|(session, count)| {
+            Some(MessageId::Counted(SessionId::parse(session)?, count.parse().ok()?))
+        });
+        counted.filter(|counted| counted.is(id.0)).unwrap_or_else(|| MessageId::Tag(id.0.into()))
     }
 }
 
@@ -224,44 +256,22 @@ impl MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MessageId::Counted(session, count) => write!(f, "{}-{count}", session.as_str()),
+            MessageId::Counted(session, count) => write!(f, "{session}-{count}"),
             MessageId::Tag(tag) => f.write_str(tag),
         }
     }
 }
 
-/// A session, `-`, the digits of a 64-bit number, and two spaces.
-const COUNTED_BYTES_MAX: usize = 8 + 1 + 20 + 2;
+impl FromStr for MessageId {
+    type Err = NameError;
 
-/// Appends `number` in decimal digits, without the formatting machinery.
-pub(crate) fn print_number(number: u64, out: &mut Vec<u8>) {
-    let mut text = [0; 20];
-    let at = digits(number, &mut text);
-    out.extend_from_slice(&text[at..]);
-}
-
-/// Puts the digits of a number at the end of `text`, and tells where they begin. This is on the path
-/// of every message.
-fn digits(mut number: u64, text: &mut [u8]) -> usize {
-    let mut at = text.len();
-    loop {
-        at -= 1;
-        let tenth = tenth(number);
-        text[at] = b'0' + (number - 10 * tenth) as u8;
-        number = tenth;
-        if number == 0 {
-            return at;
-        }
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Tag::try_from(text).map(Self::from)
     }
 }
 
-/// `number / 10`, by multiplication with the reciprocal, rounded up, of 8 / 10 in units of 2^-64 (Granlund
-/// and Montgomery, Division by Invariant Integers using Multiplication): where it optimizes for size,
-/// the compiler takes the slow instruction that divides.
-fn tenth(number: u64) -> u64 {
-    const RECIPROCAL: u128 = 0xcccc_cccc_cccc_cccd;
-    ((u128::from(number) * RECIPROCAL) >> 67) as u64
-}
+/// A session, `-`, the digits of a 64-bit number, and two spaces.
+const COUNTED_BYTES_MAX: usize = 8 + 1 + 20 + 2;
 
 /// The name of one incarnation of one node: its readable name, `-`, and 8
 /// random characters. Fresh at every start, dead for ever once dead.
@@ -284,9 +294,13 @@ impl NodeId {
 
     /// Reads an id back: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::is_id(text).then(|| NodeId(text.into()))
+    }
+
+    /// Tells whether [`NodeId::parse`] would read it.
+    pub fn is_id(text: &str) -> bool {
         let fits = (1..=Self::BYTES_MAX).contains(&text.len());
-        let clean = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        (fits && clean).then(|| NodeId(text.into()))
+        fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     }
 
     /// Tells whether `name` can be the readable part of a node id.
@@ -300,6 +314,62 @@ impl NodeId {
         &self.0
     }
 }
+
+/// Gives a name the forms of the standard library: printed, read, and borrowed as text.
+macro_rules! is_text {
+    ($($name:ident: $form:expr;)*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::parse(text).ok_or_else(|| NameError::of(text, $form))
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+    )*};
+}
+
+is_text! {
+    UserName: USER_FORM;
+    NodeId: "a node's id: 1 to 64 of A-Z a-z 0-9 . _ -";
+    SessionId: "a session's id: 8 of 0-9 a-z";
+}
+
+const USER_FORM: &str =
+    "a user's name: 1 to 64 bytes without space, # or control character, not beginning with @ or +";
+const ID_FORM: &str = "a message's id: 1 to 64 of A-Z a-z 0-9 . _ - ~";
+
+/// Tells that a text is no name or id of the wanted kind, and what form that has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameError {
+    text: Box<str>,
+    form: &'static str,
+}
+
+impl NameError {
+    fn of(text: &str, form: &'static str) -> Self {
+        NameError { text: text.into(), form }
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} can't be {}", self.text, self.form)
+    }
+}
+
+impl Error for NameError {}
 
 #[cfg(test)]
 mod tests {
@@ -338,6 +408,29 @@ mod tests {
         for bad in ["", "a b", "a/b", "é", &"n".repeat(65)] {
             assert!(NodeId::parse(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_read_is_printed_the_same() {
+        fn check<T>(good: &[&str], bad: &str, sentence: &str)
+        where
+            T: FromStr<Err = NameError> + fmt::Display + fmt::Debug,
+        {
+            for text in good {
+                assert_eq!(text.parse::<T>().expect(text).to_string(), *text);
+            }
+            assert_eq!(bad.parse::<T>().expect_err(bad).to_string(), sentence);
+        }
+        let user =
+            "a user's name: 1 to 64 bytes without space, # or control character, not beginning with @ or +";
+        check::<UserName>(&["bob", "小明"], "a\nb", &format!("\"a\\nb\" can't be {user}"));
+        check::<NodeId>(&["pi-4"], "", "\"\" can't be a node's id: 1 to 64 of A-Z a-z 0-9 . _ -");
+        check::<SessionId>(&["4k2jd8s0"], "4K2jd8s0", "\"4K2jd8s0\" can't be a session's id: 8 of 0-9 a-z");
+        let ids = ["x-1", "4k2jd8s0-12", "4k2jd8s0-012", "4k2jd8s0-", "4k2jd8s0-1-2"];
+        check::<MessageId>(&ids, "a b", "\"a b\" can't be a message's id: 1 to 64 of A-Z a-z 0-9 . _ - ~");
+        let counted = MessageId::Counted(SessionId::parse("4k2jd8s0").expect("valid"), 12);
+        assert_eq!("4k2jd8s0-12".parse(), Ok(counted));
+        assert!(matches!("4k2jd8s0-012".parse(), Ok(MessageId::Tag(_))), "printed in another form");
     }
 
     #[test]

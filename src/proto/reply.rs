@@ -3,7 +3,10 @@
 //! The codes are the contract: each stands here once and is never reused. The
 //! text behind a code is for people and may change.
 
-use crate::proto::name::{IdRef, SessionId, Tag, UserRef, print_number};
+use std::fmt;
+
+use crate::proto::name::{IdRef, SessionId, Tag, UserRef};
+use crate::proto::number::print_number;
 use crate::proto::{LINE_BYTES_LIMIT, VERSION};
 
 /// The longest line that a server sends: the longest request, and what `MSG`
@@ -197,6 +200,14 @@ pub fn print_msg(from: UserRef<'_>, id: IdRef<'_>, text: &str, out: &mut Vec<u8>
     out.extend_from_slice(text.as_bytes());
 }
 
+/// Reads a `MSG` line back: its sender, its id and its text; `None` when it is another line.
+pub fn parse_msg(line: &[u8]) -> Option<(UserRef<'_>, Tag<'_>, &str)> {
+    match ServerLine::parse(std::str::from_utf8(line).ok()?)? {
+        (None, ServerLine::Msg { from, room: None, id, text }) => Some((from, id, text)),
+        _ => None,
+    }
+}
+
 fn put(out: &mut Vec<u8>, parts: &[&str]) {
     parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
@@ -206,6 +217,7 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal, $text:literal;)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl $name {
@@ -225,6 +237,12 @@ macro_rules! words {
             /// Finds the value of a word.
             pub fn parse(word: &str) -> Option<Self> {
                 match word { $($word => Some($name::$variant),)* _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.word())
             }
         }
     };

@@ -4,18 +4,39 @@
 //! What comes together is acknowledged together; while a client naps it is shown and not
 //! acknowledged. Left out: when a client does what, which is the business of `people`.
 
-use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::io::ErrorKind;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::history::{
-    Answer, Asks, Attempt, End, Fate, History, Leaving, Message, Ms, Question, Recorder, Seen,
-};
-use crate::memory::Memory;
-use crate::rig::peer::{Heard, Peer, message};
+use pinpost::internals::proto::CloseReason;
+use pinpost::internals::proto::ErrorCode;
+
+use crate::history::Answer;
+use crate::history::Asks;
+use crate::history::Attempt;
+use crate::history::End;
+use crate::history::Fate;
+use crate::history::History;
+use crate::history::Leaving;
+use crate::history::Message;
+use crate::history::Question;
+use crate::history::Seen;
+use crate::history::Time;
+use crate::history::memory::Memory;
+use crate::recorder::Recorder;
+use crate::rig::peer::Heard;
+use crate::rig::peer::Peer;
+use crate::rig::peer::message;
 
 /// Longer than any run.
 const HEAR_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -61,7 +82,7 @@ struct Shown {
 
 impl Device {
     pub fn new(client: usize, user: usize, acks: bool) -> Self {
-        Device { client, user, acks, memory: Mutex::default() }
+        Device { client, user, acks, memory: Mutex::new(Memory::new(1)) }
     }
 
     pub fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -105,7 +126,13 @@ impl Line {
         for to in groups.iter().flat_map(|(to, count)| vec![*to; *count]) {
             let number = history.messages.len();
             let attempts = vec![Attempt { session: *session, sent, told: None }];
-            history.messages.push(Message { client: device.client, to, attempts });
+            history.messages.push(Message {
+                client: device.client,
+                to,
+                is_cast: false,
+                is_tagged: true,
+                attempts,
+            });
             lines += &request(number, to);
             numbers.push((number, to));
         }
@@ -146,7 +173,7 @@ impl Line {
         let Shared { session, recorder, .. } = &*self.shared;
         let (asked, asks) = (recorder.now(), Asks::Who(*session));
         let node = recorder.write().sessions[*session].node;
-        let question = recorder.ask(Question { asks, node, user, asked, answered: None });
+        let question = recorder.ask(Question { asks, node, user, asked, answered: None, given_up: None });
         self.shared.say(&format!("@w{question} WHO user{user}\n"));
     }
 
@@ -156,7 +183,7 @@ impl Line {
         if held.is_none() {
             *held = Some(vec![]);
             let now = self.shared.recorder.now();
-            self.shared.recorder.write().sessions[self.shared.session].naps.push((now, Ms::MAX));
+            self.shared.recorder.write().sessions[self.shared.session].naps.push((now, Time::MAX));
         }
     }
 
@@ -232,8 +259,8 @@ impl Shared {
             }
             match peer.try_hear() {
                 Ok(Heard::Line(line)) => {
-                    if let Some(word) = line.strip_prefix("BYE ") {
-                        end = End::Bye(word.split(' ').next().unwrap_or_default().to_owned());
+                    if let Some(reason) = bye(&line) {
+                        end = End::Bye(reason);
                     } else if self.note(&line, &mut shown).is_none() {
                         self.recorder.oddity(format!("session {} heard {line:?}", self.session));
                     }
@@ -277,7 +304,7 @@ impl Shared {
             let answer = match (*what, rest) {
                 ("OK", ["offline"]) => Answer::Online(0),
                 ("OK", ["online", count]) => Answer::Online(count.parse().ok()?),
-                ("ERR", _) => Answer::Error((*word).to_owned()),
+                ("ERR", _) => Answer::Error(ErrorCode::parse(word)?),
                 _ => return None,
             };
             let question = history.questions.get_mut(question.parse::<usize>().ok()?)?;
@@ -287,13 +314,13 @@ impl Shared {
         let fate = match (*what, rest) {
             ("OK", ["delivered"]) if *word == tag => Fate::Delivered,
             ("OK", ["stored"]) if *word == tag => Fate::Stored,
-            ("ERR", _) => Fate::Error((*word).to_owned()),
+            ("ERR", _) => Fate::Error(ErrorCode::parse(word)?),
             _ => return None,
         };
         let number = tag.parse::<usize>().ok()?;
-        self.tell(&mut history, number, now, fate.clone())?;
+        self.tell(&mut history, number, now, fate)?;
         drop(history);
-        self.device.memory().hears(number, self.session, &fate, now);
+        self.device.memory().hears(number, self.session, fate, now);
         Some(())
     }
 
@@ -309,7 +336,7 @@ impl Shared {
     }
 
     /// Notes what the sender of a message was told.
-    fn tell(&self, history: &mut History, number: usize, now: Ms, fate: Fate) -> Option<()> {
+    fn tell(&self, history: &mut History, number: usize, now: Time, fate: Fate) -> Option<()> {
         let attempts = &mut history.messages.get_mut(number)?.attempts;
         let mut here = attempts.iter_mut().filter(|attempt| attempt.session == self.session).peekable();
         here.peek()?;
@@ -319,6 +346,11 @@ impl Shared {
         }
         Some(())
     }
+}
+
+/// Why the connection ends, if the line tells that.
+fn bye(line: &str) -> Option<CloseReason> {
+    CloseReason::parse(line.strip_prefix("BYE ")?.split(' ').next()?)
 }
 
 fn request(number: usize, to: usize) -> String {

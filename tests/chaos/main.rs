@@ -5,19 +5,20 @@
 //! The test plays a short schedule of the most telling faults. `PINPOST_CHAOS_SECONDS`
 //! plays a long one with all of them (`make chaos`), and `PINPOST_SEED` a certain one again.
 //! The schedule follows from the seed alone; what threads and processes make of it does
-//! not. What is checked is in `check.rs`, which has tests of its own.
+//! not. What is checked is in `tests/history`, whose own tests run here too.
 
+#[path = "../history/check_tests/mod.rs"]
+mod check_tests;
+#[path = "../history/mod.rs"]
+mod history;
 #[path = "../rig/mod.rs"]
 mod rig;
 
-mod check;
-mod check_tests;
-mod history;
 mod line;
-mod memory;
 mod people;
 mod plan;
 mod process;
+mod recorder;
 mod report;
 mod settled;
 mod world;
@@ -25,8 +26,8 @@ mod world;
 use std::env;
 use std::thread::{self, ScopedJoinHandle};
 
-use crate::check::check;
-use crate::history::Ms;
+use crate::history::Time;
+use crate::history::check::check;
 use crate::people::{DEVICES, Person, rate_of_each};
 use crate::plan::Planned;
 use crate::rig::random::{Random, seeds};
@@ -34,13 +35,13 @@ use crate::world::World;
 
 /// How long the short schedule is, and how many messages a second are sent in it: what a
 /// build for tests carries on two cores that have other work too.
-const SHORT_TIME: Ms = 21_000;
-const SHORT_RATE: Ms = 150;
+const SHORT_TIME: Time = 21_000;
+const SHORT_RATE: Time = 150;
 
 /// How many messages a second are sent in the others.
-const RATE: Ms = 2_000;
+const RATE: Time = 2_000;
 
-const MINUTE: Ms = 60_000;
+const MINUTE: Time = 60_000;
 
 /// A history that has more messages is written down only if something was wrong.
 const DUMP_MAX: usize = 50_000;
@@ -49,15 +50,15 @@ const DUMP_MAX: usize = 50_000;
 struct Play<'a> {
     name: &'a str,
     plan: &'a dyn Fn(&mut Random) -> Vec<Planned>,
-    length: Ms,
-    rate: Ms,
+    length: Time,
+    rate: Time,
 }
 
 #[test]
 fn every_promise_holds_whatever_fails() {
     match env::var("PINPOST_CHAOS_SECONDS") {
         Ok(seconds) => {
-            let length = 1_000 * seconds.parse::<Ms>().expect("a number of seconds");
+            let length = 1_000 * seconds.parse::<Time>().expect("a number of seconds");
             let plan = |random: &mut Random| plan::long(random, length);
             holds(&Play { name: "chaos", plan: &plan, length, rate: RATE });
         }

@@ -6,12 +6,25 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
-use crate::history::{Answer, Asks, Client, Leaving, Ms, Question, Session};
-use crate::line::{Device, Line};
+use pinpost::internals::proto::CloseReason;
+use pinpost::internals::proto::ErrorCode;
+
+use crate::history::Answer;
+use crate::history::Asks;
+use crate::history::Client;
+use crate::history::Leaving;
+use crate::history::Question;
+use crate::history::Session;
+use crate::history::Time;
+use crate::line::Device;
+use crate::line::Line;
 use crate::plan::NODES;
-use crate::rig::peer::{Heard, Peer, Wire};
+use crate::rig::peer::Heard;
+use crate::rig::peer::Peer;
+use crate::rig::peer::Wire;
 use crate::rig::random::Random;
 use crate::world::World;
 
@@ -31,8 +44,9 @@ const SLEEPY: [usize; 4] = [20, 21, 22, 23];
 /// These devices log in without `ack`; the user of the last has another one with it.
 const RAW: [usize; 3] = [36, 37, 47];
 
-/// How many messages of a client may be under way at a time.
-const WAITING_MAX: usize = 1_024;
+/// How many messages of a client may be under way at a time: less than a node takes of one connection, so
+/// that only a recipient without room gets its sender an `ERR limited`.
+const WAITING_MAX: usize = 1_000;
 
 /// For how long a client sends less than it should before that is forgotten.
 const BACKLOG_TIME: f64 = 4.0;
@@ -176,7 +190,7 @@ impl<'a> Person<'a> {
         let recorder = &self.world.recorder;
         let asked = recorder.now();
         let asks = Asks::Login;
-        let question = recorder.ask(Question { asks, node, user, asked, answered: None });
+        let question = recorder.ask(Question { asks, node, user, asked, answered: None, given_up: None });
         let ack = if acks { " ack" } else { "" };
         peer.try_say(format!("LOGIN user{user}{ack}").as_bytes()).ok()?;
         let line = match peer.try_hear() {
@@ -187,18 +201,22 @@ impl<'a> Person<'a> {
         let since = recorder.now();
         let mut history = recorder.write();
         let answer = match line.split(' ').collect::<Vec<_>>()[..] {
-            ["OK", ..] => Answer::In,
-            ["ERR", word, ..] => Answer::Error(word.to_owned()),
-            _ => Answer::Error(line),
+            ["OK", ..] => Some(Answer::In),
+            ["ERR", word, ..] => ErrorCode::parse(word).map(Answer::Error),
+            ["BYE", word, ..] => CloseReason::parse(word).map(Answer::Ended),
+            _ => None,
         };
-        let is_in = answer == Answer::In;
+        let Some(answer) = answer else {
+            history.oddities.push((since, format!("user{user} logs in on node {node}, and hears {line:?}")));
+            return None;
+        };
         history.questions[question].answered = Some((since, answer));
-        if !is_in {
+        if answer != Answer::In {
             return None;
         }
         let session = history.sessions.len();
-        let (left, ended, naps) = (None, None, vec![]);
-        history.sessions.push(Session { client, user, node, asked, since, left, ended, naps });
+        let (left, ended, naps, stalls) = (None, None, vec![], vec![]);
+        history.sessions.push(Session { client, user, node, asked, since, left, ended, naps, stalls });
         drop(history);
         Some(Line::new(peer, &self.device, session, recorder))
     }
@@ -240,6 +258,6 @@ pub fn devices_of(user: usize) -> i64 {
 }
 
 /// How many messages a second each device sends, when all together send so many.
-pub fn rate_of_each(rate: Ms) -> f64 {
+pub fn rate_of_each(rate: Time) -> f64 {
     rate as f64 / DEVICES.len() as f64
 }

@@ -4,62 +4,25 @@
 //! killed can't be frozen. Every now and then comes a calm, long enough for whatever goes
 //! wrong then to be nobody's fault but ours.
 
-use std::fmt;
-
-use crate::history::Ms;
+use crate::history::Time;
+use crate::history::fault::Fault;
+use crate::history::fault::Links;
 use crate::rig::random::Random;
 
 /// Nodes of the cluster.
 pub const NODES: usize = 3;
 
-/// What goes wrong. Numbers are places of nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Killed, and started again under its name.
-    NodeKilled(usize),
-    /// Stopped, and continued.
-    NodeFrozen(usize),
-    /// One node's links to the services are closed and refused.
-    Cut(usize, Links),
-    /// One node's links carry nothing, and stay open.
-    Hung(usize, Links),
-    /// Killed, and started again.
-    BrokerKilled,
-    BrokerFrozen,
-    /// Believes that it is out of memory.
-    BrokerAlarm,
-    /// By an operator.
-    QueuesDeleted,
-    /// By an operator.
-    ConnectionsClosed,
-    /// Killed, and started again with what it had on disk.
-    RedisKilled,
-    RedisFrozen,
-    /// Redis forgets who is where, and which nodes there are; mailboxes stay.
-    PresenceLost,
-    /// The machine has so much else to do that nobody runs. Nobody plans that.
-    Stalled,
-}
-
-/// Links of one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
-    Redis,
-    Broker,
-    Both,
-}
-
 /// A fault that will be.
 #[derive(Clone, Copy, Debug)]
 pub struct Planned {
     pub fault: Fault,
-    pub at: Ms,
+    pub at: Time,
     /// How long it lasts; healing takes its own time.
-    pub time: Ms,
+    pub time: Time,
 }
 
 /// Parts of the cluster, a bit each.
-type Parts = u32;
+pub type Parts = u32;
 
 /// How many there are.
 pub const PARTS: usize = 2 + 3 * NODES;
@@ -71,105 +34,44 @@ const NODE: u32 = 2;
 const LINK: u32 = NODE + NODES as u32;
 
 /// On average there is a fault in so much time.
-const FAULT_EVERY: Ms = 2_700;
+const FAULT_EVERY: Time = 2_700;
 
 /// How long a killed broker takes to be back, mostly and at most; and a killed node.
-const BROKER_START_TIME: Ms = 4_000;
-const BROKER_START_TIME_MAX: Ms = 12_000;
-const NODE_START_TIME: Ms = 500;
+const BROKER_START_TIME: Time = 4_000;
+const BROKER_START_TIME_MAX: Time = 12_000;
+const NODE_START_TIME: Time = 500;
 
 /// Long enough to see how long a fault is felt.
-const QUIET_TIME: Ms = 5_500;
+const QUIET_TIME: Time = 5_500;
 
 /// Longer than any fault may be felt.
-const CALM_TIME: Ms = 18_000;
+const CALM_TIME: Time = 18_000;
 
-impl Fault {
-    /// What the report calls it.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Fault::NodeKilled(_) => "node killed",
-            Fault::NodeFrozen(_) => "node frozen",
-            Fault::Cut(_, Links::Redis) => "cut off from Redis",
-            Fault::Cut(_, Links::Broker) => "cut off from the broker",
-            Fault::Cut(_, Links::Both) => "cut off from both",
-            Fault::Hung(_, Links::Redis) => "Redis hangs for one",
-            Fault::Hung(_, Links::Broker) => "the broker hangs for one",
-            Fault::Hung(_, Links::Both) => "both hang for one",
-            Fault::BrokerKilled => "broker killed",
-            Fault::BrokerFrozen => "broker frozen",
-            Fault::BrokerAlarm => "memory alarm",
-            Fault::QueuesDeleted => "queues deleted",
-            Fault::ConnectionsClosed => "connections closed",
-            Fault::RedisKilled => "Redis killed",
-            Fault::RedisFrozen => "Redis frozen",
-            Fault::PresenceLost => "presence lost",
-            Fault::Stalled => "machine stalled",
+/// What a fault needs for itself.
+pub fn parts(fault: Fault) -> Parts {
+    match fault {
+        Fault::NodeKilled(node) | Fault::NodeFrozen(node) => 1 << (NODE + node as u32),
+        Fault::Cut(node, links) | Fault::Hung(node, links) => {
+            let links = match links {
+                Links::Redis => 1,
+                Links::Broker => 2,
+                _ => 3,
+            };
+            links << (LINK + 2 * node as u32)
         }
+        Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => REDIS,
+        _ => BROKER,
     }
+}
 
-    /// The node that alone has it.
-    pub fn node(self) -> Option<usize> {
-        match self {
-            Fault::NodeKilled(node) | Fault::NodeFrozen(node) => Some(node),
-            Fault::Cut(node, _) | Fault::Hung(node, _) => Some(node),
-            _ => None,
-        }
-    }
-
-    /// What was on its way may be routed again: a node dies or is taken for dead, or its queue
-    /// at the broker is gone, or Redis does not say where a user is. A broker that is only out
-    /// of memory has everything wait.
-    pub fn reroutes(self) -> bool {
-        self != Fault::BrokerAlarm
-    }
-
-    /// These two nodes can't tell each other what they have shown, or not by way of Redis. What
-    /// one node has to tell itself nothing keeps back but its death.
-    pub fn divides(self, one: usize, other: usize) -> bool {
-        match self.node() {
-            _ if one == other => self == Fault::NodeKilled(one),
-            Some(node) => [one, other].contains(&node),
-            None => true,
-        }
-    }
-
-    /// As long as it lasts, a node can't tell Redis anything, or Redis forgets.
-    pub fn silences(self) -> bool {
-        match self {
-            Fault::Cut(_, links) | Fault::Hung(_, links) => links != Links::Broker,
-            Fault::NodeFrozen(_) | Fault::RedisKilled | Fault::RedisFrozen => true,
-            Fault::PresenceLost | Fault::Stalled => true,
-            _ => false,
-        }
-    }
-
-    /// What it needs for itself.
-    pub fn parts(self) -> Parts {
-        match self {
-            Fault::NodeKilled(node) | Fault::NodeFrozen(node) => 1 << (NODE + node as u32),
-            Fault::Cut(node, links) | Fault::Hung(node, links) => {
-                let links = match links {
-                    Links::Redis => 1,
-                    Links::Broker => 2,
-                    Links::Both => 3,
-                };
-                links << (LINK + 2 * node as u32)
-            }
-            Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost => REDIS,
-            _ => BROKER,
-        }
-    }
-
-    /// From when on the next may come, counted from its end.
-    fn rest(self) -> Ms {
-        if self == Fault::BrokerKilled { BROKER_START_TIME_MAX } else { 2_000 }
-    }
+/// From when on the next may come, counted from the end of this one.
+fn rest(fault: Fault) -> Time {
+    if fault == Fault::BrokerKilled { BROKER_START_TIME_MAX } else { 2_000 }
 }
 
 impl Planned {
     /// When it is healed, mostly.
-    fn end(&self) -> Ms {
+    fn end(&self) -> Time {
         let start = match self.fault {
             Fault::BrokerKilled => BROKER_START_TIME,
             Fault::NodeKilled(_) => NODE_START_TIME,
@@ -179,15 +81,8 @@ impl Planned {
     }
 
     /// When its parts may have another.
-    fn is_over(&self) -> Ms {
-        self.at + self.time + self.fault.rest()
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind())?;
-        self.node().map_or(Ok(()), |node| write!(f, " ({node})"))
+    fn is_over(&self) -> Time {
+        self.at + self.time + rest(self.fault)
     }
 }
 
@@ -205,7 +100,7 @@ pub fn short(random: &mut Random) -> Vec<Planned> {
         (16_000, Fault::QueuesDeleted, 0),
         (18_000, Fault::ConnectionsClosed, 0),
     ];
-    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(800) as Ms, time }).into()
+    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(800) as Time, time }).into()
 }
 
 /// A minute in which the broker, Redis and a node are killed, one after the other.
@@ -216,18 +111,18 @@ pub fn minute(random: &mut Random) -> Vec<Planned> {
         (24_000, Fault::RedisKilled, 1_500),
         (38_000, Fault::NodeKilled(killed), 2_000),
     ];
-    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(4_000) as Ms, time }).into()
+    set.map(|(at, fault, time)| Planned { fault, at: at + random.below(4_000) as Time, time }).into()
 }
 
 /// Faults of all kinds, as long as it says: some alone, with quiet before and behind, the
 /// others so close that several are there at a time.
-pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
+pub fn long(random: &mut Random, length: Time) -> Vec<Planned> {
     let mut plan: Vec<Planned> = vec![];
     let mut is_alone = false;
     let mut at = 3_000;
     while at + 4_000 < length {
         let (fault, time) = any(random);
-        let is_free = |other: &Planned| other.fault.parts() & fault.parts() == 0 || other.is_over() < at;
+        let is_free = |other: &Planned| parts(other.fault) & parts(fault) == 0 || other.is_over() < at;
         if !plan.iter().all(is_free) {
             at += 100;
             continue;
@@ -235,21 +130,21 @@ pub fn long(random: &mut Random, length: Ms) -> Vec<Planned> {
         plan.push(Planned { fault, at, time });
         let ends = plan.iter().map(Planned::end).max().unwrap_or(at);
         // There is only as much quiet as leaves time for all the others.
-        let is_early = plan.len() as Ms * FAULT_EVERY > at;
+        let is_early = plan.len() as Time * FAULT_EVERY > at;
         at = match random.below(10) {
             0 if is_early => ends + CALM_TIME,
             _ if is_early || is_alone => ends + QUIET_TIME,
-            _ => at + 200 + random.below(800) as Ms,
+            _ => at + 200 + random.below(800) as Time,
         };
         is_alone = is_early && !is_alone;
     }
     plan
 }
 
-fn any(random: &mut Random) -> (Fault, Ms) {
+fn any(random: &mut Random) -> (Fault, Time) {
     let node = random.below(NODES);
     let links = [Links::Redis, Links::Broker, Links::Both][random.below(3)];
-    let mut time = |from: usize, to: usize| (from + random.below(to - from)) as Ms;
+    let mut time = |from: usize, to: usize| (from + random.below(to - from)) as Time;
     let lease = [time(7_000, 10_000), time(500, 5_000)][usize::from(time(0, 4) == 0)];
     match time(0, 32) {
         0..4 => (Fault::NodeKilled(node), time(300, 6_000)),

@@ -19,7 +19,10 @@ use crate::rig::until_in;
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What every node is told, besides where everything is.
-const SETTINGS: &[&str] = &["--http", "off", "--log", "debug", "--mailbox", "100000", "--mailbox-ttl", "1h"];
+const SETTINGS: &[&str] = &["--http", "off", "--log", "debug", "--mailbox-ttl", "1h"];
+
+/// How many messages a mailbox holds.
+pub const MAILBOX_MAX: usize = 100_000;
 
 /// How long a node may take to drain.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
@@ -36,6 +39,7 @@ impl Process {
     pub fn start(name: &str, redis: &str, amqp: &str, log: impl FnMut(String) + Send + 'static) -> Self {
         let mut serve = command(&["serve", "--listen", "127.0.0.1:0"]);
         serve.args(["--node", name, "--redis", redis, "--amqp", amqp]).args(SETTINGS);
+        serve.args(["--mailbox", &MAILBOX_MAX.to_string()]);
         serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = serve.spawn().expect("the binary runs");
         let err = child.stderr.take().expect("it is piped");

@@ -3,20 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
+use std::io::Write;
 use std::path::Path;
 
-use crate::check::{AFTERMATH_TIME, Rule, Verdict};
-use crate::history::{Fate, History, Leaving, Message, Ms, Session, Trouble};
+use crate::history::Fate;
+use crate::history::History;
+use crate::history::Leaving;
+use crate::history::Message;
+use crate::history::Session;
+use crate::history::Time;
+use crate::history::Trouble;
+use crate::history::check::Rule;
+use crate::history::check::Verdict;
+use crate::history::fault::Fault;
 use crate::people::is_wakeful;
-use crate::plan::Fault;
 
 /// A message that takes longer is not what users are used to.
-const SLOW_TIME: Ms = 1_000;
+const SLOW_TIME: Time = 1_000;
 
 /// A fault is only measured with so much quiet before its end, and behind it.
-const QUIET_BEFORE_TIME: Ms = 1_500;
-const QUIET_BEHIND_TIME: Ms = 4_000;
+const QUIET_BEFORE_TIME: Time = 1_500;
+const QUIET_BEHIND_TIME: Time = 4_000;
 
 /// Prints the report.
 pub fn print(history: &History, verdict: &Verdict) {
@@ -31,7 +39,7 @@ pub fn print(history: &History, verdict: &Verdict) {
     shares(&books.replies);
     println!("\nfaults, and the time until all went well again (ms; measured where it was quiet enough):");
     recoveries(history);
-    println!("\ncopies that clients were sent, by why:");
+    println!("\nduplicates that clients were sent (who acknowledges dropped them), by why:");
     books.copies.iter().for_each(|(why, number)| println!("{number:>9} {why}"));
     println!("\nexcused, by why, and how often when there was no fault:");
     let mut excused: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -61,7 +69,7 @@ fn shares(counts: &BTreeMap<String, usize>) {
 }
 
 fn recoveries(history: &History) {
-    let mut kinds: BTreeMap<&str, (usize, Vec<Ms>)> = BTreeMap::new();
+    let mut kinds: BTreeMap<&str, (usize, Vec<Time>)> = BTreeMap::new();
     let mut of_users: Vec<Vec<usize>> = vec![];
     for (at, session) in history.sessions.iter().enumerate() {
         of_users.resize_with(of_users.len().max(session.user + 1), Vec::new);
@@ -88,20 +96,20 @@ fn recoveries(history: &History) {
 
 /// How long after a fault a message was sent last that did not arrive at once. A node that
 /// was killed counts from its death, everything else from when it was healed.
-fn recovery(history: &History, of_users: &[Vec<usize>], trouble: &Trouble) -> Option<Ms> {
+fn recovery(history: &History, of_users: &[Vec<usize>], trouble: &Trouble) -> Option<Time> {
     let is_kill = matches!(trouble.fault, Fault::NodeKilled(_));
     let from = if is_kill { trouble.from } else { trouble.to? };
     let others = || history.troubles.iter().filter(|other| other.from != trouble.from);
     if others().any(|other| other.is_within(from.saturating_sub(QUIET_BEFORE_TIME), from)) {
         return None;
     }
-    let to = others().map(|other| other.from).filter(|next| *next > from).min().unwrap_or(Ms::MAX);
+    let to = others().map(|other| other.from).filter(|next| *next > from).min().unwrap_or(Time::MAX);
     if to - from < QUIET_BEHIND_TIME {
         return None;
     }
     // What was sent just before the next one may suffer from that.
-    let to = to.min(from + AFTERMATH_TIME) - SLOW_TIME;
-    let place = |at: Ms| history.messages.partition_point(|message| message.sent() < at);
+    let to = to.min(from + history.margins.aftermath) - SLOW_TIME;
+    let place = |at: Time| history.messages.partition_point(|message| message.sent() < at);
     let sent = &history.messages[place(from)..place(to)];
     let of_user = |user: usize| of_users.get(user).into_iter().flatten().map(|at| &history.sessions[*at]);
     let failed = sent.iter().rfind(|message| !is_fine(message, of_user(message.to)));
@@ -127,7 +135,7 @@ fn is_fine<'a>(message: &Message, recipients: impl Iterator<Item = &'a Session>)
 
 /// Writes all that happened behind what the log has already, in order.
 pub fn dump(history: &History, verdict: &Verdict, path: &Path) {
-    let mut lines: Vec<(Ms, String)> = vec![];
+    let mut lines: Vec<(Time, String)> = vec![];
     for (at, session) in history.sessions.iter().enumerate() {
         let Session { client, user, node, .. } = session;
         let name = format!("session {at} (client {client} of user{user} on node {node})");

@@ -1,12 +1,19 @@
 //! The end of a run: all is healed, and after a while everything is as it should be.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
-use crate::history::{Fate, Leaving};
+use crate::history::Fate;
+use crate::history::Leaving;
 use crate::line::Line;
-use crate::people::{DEVICES, Person, USERS, devices_of};
+use crate::people::DEVICES;
+use crate::people::Person;
+use crate::people::USERS;
+use crate::people::devices_of;
 use crate::plan::NODES;
-use crate::rig::peer::{Heard, Peer, Wire};
+use crate::rig::peer::Heard;
+use crate::rig::peer::Peer;
+use crate::rig::peer::Wire;
 use crate::rig::services::Services;
 use crate::world::World;
 
@@ -100,7 +107,7 @@ fn everyone_reaches_everyone(world: &World, people: &[(Person<'_>, Line)]) {
         history.messages[first..].iter().all(|message| message.attempts[0].told.is_some())
     });
     let history = world.recorder.write();
-    let is_delivered = |fate: Option<(u64, &Fate)>| matches!(fate, Some((_, Fate::Delivered)));
+    let is_delivered = |fate: Option<(u64, Fate)>| matches!(fate, Some((_, Fate::Delivered)));
     let failed = history.messages[first..].iter().filter(|message| !is_delivered(message.fate()));
     let failed: Vec<String> = failed.map(|message| format!("{message:?}")).collect();
     drop(history);

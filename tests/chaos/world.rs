@@ -1,20 +1,35 @@
 //! The cluster that suffers: three nodes, each with links of its own to Redis and the
 //! broker, and what is done to them.
 
+use std::env;
+use std::fs;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::process;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::history::{Ms, Recorder, Trouble};
-use crate::plan::{Fault, Links, NODES, PARTS, Planned};
+use crate::history::Rules;
+use crate::history::Time;
+use crate::history::Trouble;
+use crate::history::fault::Fault;
+use crate::history::fault::Links;
+use crate::plan::NODES;
+use crate::plan::PARTS;
+use crate::plan::Planned;
+use crate::plan::parts;
+use crate::process::MAILBOX_MAX;
 use crate::process::Process;
+use crate::recorder::Recorder;
 use crate::rig::proxy::Proxy;
 use crate::rig::services::Services;
 
@@ -24,8 +39,11 @@ const LOSE_PRESENCE: &str = "for _, pattern in ipairs({'p:*', '{nodes}*'}) do \
 
 /// How often the clock is looked at, and how late that may be: the nodes' shortest deadlines
 /// are a second.
-const LOOK_TIME: Duration = Duration::from_millis(20);
-const STALL_TIME: Ms = 500;
+const LOOK_TIME: Duration = Duration::from_millis(50);
+const STALL_TIME: Time = 500;
+
+/// How the nodes are set up: but for their mailboxes, as they are without a word.
+const RULES: Rules = Rules { mailbox_max: MAILBOX_MAX, sessions_max: 8, outbox_bytes_max: 256 * 1024 };
 
 /// The nodes, the services, and what is between them.
 pub struct World {
@@ -53,7 +71,7 @@ impl World {
         let services = Services::durable();
         let redis = [(); NODES].map(|()| Mutex::new(Proxy::to(services.redis.addr())));
         let broker = [(); NODES].map(|()| Mutex::new(Proxy::to(services.broker.addr())));
-        let recorder = Arc::new(Recorder::new());
+        let recorder = Arc::new(Recorder::new(RULES));
         let nodes = [(); NODES].map(|()| Mutex::default());
         let held = [(); PARTS].map(|()| Mutex::default());
         let (addrs, is_over) = (Mutex::default(), AtomicBool::new(false));
@@ -83,12 +101,16 @@ impl World {
         self.note("all is healed");
     }
 
-    /// Looks at the clock up to the end. Whoever does nothing else and comes too late was not let
-    /// run, and neither were the nodes: calls of theirs may have met their deadlines.
+    /// Looks at the clock, and at the disk, up to the end. Whoever does nothing else and comes too late was not
+    /// let run, or not let write, and neither were the nodes and Redis: calls may have met their deadlines.
     pub fn watch_the_clock(&self) {
+        let path = env::temp_dir().join(format!("pinpost-chaos-{}", process::id()));
+        let mut probe = File::create(&path).expect("there is room for a file");
         let mut last = self.recorder.now();
         while !self.is_over() {
             thread::park_timeout(LOOK_TIME);
+            // A file grows, and is on disk: what Redis waits for before it answers. That it fails is no stall.
+            let _ = probe.write_all(b"x").and_then(|()| probe.sync_data());
             let now = self.recorder.now();
             if now - last > STALL_TIME {
                 let stall = Trouble { fault: Fault::Stalled, from: last, to: Some(now) };
@@ -97,13 +119,15 @@ impl World {
             }
             last = now;
         }
+        // Whoever cleans up later has it.
+        let _ = fs::remove_file(path);
     }
 
     /// Does one fault, from its beginning to its end, when it is time.
     pub fn suffer(&self, planned: &Planned) {
         let Planned { fault, at, time } = *planned;
         self.park_until(self.recorder.instant(at));
-        let parts = (0..PARTS).filter(|part| fault.parts() & 1 << part != 0);
+        let parts = (0..PARTS).filter(|part| parts(fault) & 1 << part != 0);
         let _held: Vec<_> = parts.map(|part| self.held[part].lock().expect("nobody panicked")).collect();
         let mut history = self.recorder.write();
         let trouble = history.troubles.len();
@@ -139,7 +163,7 @@ impl World {
             Fault::RedisKilled => redis.kill(),
             Fault::RedisFrozen => redis.freeze(),
             Fault::PresenceLost => drop(redis.command(&["EVAL", LOSE_PRESENCE, "0"])),
-            Fault::Stalled => unreachable!("nobody plans that"),
+            _ => unreachable!("nobody plans that"),
         }
     }
 
@@ -154,7 +178,7 @@ impl World {
             Fault::BrokerAlarm => broker.alarm(false),
             Fault::RedisKilled => redis.start(),
             Fault::RedisFrozen => redis.thaw(),
-            Fault::QueuesDeleted | Fault::ConnectionsClosed | Fault::PresenceLost | Fault::Stalled => {}
+            _ => {}
         }
     }
 

@@ -155,7 +155,10 @@ impl Town {
         let mut ids = self.ids();
         ids.sort();
         until_in(RECOVERY_TIME_MAX, "the table of nodes is right", || {
-            let mut nodes = self.redis.command(&["ZRANGE", "{nodes}", "0", "-1"]).list();
+            let members = self.redis.command(&["ZRANGE", "{nodes}", "0", "-1"]).list();
+            // Each with the version that it reads.
+            let id = |member: String| member.rsplit_once(':').map(|(id, _)| id.to_owned());
+            let mut nodes: Vec<String> = members.into_iter().filter_map(id).collect();
             nodes.sort();
             nodes == ids
         });

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pinpost::proto::CloseReason;
+use pinpost::CloseReason;
 
 use crate::CUT_TIME_MAX;
 use crate::rig::bystanders::Bystanders;
@@ -195,7 +195,6 @@ fn a_second_session_that_reads_takes_what_the_first_did_not() {
     let begin = second_had[0];
     assert!(begin <= first.len(), "nothing between {} and {begin} is lost", first.len());
     assert_eq!(second_had, (begin..MESSAGES).collect::<Vec<_>>());
-    assert!(node.metrics().rerouted.count() > 0, "the outbox of the first was handed on");
     bystanders.noticed_nothing();
     drop((sender, second));
     node.settles();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use pinpost::proto::CloseReason;
+use pinpost::CloseReason;
 
 use crate::rig::bystanders::Bystanders;
 use crate::rig::node::Node;
@@ -156,7 +156,7 @@ fn a_full_node_turns_others_away_until_one_leaves() {
     let mut eleventh = Peer::connect(node.tcp);
     eleventh.hears_start("ERR too-many ");
     assert_eq!(eleventh.next(), None);
-    assert_eq!(node.metrics().turned_away.count(), 1);
+    assert_eq!(node.metrics().turned_away, 1);
     let mut leaving = inside.pop().expect("eight are inside");
     leaving.say("QUIT");
     leaving.hears_start("BYE quit");

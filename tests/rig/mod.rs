@@ -2,17 +2,15 @@
 //!
 //! [`node`] runs nodes in this process, alone or in a mesh, and [`program`] the real
 //! binary as a child. [`peer`] talks lines over TCP or WebSocket, [`web`] sends frames
-//! that no library would, both over a [`socket`]; [`ghost`] is a node of a mesh made by
-//! hand. [`services`] are a Redis and a RabbitMQ, shared or one's own to break, [`resp`] asks
-//! the Redis, and a [`proxy`] cuts one node off from one service; a [`net`] is what several
-//! nodes talk over, those or memory. [`bystanders`] talk to each other while something else
-//! goes on, [`random`] makes numbers from a seed, [`script`] reads transcripts. Every wait
-//! has a deadline. Left out: what a test expects.
+//! that no library would, both over a [`socket`]. [`services`] are a Redis and a RabbitMQ, shared
+//! or one's own to break, [`resp`] asks the Redis, and a [`proxy`] cuts one node off from one
+//! service; a [`net`] is what several nodes talk over, those or memory. [`bystanders`] talk to each
+//! other while something else goes on, [`random`] makes numbers from a seed, [`script`] reads
+//! transcripts. Every wait has a deadline. Left out: what a test expects.
 
 #![allow(dead_code, reason = "every test program has its own copy of this, and uses a part of it")]
 
 pub mod bystanders;
-pub mod ghost;
 pub mod net;
 pub mod node;
 pub mod peer;

@@ -4,9 +4,7 @@
 
 use std::thread;
 
-use pinpost::cluster::Mesh;
-use pinpost::config::Config;
-use pinpost::server::Server;
+use pinpost::{Config, Mesh, Server};
 
 use super::node::Node;
 use super::services::Services;

@@ -4,13 +4,10 @@
 //! connection; here it is remembered, and fails the test when its node ends.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use pinpost::config::Config;
-use pinpost::metrics::Metrics;
-use pinpost::proto::NodeId;
-use pinpost::server::{Handle, Holdings, Server};
+use pinpost::{Config, Counters, Handle, Holdings, NodeId, Server};
 
 use super::net::Net;
 use super::until;
@@ -48,17 +45,12 @@ impl Node {
         let (id, handle) = (server.node(), server.handle());
         let (tcp, http) = (server.tcp_addrs()[0], server.http_addr().expect("a test node serves HTTP"));
         let builder = thread::Builder::new().name(id.as_str().to_owned());
-        // Nodes run in either way; which one is no matter for what they do.
-        let is_alone = net.is_none();
-        let run = move || match is_alone {
-            true => server.run_alone(),
-            false => smol::block_on(server.run()).expect("there are file descriptors"),
-        };
+        let run = move || smol::block_on(server.run()).expect("nothing fails here");
         let thread = builder.spawn(run).expect("a thread for the node");
         Node { id, tcp, http, handle, thread: Some(thread) }
     }
 
-    pub fn metrics(&self) -> Arc<Metrics> {
+    pub fn metrics(&self) -> Counters {
         self.handle.metrics()
     }
 

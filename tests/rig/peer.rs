@@ -14,7 +14,6 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::protocol::frame::Frame;
 use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use async_tungstenite::tungstenite::{Error, Message, WebSocket, client};
-use pinpost::proto::ServerLine;
 
 use super::socket::Socket;
 use super::until;
@@ -362,10 +361,26 @@ fn as_io(error: Error) -> io::Error {
 /// The text of a line that a node said; an error if it is none of the protocol.
 pub fn server_line(line: Vec<u8>) -> io::Result<String> {
     let line = String::from_utf8(line).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    match ServerLine::parse(&line) {
-        Some(_) => Ok(line),
-        None => Err(io::Error::new(ErrorKind::InvalidData, format!("not a line of the protocol: {line:?}"))),
+    if is_server_line(&line) {
+        return Ok(line);
     }
+    Err(io::Error::new(ErrorKind::InvalidData, format!("not a line of the protocol: {line:?}")))
+}
+
+/// Reads it as the client library does.
+#[cfg(feature = "internals")]
+fn is_server_line(line: &str) -> bool {
+    pinpost::internals::proto::ServerLine::parse(line).is_some()
+}
+
+/// Looks at its first word.
+#[cfg(not(feature = "internals"))]
+fn is_server_line(line: &str) -> bool {
+    let untagged = line.strip_prefix('@').map_or(Some(line), |tagged| Some(tagged.split_once(' ')?.1));
+    let word = untagged.and_then(|line| line.split(' ').next());
+    word.is_some_and(|word| {
+        ["HELLO", "OK", "PONG", "INFO", "MSG", "UP", "DOWN", "BYE", "ERR"].contains(&word)
+    })
 }
 
 /// The id of a message that was delivered, if the line tells that.

@@ -3,7 +3,7 @@
 //! ```text
 //! # a comment
 //! ! sessions=1            a setting of the node, before the first step
-//! ! only=tcp,mesh         where it applies: tcp or websocket, one or mesh
+//! ! only=tcp,mesh         where it applies: tcp or websocket, one or several or mesh
 //! ! hello                 the file expects each connection's HELLO itself
 //! alice> SEND bob hi      alice sends a line; a connection opens at its first mention
 //! bob< MSG alice <id> hi  the next line that bob gets, byte for byte

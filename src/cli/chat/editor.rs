@@ -1,0 +1,80 @@
+//! The line editor of a chat on a terminal.
+//!
+//! Its printer puts a line above the one that is being typed, so that what comes
+//! in does not tear it. A build without the feature `line-editor` is without this
+//! file: its chat reads plain lines.
+
+use std::io::{self, IsTerminal, Stdin};
+
+use pinpost::UserName;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustyline::{DefaultEditor, ExternalPrinter};
+use smol::channel::Sender;
+
+use crate::cli::chat::typed::{Output, Typed};
+
+/// The line editor, if this is a terminal that can have one: what reads lines until the
+/// person leaves, what shows lines meanwhile (`false` when the terminal is gone), and
+/// the modes from before.
+#[expect(clippy::type_complexity, reason = "three things that have no name of their own")]
+pub fn open(
+    peer: Option<UserName>,
+) -> io::Result<Option<(impl FnOnce(&Sender<Typed>) + Send, impl FnMut(Output) -> bool + Send, KeptModes)>> {
+    if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        return Ok(None);
+    }
+    let modes = KeptModes::of_stdin()?;
+    let mut editor = DefaultEditor::new().map_err(io::Error::other)?;
+    // A terminal that can't move its cursor has no printer: plain lines do there.
+    let Ok(mut printer) = editor.create_external_printer() else { return Ok(None) };
+    let read = move |typed: &Sender<Typed>| read(editor, peer, typed);
+    let print = move |output| {
+        let (Output::Line(line) | Output::Trouble(line)) = output;
+        printer.print(line + "\n").is_ok()
+    };
+    Ok(Some((read, print, modes)))
+}
+
+fn read(mut editor: DefaultEditor, mut peer: Option<UserName>, typed: &Sender<Typed>) {
+    loop {
+        let prompt = format!("{}> ", peer.as_ref().map_or("", UserName::as_str));
+        // Ctrl-C, Ctrl-D, or a terminal that is gone: all mean leaving.
+        let Ok(line) = editor.readline(&prompt) else { return };
+        // Pasted text may be several lines.
+        for meant in line.lines().filter_map(Typed::parse) {
+            if let Typed::To(user) = &meant {
+                peer = Some(user.clone());
+            }
+            if meant == Typed::Quit || typed.send_blocking(meant).is_err() {
+                return;
+            }
+        }
+        // Without a history the arrow keys do less; that is all.
+        let _ = editor.add_history_entry(line);
+    }
+}
+
+/// The terminal's modes of now, put back when this is dropped.
+///
+/// A line editor that waits for a key on another thread can't be called back: who
+/// leaves without it has to put its raw mode right.
+pub struct KeptModes {
+    terminal: Stdin,
+    modes: Termios,
+}
+
+impl KeptModes {
+    /// Remembers the modes of the terminal on standard input.
+    fn of_stdin() -> io::Result<Self> {
+        let terminal = io::stdin();
+        let modes = tcgetattr(&terminal)?;
+        Ok(KeptModes { terminal, modes })
+    }
+}
+
+impl Drop for KeptModes {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no modes.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.modes);
+    }
+}

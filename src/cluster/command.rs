@@ -1,0 +1,155 @@
+//! What presence asks Redis for, and what the replies say: values of ours.
+//!
+//! A round of commands goes in one pipeline, and its replies come back in order. The Redis
+//! library knows nothing of these (`redis_commands.rs` translates), and a simulator answers
+//! them from a model: for each command its meaning stands here.
+//!
+//! ```text
+//! p:{user}    hash         tag -> time of the login, in us, and a `d` while it drains the mailbox
+//! m:{user}    list         the mailbox                     (`redis_mailbox.rs`)
+//! {nodes}...               the living nodes                (`lease.rs`)
+//! ```
+
+use crate::node::seam::Letter;
+use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
+
+/// One session in Redis: a field of its user's hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it is.
+    pub node: NodeId,
+    /// Which it is.
+    pub session: SessionId,
+    /// When it logged in, in us by Redis's clock.
+    pub since_us: i64,
+}
+
+/// One thing to do in Redis, in one step. Whatever is written may be written again, or late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "what the fields are stands in the sentence of the variant")]
+pub enum Command {
+    /// What the script of a lease does, for a node that knows the table of version `known` (empty for
+    /// none), and may be busy writing its sessions again: [`Reply::Lease`].
+    Lease { node: NodeId, act: Act, known: String, is_busy: bool },
+    /// Redis's clock: [`Reply::Time`].
+    Time,
+    /// Whether a node is in the table: [`Reply::Flag`].
+    IsMember { node: NodeId },
+    /// Write a session, and begin the time to live of its user's key anew: [`Reply::Done`].
+    Write { user: UserName, entry: Entry, drains: bool },
+    /// Remove the field of a session, as [`tag`] makes it, or what else stands there: [`Reply::Done`].
+    Remove { user: UserName, tag: String },
+    /// All sessions of a user: [`Reply::Sessions`].
+    Sessions { user: UserName },
+    /// Whether something lies in a mailbox: [`Reply::Flag`].
+    HasMail { user: UserName },
+    /// Put messages, as bodies, into a mailbox: [`Reply::Stored`].
+    Store { user: UserName, messages: Vec<Vec<u8>> },
+    /// Mark the session of this field as the one that drains, unless another is: [`Reply::Claimed`].
+    Claim { user: UserName, tag: String },
+    /// Read in a mailbox, behind a place: [`Reply::Letters`].
+    Read { user: UserName, after: u64 },
+    /// Remove messages from a mailbox, all up to a place, and those at others: [`Reply::Done`].
+    Take { user: UserName, up_to: u64, also: Vec<u64> },
+}
+
+/// What a node wants of its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Enter the table.
+    Join,
+    /// Stay in it.
+    Renew,
+    /// Leave it.
+    Leave,
+}
+
+/// What Redis replies to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "what the fields are stands in the sentence of the variant")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// Yes, or no.
+    Flag(bool),
+    /// The time, in us.
+    Time(i64),
+    /// The lease holds, or the node is not in the table: `None`.
+    Lease(Option<Held>),
+    /// The sessions; what is none is left out.
+    Sessions(Vec<Entry>),
+    /// How many messages were stored, from the first on; the others met the bound.
+    Stored(usize),
+    /// The session drains the mailbox, or the one of this field does.
+    Claimed(Option<String>),
+    /// The messages, the oldest first.
+    Letters(Vec<Letter>),
+    /// It was not done, and may be refused for ever; what Redis says.
+    Refused { is_final: bool, why: String },
+}
+
+/// A lease that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Redis's clock, in us.
+    pub now_us: i64,
+    /// The version of the table.
+    pub version: String,
+    /// Some node is busy writing its sessions again.
+    pub in_doubt: bool,
+    /// The living nodes, and the wire version of each, if the table is another than the node knows.
+    pub living: Option<Vec<(NodeId, u8)>>,
+}
+
+impl Entry {
+    /// Reads a field of a user's hash; what is none of ours is `None`.
+    pub fn parse(tag: &str, value: &str) -> Option<Self> {
+        // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
+        let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
+        let (node, session) = (NodeId::parse(node)?, SessionId::parse(session)?);
+        let since_us = value.strip_suffix('d').unwrap_or(value).parse().ok()?;
+        Some(Entry { node, session, since_us })
+    }
+
+    /// The value of its field.
+    pub fn value(&self, drains: bool) -> String {
+        format!("{}{}", self.since_us, if drains { "d" } else { "" })
+    }
+
+    /// Whether this login came before `other`: the same answer on every node.
+    pub fn is_before(&self, other: &Entry) -> bool {
+        (self.since_us, self.session) < (other.since_us, other.session)
+    }
+}
+
+/// The field of a session, which is never used twice.
+pub fn tag(node: &NodeId, session: SessionId) -> String {
+    format!("{}{}", node.as_str(), session.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_back() {
+        let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
+        let session = SessionId::parse("00000007").expect("valid");
+        let entry = Entry { node: node.clone(), session, since_us: -5 };
+        for drains in [false, true] {
+            assert_eq!(Entry::parse(&tag(&node, session), &entry.value(drains)), Some(entry.clone()));
+        }
+        for (tag, since) in [
+            ("", "1"),
+            ("x", "1"),
+            ("00000007", "1"),
+            ("a b00000007", "1"),
+            ("é0000007", "1"),
+            ("x00000007", "y"),
+        ] {
+            assert_eq!(Entry::parse(tag, since), None, "{tag}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A mesh: nodes of one process, in memory.
+//!
+//! It is what Redis and RabbitMQ are to nodes on several machines: it knows who is where,
+//! keeps their mailboxes (`mesh/asks.rs`), and carries batches between the same links.
+//! What is for a node that isn't there comes back. A test can cut a node off, hold back
+//! what it says, and kill it.
+//!
+//! A mesh has no thread: time passes for a node's links whenever it flushes, which its
+//! driver does once a second at least. What waits for a node in its channel is bounded by
+//! the links, as between machines.
+
+mod asks;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender, unbounded};
+
+use crate::cluster::event::Batch;
+use crate::cluster::event::Event;
+use crate::cluster::links::Links;
+use crate::cluster::mesh::asks::Roster;
+use crate::cluster::unpack::Unpacker;
+use crate::mailbox::Limits;
+use crate::node::out::Says;
+use crate::node::seam::Ask;
+use crate::node::seam::Said;
+use crate::proto::name::NodeId;
+use crate::proto::wire::VERSION;
+
+/// How often time passes for links, at most.
+const TICK_TIME: Duration = Duration::from_millis(50);
+
+/// Several nodes in one process. Cheap to clone; all clones are the same mesh.
+#[derive(Clone, Default)]
+pub struct Mesh(Arc<Mutex<State>>);
+
+/// One node's end of a mesh.
+pub struct MeshNode {
+    node: NodeId,
+    mesh: Mesh,
+    /// For the answers to a node that was killed, and asks on.
+    events: Sender<Event>,
+    incoming: Receiver<Event>,
+    unpacker: Unpacker,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<NodeId, Member>,
+    dead: Vec<NodeId>,
+    roster: Roster,
+    /// What a batch is put together in.
+    batch: Vec<u8>,
+}
+
+struct Member {
+    links: Links,
+    ticked: Instant,
+    events: Sender<Event>,
+    /// Reaches nobody, and nobody reaches it: what is said is lost.
+    is_cut: bool,
+    /// What it said while it was held back, and answers to itself.
+    held: Option<Vec<(NodeId, Event)>>,
+}
+
+impl Mesh {
+    /// Adds a node.
+    ///
+    /// # Panics
+    /// When a node of this id is in the mesh: ids are never used twice.
+    pub fn join(&self, node: NodeId) -> MeshNode {
+        let (events, incoming) = unbounded();
+        let now = Instant::now();
+        let mut links = Links::new(node.clone());
+        links.set_up(true, now);
+        let member = Member { links, ticked: now, events: events.clone(), is_cut: false, held: None };
+        self.bound(Limits::NONE);
+        let before = self.lock().nodes.insert(node.clone(), member);
+        assert!(before.is_none(), "a node id is never used twice");
+        MeshNode { node, mesh: self.clone(), events, incoming, unpacker: Unpacker::default() }
+    }
+
+    /// Bounds the mailboxes, which all nodes share: as the first says who calls this or joins.
+    pub fn bound(&self, limits: Limits) {
+        self.lock().roster.bound(limits);
+    }
+
+    /// Cuts a node off: presence is unavailable to it, and what it says or is told is lost, until
+    /// [`Mesh::heal`].
+    pub fn cut(&self, node: &NodeId) {
+        self.with(node, |member| member.is_cut = true);
+    }
+
+    /// Ends a [`Mesh::cut`].
+    pub fn heal(&self, node: &NodeId) {
+        self.with(node, |member| member.is_cut = false);
+    }
+
+    /// Holds back all that a node says, answers of presence to itself included, until [`Mesh::release`].
+    pub fn hold(&self, node: &NodeId) {
+        self.with(node, |member| {
+            member.held.get_or_insert_default();
+        });
+    }
+
+    /// Lets out what was held back, in order.
+    pub fn release(&self, node: &NodeId) {
+        let mut state = self.lock();
+        let held = state.nodes.get_mut(node).and_then(|member| member.held.take());
+        held.into_iter().flatten().for_each(|(to, event)| state.carry(node, &to, event));
+    }
+
+    /// How many batches and answers of a node are held back.
+    pub fn held(&self, node: &NodeId) -> usize {
+        self.lock().nodes.get(node).and_then(|member| member.held.as_ref()).map_or(0, Vec::len)
+    }
+
+    /// A node's lease has run out: its users are offline, what it said and was held back is lost, and
+    /// whoever had to do with it is told.
+    pub fn kill(&self, node: &NodeId) {
+        let state = &mut *self.lock();
+        if state.nodes.remove(node).is_none() {
+            return;
+        }
+        state.roster.bury(node);
+        state.dead.push(node.clone());
+        let (living, now) = (state.nodes.keys().map(|node| (node.clone(), VERSION)), Instant::now());
+        let living: BTreeMap<NodeId, u8> = living.collect();
+        for member in state.nodes.values_mut() {
+            member.links.know(living.clone(), state.dead.clone(), now);
+            member.tell();
+        }
+    }
+
+    /// How many users are online.
+    pub fn users(&self) -> usize {
+        self.lock().roster.users()
+    }
+
+    fn with(&self, node: &NodeId, change: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.lock().nodes.get_mut(node) {
+            change(member);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No method leaves the state half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MeshNode {
+    /// This node's id.
+    pub fn node(&self) -> NodeId {
+        self.node.clone()
+    }
+
+    /// It can be reached as soon as it is there.
+    pub fn wait_until_joined(&self, _: Duration) -> bool {
+        true
+    }
+
+    /// Where everything comes up.
+    pub fn incoming(&self) -> Receiver<Event> {
+        self.incoming.clone()
+    }
+
+    /// Takes what the node says to others, which goes out with [`MeshNode::flush`].
+    pub fn say(&self, says: &mut Says, now: Instant) {
+        let mut state = self.mesh.lock();
+        let Some(member) = state.nodes.get_mut(&self.node) else { return says.drain(|_, _| {}) };
+        says.drain(|node, say| member.links.say(node, say, now));
+        member.tell();
+    }
+
+    /// Asks presence; answers come up.
+    pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
+        let mut state = self.mesh.lock();
+        let now = Instant::now();
+        for ask in asks {
+            let reaches = state.reaches(&self.node);
+            let Some(answer) = state.roster.answer(&self.node, reaches, ask, now) else { continue };
+            let event = Event::Answered(answer);
+            if state.nodes.contains_key(&self.node) {
+                state.carry(&self.node, &self.node, event);
+            } else {
+                // Fails only when the driver is gone.
+                let _ = self.events.try_send(event);
+            }
+        }
+    }
+
+    /// Gives what another node says.
+    pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
+        let Some(mut unpacked) = self.unpacker.read(&batch.bytes) else { return };
+        let mut state = self.mesh.lock();
+        let Some(member) = state.nodes.get_mut(&self.node) else { return };
+        unpacked.hear(batch.epoch, &mut member.links, now);
+        drop(state);
+        unpacked.give(take);
+    }
+
+    /// Sends off what was said.
+    pub fn flush(&self) {
+        self.mesh.lock().publish(&self.node, Instant::now());
+    }
+
+    /// Leaves: everyone is told that this node is gone.
+    pub fn leave(&self) {
+        self.flush();
+        self.mesh.kill(&self.node);
+    }
+}
+
+impl State {
+    fn reaches(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|member| !member.is_cut)
+    }
+
+    /// Publishes what a node's links have.
+    fn publish(&mut self, me: &NodeId, now: Instant) {
+        let mut batch = std::mem::take(&mut self.batch);
+        while let Some(member) = self.nodes.get_mut(me) {
+            if now.duration_since(member.ticked) >= TICK_TIME {
+                member.links.tick(now);
+                member.ticked = now;
+            }
+            let Some(node) = member.links.next(now, &mut batch) else {
+                member.tell();
+                break;
+            };
+            let epoch = member.links.epoch();
+            self.carry(me, &node, Event::Batch(Batch { epoch, bytes: batch.clone() }));
+        }
+        self.batch = batch;
+    }
+
+    /// Carries what a node says, holds it back, loses it, or gives it back.
+    fn carry(&mut self, from: &NodeId, to: &NodeId, event: Event) {
+        let Some(member) = self.nodes.get_mut(from) else { return };
+        if from != to && member.is_cut {
+            return;
+        }
+        if let Some(held) = &mut member.held {
+            held.push((to.clone(), event));
+        } else if from == to || self.reaches(to) {
+            // Fails only for a node whose receiver is dropped already: it is as good as gone.
+            let _ = self.nodes[to].events.try_send(event);
+        } else if let (Event::Batch(batch), false) = (event, self.nodes.contains_key(to)) {
+            let member = self.nodes.get_mut(from).expect("it was there above");
+            member.links.returned(to, &batch.bytes, Instant::now());
+            member.tell();
+        }
+    }
+}
+
+impl Member {
+    /// Tells the node what its links have to tell.
+    fn tell(&mut self) {
+        for event in self.links.events() {
+            // Fails only for a node whose receiver is dropped already.
+            let _ = self.events.try_send(event);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "mesh_tests.rs"]
+mod tests;

@@ -1,0 +1,580 @@
+//! What presence asks and tells, with a model in the place of Redis.
+
+use std::time::Duration;
+
+use super::*;
+use crate::cluster::command::Entry;
+use crate::cluster::deferred::AT_ONCE_MAX;
+use crate::cluster::lease::LEASE_TIME;
+use crate::cluster::lease::RENEW_TIME;
+use crate::cluster::presence::state::REMOVALS_MAX;
+use crate::cluster::redis_model::RedisModel;
+use crate::mailbox::Limits;
+use crate::node::seam::Location;
+use crate::node::seam::Mail;
+use crate::node::seam::News;
+use crate::node::seam::Stored;
+use crate::node::seam::Token;
+use crate::node::seam::Welcome;
+
+/// A few nodes, and the Redis that they share.
+struct World {
+    redis: RedisModel,
+    nodes: Vec<Node>,
+    is_single: bool,
+    made: usize,
+}
+
+struct Node {
+    presence: Presence,
+    told: Vec<Told>,
+    /// What Redis was asked for.
+    asked: Vec<Command>,
+    /// Refuses commands, by what they look like, with whether that is final.
+    refuses: Vec<(&'static str, bool)>,
+    is_cut: bool,
+}
+
+const TOKEN: Token = Token(7);
+
+/// How often a node looks after itself in these tests.
+const STEP_TIME: Duration = Duration::from_millis(20);
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).expect("valid")
+}
+
+fn bob() -> UserName {
+    user("bob")
+}
+
+fn session(n: usize) -> SessionId {
+    SessionId::parse(&format!("{n:08}")).expect("valid")
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::parse(name).expect("valid")
+}
+
+fn body(text: &str) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+impl World {
+    fn new(count: usize) -> Self {
+        Self::with(count, false)
+    }
+
+    fn with(count: usize, is_single: bool) -> Self {
+        let limits = Limits { messages_max: 3, time_max: Duration::from_secs(3_600) };
+        let redis = RedisModel::new(limits, Instant::now());
+        let mut world = World { redis, nodes: vec![], is_single, made: 0 };
+        (0..count).for_each(|_| world.join());
+        world.told_all();
+        world
+    }
+
+    /// One more node, `a-1`, `b-1` and so on, joins.
+    fn join(&mut self) {
+        let name = ["a", "b", "c", "d"][self.made];
+        self.made += 1;
+        let mut count = 1;
+        let config = PresenceConfig {
+            is_single: self.is_single,
+            has_mailboxes: true,
+            fresh_id: Box::new(move || {
+                count += 1;
+                node(&format!("{name}-{count}"))
+            }),
+            clock_us: 1_700_000_000_000_000,
+        };
+        let me = node(&format!("{name}-1"));
+        let mut presence = Presence::new(me.clone(), config, self.redis.now);
+        presence.has_queue(Some(me));
+        self.nodes.push(Node { presence, told: vec![], asked: vec![], refuses: vec![], is_cut: false });
+        self.run();
+    }
+
+    /// All do what they have to do now.
+    fn run(&mut self) {
+        for at in 0..self.nodes.len() {
+            while self.step(at) {}
+        }
+    }
+
+    /// One step of a node; `false` if there is none.
+    fn step(&mut self, at: usize) -> bool {
+        let (node, now) = (&mut self.nodes[at], self.redis.now);
+        let Some(step) = node.presence.next(now) else {
+            node.told.extend(node.presence.told());
+            return false;
+        };
+        let result = match step {
+            _ if node.is_cut => Err("it is cut off".to_owned()),
+            Step::Connect => {
+                node.presence.connected(false, now);
+                Ok(())
+            }
+            Step::Run(commands) => {
+                let run = |command: &Command| {
+                    let printed = format!("{command:?}");
+                    let refusal = node.refuses.iter().find(|(part, _)| printed.contains(part));
+                    match refusal {
+                        Some((_, is_final)) => Reply::Refused { is_final: *is_final, why: "no".to_owned() },
+                        None => self.redis.run(command),
+                    }
+                };
+                let replies = commands.iter().map(run).collect();
+                node.asked.extend(commands);
+                node.presence.replied(replies, now)
+            }
+        };
+        if result.is_err() {
+            node.presence.lost(now + RENEW_TIME);
+        }
+        // Whoever has a new id has a queue soon.
+        let me = node.presence.me.clone();
+        node.presence.has_queue(Some(me));
+        node.told.extend(node.presence.told());
+        true
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.redis.now + time;
+        while self.redis.now < end {
+            self.redis.pass(STEP_TIME);
+            self.run();
+        }
+    }
+
+    fn ask(&mut self, at: usize, ask: Ask) {
+        self.nodes[at].presence.ask(ask);
+    }
+
+    /// What a node was told since the last time, answers and news only.
+    fn told(&mut self, at: usize) -> Vec<Told> {
+        self.run();
+        let told = std::mem::take(&mut self.nodes[at].told);
+        told.into_iter().filter(|told| matches!(told, Told::Answer(_) | Told::News(_))).collect()
+    }
+
+    fn told_all(&mut self) {
+        (0..self.nodes.len()).for_each(|at| drop(self.told(at)));
+    }
+
+    /// The one answer to an ask.
+    fn answer(&mut self, at: usize, ask: Ask) -> Answer {
+        self.ask(at, ask);
+        let mut told = self.told(at);
+        told.retain(|told| matches!(told, Told::Answer(_)));
+        match (told.pop(), told.pop()) {
+            (Some(Told::Answer(answer)), None) => answer,
+            told => panic!("{told:?}"),
+        }
+    }
+
+    fn register(&mut self, at: usize, name: &str, n: usize) -> Welcome {
+        match self.answer(at, Ask::Register { token: TOKEN, user: user(name), session: session(n) }) {
+            Answer::Registered { token: TOKEN, welcome } => welcome.expect("Redis is here"),
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    fn locate(&mut self, at: usize, name: &str) -> Result<Vec<Location>, Unavailable> {
+        match self.answer(at, Ask::Locate { token: TOKEN, user: user(name), is_here: false }) {
+            Answer::Located { token: TOKEN, locations } => locations,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    fn unregister(&mut self, at: usize, name: &str, n: usize) {
+        let ask = Ask::Unregister { token: TOKEN, user: user(name), session: session(n) };
+        assert_eq!(self.answer(at, ask), Answer::Unregistered { token: TOKEN });
+    }
+
+    fn read(&mut self, at: usize, n: usize) -> Result<Mail, Unavailable> {
+        match self.answer(at, Ask::Read { token: TOKEN, user: bob(), session: session(n), after: 0 }) {
+            Answer::Read { token: TOKEN, mail } => mail,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    fn take(&mut self, name: &str, up_to: u64) {
+        self.ask(0, Ask::Take { user: user(name), up_to, also: vec![] });
+    }
+
+    /// What the first node has asked Redis for since the last time, in short, but for its lease.
+    fn asked(&mut self) -> Vec<String> {
+        let short = |command| match command {
+            Command::Take { user, up_to, .. } => Some(format!("take {} {up_to}", user.as_str())),
+            Command::Remove { user, tag } => Some(format!("remove {} {tag}", user.as_str())),
+            Command::Write { user, drains, .. } => Some(format!("write {} {drains}", user.as_str())),
+            _ => None,
+        };
+        std::mem::take(&mut self.nodes[0].asked).into_iter().filter_map(short).collect()
+    }
+}
+
+fn location(name: &str, sessions: &[usize]) -> Location {
+    Location { node: node(name), sessions: sessions.iter().copied().map(session).collect() }
+}
+
+#[test]
+fn who_logs_in_is_found_until_nobody_is_left() {
+    let mut world = World::new(2);
+    assert_eq!(world.locate(1, "bob"), Ok(vec![]));
+    assert_eq!(world.register(0, "bob", 1), Welcome::default());
+    assert_eq!(world.register(1, "bob", 2).before, [location("a-1", &[1])]);
+    assert_eq!(world.register(0, "bob", 3).before, [location("b-1", &[2])]);
+    assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[1, 3])]));
+    world.ask(1, Ask::Remove { user: bob(), node: node("a-1"), session: session(3) });
+    world.run();
+    assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[1])]));
+    world.unregister(0, "bob", 1);
+    world.unregister(0, "bob", 3);
+    world.unregister(1, "bob", 2);
+    assert_eq!(world.locate(0, "bob"), Ok(vec![]));
+    assert!(world.redis.sessions.is_empty(), "nothing is left of users");
+}
+
+#[test]
+fn of_two_logins_in_one_round_each_sees_the_other() {
+    let mut world = World::new(1);
+    for n in [1, 2] {
+        world.ask(0, Ask::Register { token: Token(n as u64), user: bob(), session: session(n) });
+    }
+    world.run();
+    let registered = |token| Answer::Registered { token: Token(token), welcome: Ok(Welcome::default()) };
+    assert_eq!(world.told(0), [registered(1), registered(2)].map(Told::Answer), "both are here");
+    let mut other = World::new(2);
+    other.ask(0, Ask::Register { token: TOKEN, user: bob(), session: session(1) });
+    let Some(Step::Run(first)) = other.nodes[0].presence.next(other.redis.now) else { panic!("it asks") };
+    // The session is written, and then another logs in before the first reads.
+    let mut replies: Vec<Reply> = first[..1].iter().map(|command| other.redis.run(command)).collect();
+    other.redis.pass(STEP_TIME);
+    assert_eq!(other.register(1, "bob", 2).before, [location("a-1", &[1])]);
+    replies.extend(first[1..].iter().map(|command| other.redis.run(command)));
+    other.nodes[0].presence.replied(replies, other.redis.now).expect("Redis is well");
+    let welcome = Welcome { after: vec![location("b-1", &[2])], ..Welcome::default() };
+    assert_eq!(other.told(0), [Told::Answer(Answer::Registered { token: TOKEN, welcome: Ok(welcome) })]);
+}
+
+#[test]
+fn the_sessions_of_a_user_are_read_once_however_many_ask() {
+    let mut world = World::new(1);
+    world.nodes[0].asked.clear();
+    for n in 0..100 {
+        world.ask(0, Ask::Register { token: TOKEN, user: bob(), session: session(n) });
+        world.ask(0, Ask::Locate { token: TOKEN, user: bob(), is_here: true });
+        world.ask(0, Ask::Locate { token: TOKEN, user: user("carol"), is_here: true });
+    }
+    assert_eq!(world.told(0).len(), 300);
+    let asked = world.nodes[0].asked.iter().filter(|command| matches!(command, Command::Sessions { .. }));
+    assert_eq!(asked.count(), 2);
+}
+
+#[test]
+fn where_one_session_is_allowed_the_latest_wins() {
+    let mut world = World::with(2, true);
+    world.register(0, "bob", 1);
+    assert_eq!(world.register(1, "bob", 2).before, [location("a-1", &[1])]);
+    let replaced = |n| Told::News(News::Replaced { user: bob(), session: session(n) });
+    // The loser finds out by its sweep, and the winner by its own, if nobody tells.
+    world.nodes[0].presence.assert_all(world.redis.now);
+    assert_eq!(world.told(0), [replaced(1)]);
+    world.nodes[1].presence.assert_all(world.redis.now);
+    let replaces = Told::News(News::Replaces { user: bob(), locations: vec![location("a-1", &[1])] });
+    assert_eq!(world.told(1), [replaces]);
+    assert_eq!(world.redis.sessions[&bob()].len(), 1);
+    world.ask(1, Ask::Register { token: TOKEN, user: bob(), session: session(3) });
+    let welcome = Ok(Welcome::default());
+    assert_eq!(world.told(1), [replaced(2), Told::Answer(Answer::Registered { token: TOKEN, welcome })]);
+}
+
+#[test]
+fn a_node_whose_lease_has_run_out_is_dead_and_its_sessions_are_removed() {
+    let mut world = World::new(3);
+    world.register(0, "bob", 1);
+    world.register(1, "bob", 2);
+    world.nodes[0].is_cut = true;
+    world.pass(LEASE_TIME + 2 * RENEW_TIME);
+    assert_eq!(world.redis.nodes(), [&node("b-1"), &node("c-1")]);
+    let buried = |told: &Told| matches!(told, Told::Nodes { dead, .. } if dead.contains(&node("a-1")));
+    assert!(world.nodes[1].told.iter().any(buried));
+    assert_eq!(world.locate(2, "bob"), Ok(vec![location("b-1", &[2])]));
+    world.pass(STEP_TIME);
+    assert_eq!(world.redis.sessions[&bob()].len(), 1, "whoever met it has removed it");
+    // It comes back under a new id, and nobody has to ask for it to be there.
+    world.nodes[0].is_cut = false;
+    world.pass(2 * RENEW_TIME);
+    assert!(world.nodes[0].told.contains(&Told::Renamed(node("a-2"))));
+    assert_eq!(world.locate(2, "bob"), Ok(vec![location("a-2", &[1]), location("b-1", &[2])]));
+    let elsewhere = News::Elsewhere { user: bob(), nodes: vec![node("b-1")] };
+    assert!(world.told(0).contains(&Told::News(elsewhere)));
+}
+
+#[test]
+fn when_redis_was_away_for_all_nobody_is_dead() {
+    let mut world = World::new(3);
+    world.nodes.iter_mut().for_each(|node| node.is_cut = true);
+    world.pass(2 * LEASE_TIME);
+    world.nodes[0].is_cut = false;
+    world.pass(3 * RENEW_TIME);
+    world.nodes.iter_mut().for_each(|node| node.is_cut = false);
+    world.pass(2 * LEASE_TIME);
+    assert_eq!(world.redis.nodes(), [&node("a-1"), &node("b-1"), &node("c-1")]);
+}
+
+#[test]
+fn while_redis_is_away_asks_are_answered_at_once_and_removals_wait() {
+    let mut world = World::new(2);
+    world.register(0, "bob", 1);
+    world.nodes[0].is_cut = true;
+    // It finds out with the first.
+    assert_eq!(world.locate(0, "bob"), Err(Unavailable));
+    let unregister = Ask::Unregister { token: TOKEN, user: bob(), session: session(1) };
+    world.ask(0, unregister);
+    let store = Ask::Store { token: TOKEN, user: bob(), messages: vec![body("1")] };
+    world.ask(0, store.clone());
+    let no = Answer::Stored { token: TOKEN, fates: vec![Stored::No], locations: Err(Unavailable) };
+    assert_eq!(world.told(0), [Told::Answer(Answer::Unregistered { token: TOKEN }), Told::Answer(no)]);
+    assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[1])]));
+    world.nodes[0].is_cut = false;
+    world.pass(RENEW_TIME);
+    assert_eq!(world.locate(1, "bob"), Ok(vec![]));
+    // What was under way may have been done.
+    world.ask(0, store);
+    let Some(Step::Run(_)) = world.nodes[0].presence.next(world.redis.now) else { panic!("it asks") };
+    let retry_at = world.redis.now;
+    world.nodes[0].presence.lost(retry_at);
+    let unknown = Answer::Stored { token: TOKEN, fates: vec![Stored::Unknown], locations: Err(Unavailable) };
+    assert_eq!(world.told(0), [Told::Answer(unknown)]);
+}
+
+#[test]
+fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
+    let mut world = World::new(3);
+    world.register(0, "bob", 1);
+    world.register(1, "carol", 2);
+    world.redis.empty();
+    // The first to notice has a new id at once; the others come back as they renew.
+    for name in ["bob", "carol", "nobody"] {
+        world.ask(2, Ask::Locate { token: TOKEN, user: user(name), is_here: false });
+    }
+    world.step(2);
+    assert_eq!(world.nodes[2].presence.told().len(), 0, "nobody is told that they are nowhere");
+    world.pass(2 * RENEW_TIME);
+    let found = |name| {
+        Told::Answer(Answer::Located {
+            token: TOKEN,
+            locations: Ok(vec![location(name, &[if name == "a-2" { 1 } else { 2 }])]),
+        })
+    };
+    let mut told = world.told(2);
+    assert!(told.contains(&found("a-2")) && told.contains(&found("b-2")), "{told:?}");
+    told.retain(|told| !matches!(told, Told::Answer(Answer::Located { locations: Ok(_), .. })));
+    assert!(told.is_empty(), "there is doubt about the third: {told:?}");
+    world.pass(4 * RENEW_TIME);
+    let unavailable = Told::Answer(Answer::Located { token: TOKEN, locations: Err(Unavailable) });
+    assert_eq!(world.told(2), [unavailable], "it is not known");
+    world.pass(10 * RENEW_TIME);
+    assert_eq!(world.locate(2, "nobody"), Ok(vec![]), "all have written what they have");
+}
+
+#[test]
+fn a_node_joins_when_it_has_a_queue_or_has_waited_for_one() {
+    let mut world = World::new(1);
+    world.nodes[0].presence.has_queue(None);
+    world.redis.empty();
+    let now = world.redis.now + RENEW_TIME;
+    world.redis.pass(RENEW_TIME);
+    let presence = &mut world.nodes[0].presence;
+    let mut answer = |presence: &mut Presence, step, now| {
+        let Some(Step::Run(commands)) = step else { panic!("{step:?}") };
+        let replies = commands.iter().map(|command| world.redis.run(command)).collect();
+        presence.replied(replies, now).expect("Redis is well");
+    };
+    let step = presence.next(now);
+    answer(presence, step, now);
+    assert_eq!((presence.me.clone(), presence.next(now)), (node("a-2"), None));
+    let due = presence.due();
+    assert!(due > now && presence.next(due - STEP_TIME).is_none());
+    let step = presence.next(due);
+    answer(presence, step, due);
+    assert!(presence.told().contains(&Told::Joined), "without");
+}
+
+#[test]
+fn a_stranger_is_dead() {
+    let mut world = World::new(2);
+    world.pass(RENEW_TIME);
+    let presence = &mut world.nodes[0].presence;
+    presence.strangers(vec![node("b-1"), node("x-1")]);
+    let told = presence.told();
+    assert!(matches!(&told[..], [Told::Nodes { dead, .. }] if *dead == [node("x-1")]), "{told:?}");
+    presence.strangers(vec![node("x-1")]);
+    assert!(presence.told().is_empty(), "known");
+}
+
+#[test]
+fn mail_is_stored_where_the_recipient_may_be_all_the_same() {
+    let mut world = World::new(2);
+    world.register(0, "bob", 1);
+    let messages = ["1", "2", "3", "4"].map(body).to_vec();
+    let fates = vec![Stored::Yes, Stored::Yes, Stored::Yes, Stored::Full];
+    let stored = Answer::Stored { token: TOKEN, fates, locations: Ok(vec![location("a-1", &[1])]) };
+    assert_eq!(world.answer(1, Ask::Store { token: TOKEN, user: bob(), messages }), stored);
+    assert!(world.register(1, "bob", 2).has_mail);
+    world.nodes[0].presence.assert_all(world.redis.now);
+    let mail = Told::News(News::Mail(bob()));
+    assert!(world.told(0).contains(&mail), "if nobody tells, its sweep does");
+    // Nobody tells what was stored when it can't be known where the recipient is.
+    world.nodes[1].refuses = vec![("Sessions", false)];
+    let store = Ask::Store { token: TOKEN, user: user("carol"), messages: vec![body("1")] };
+    let unknown = Answer::Stored { token: TOKEN, fates: vec![Stored::Unknown], locations: Err(Unavailable) };
+    assert_eq!(world.answer(1, store.clone()), unknown);
+    world.nodes[1].refuses = vec![("Store", true)];
+    let no = Answer::Stored { token: TOKEN, fates: vec![Stored::No], locations: Ok(vec![]) };
+    assert_eq!(world.answer(1, store), no);
+}
+
+#[test]
+fn one_session_drains_a_mailbox_until_it_lets_go_or_its_node_is_dead() {
+    let mut world = World::new(2);
+    world.answer(0, Ask::Store { token: TOKEN, user: bob(), messages: vec![body("1")] });
+    world.register(0, "bob", 1);
+    world.register(1, "bob", 2);
+    world.register(1, "bob", 3);
+    let Ok(Mail::Letters(letters)) = world.read(0, 1) else { panic!("it is free") };
+    assert_eq!(letters.len(), 1);
+    assert_eq!((world.read(1, 2), world.read(0, 1)), (Ok(Mail::Busy), Ok(Mail::Letters(letters.clone()))));
+    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.run();
+    assert_eq!(world.read(1, 2), Ok(Mail::Letters(letters.clone())));
+    assert_eq!(world.read(0, 1), Ok(Mail::Busy));
+    world.unregister(1, "bob", 2);
+    assert_eq!(world.read(1, 3), Ok(Mail::Letters(letters.clone())), "who has ended drains nothing");
+    world.nodes[1].is_cut = true;
+    world.pass(LEASE_TIME + 2 * RENEW_TIME);
+    assert_eq!(world.read(0, 1), Ok(Mail::Letters(letters)));
+}
+
+#[test]
+fn removals_wait_for_what_was_deferred_before_them_and_for_no_others() {
+    let mut world = World::new(1);
+    (0..AT_ONCE_MAX + 1).for_each(|n| world.take("bob", n as u64));
+    // As if they had come while Redis was away: more than one round may have.
+    let asks = std::mem::take(&mut world.nodes[0].presence.asks);
+    asks.into_iter().for_each(|ask| world.nodes[0].presence.put_off(ask));
+    world.ask(0, Ask::Remove { user: bob(), node: node("x-1"), session: session(1) });
+    world.step(0);
+    assert!(world.asked().iter().all(|command| command.starts_with("take")));
+    world.step(0);
+    assert_eq!(world.asked(), [format!("take bob {AT_ONCE_MAX}"), format!("remove bob x-1{:08}", 1)]);
+}
+
+#[test]
+fn what_is_refused_for_good_is_not_tried_again_and_holds_up_nothing() {
+    for is_final in [true, false] {
+        let mut world = World::new(1);
+        world.register(0, "bob", 1);
+        world.asked();
+        world.nodes[0].refuses = vec![("\"bob\"", is_final)];
+        world.take("bob", 7);
+        world.ask(0, Ask::Release { user: bob(), session: session(1) });
+        world.ask(0, Ask::Remove { user: bob(), node: node("x-1"), session: session(2) });
+        world.take("carol", 8);
+        world.run();
+        let all = ["take bob 7", "write bob false", "remove bob x-100000002", "take carol 8"];
+        assert_eq!(world.asked(), all);
+        assert_eq!(world.nodes[0].presence.away.is_none(), is_final, "it takes no writes");
+        world.nodes[0].refuses = vec![];
+        world.pass(2 * RENEW_TIME);
+        let again = world.asked();
+        let deferred: Vec<_> = again.iter().filter(|asked| !asked.starts_with("write")).collect();
+        assert_eq!(deferred, if is_final { vec![] } else { vec!["take bob 7", "remove bob x-100000002"] });
+    }
+}
+
+#[test]
+fn a_session_keeps_its_mark_until_what_it_took_is_removed() {
+    let mut world = World::new(1);
+    world.register(0, "bob", 1);
+    assert!(world.read(0, 1).is_ok());
+    world.asked();
+    world.nodes[0].is_cut = true;
+    world.pass(2 * RENEW_TIME);
+    world.take("bob", 1);
+    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    // What a new connection to Redis begins with must not release it, and an attempt that fails does not.
+    world.nodes[0].is_cut = false;
+    world.nodes[0].refuses = vec![("drains: false", false)];
+    world.pass(RENEW_TIME);
+    assert_eq!(world.asked(), ["write bob true", "take bob 1", "write bob false"]);
+    world.nodes[0].refuses = vec![];
+    world.pass(RENEW_TIME);
+    assert_eq!(world.asked(), ["write bob true", "write bob false"]);
+    world.nodes[0].presence.assert_all(world.redis.now);
+    world.run();
+    assert_eq!(world.asked(), ["write bob false"]);
+}
+
+#[test]
+fn a_session_that_drains_again_has_nothing_to_release() {
+    let mut world = World::new(1);
+    world.register(0, "bob", 1);
+    world.asked();
+    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    assert!(world.read(0, 1).is_ok());
+    assert_eq!(world.asked(), Vec::<String>::new(), "it would lose its claim");
+    // The end of a session is the end of its claim.
+    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.ask(0, Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
+    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.run();
+    assert_eq!(world.asked(), [format!("remove bob a-1{:08}", 1)]);
+}
+
+#[test]
+fn too_many_removals_are_worth_a_new_id() {
+    let mut world = World::new(2);
+    world.register(0, "bob", 1);
+    world.nodes[0].is_cut = true;
+    world.pass(2 * RENEW_TIME);
+    for n in 0..REMOVALS_MAX + 1 {
+        world.nodes[0].presence.ended(bob(), session(n));
+    }
+    world.nodes[0].is_cut = false;
+    world.pass(2 * RENEW_TIME);
+    assert_eq!(world.redis.nodes(), [&node("a-2"), &node("b-1")]);
+    world.pass(10 * RENEW_TIME);
+    assert_eq!(world.locate(1, "bob"), Ok(vec![]));
+}
+
+#[test]
+fn who_goes_removes_what_is_left_and_answers_all() {
+    let mut world = World::new(2);
+    world.register(0, "bob", 1);
+    world.take("bob", 7);
+    world.ask(0, Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
+    world.ask(0, Ask::Locate { token: Token(8), user: bob(), is_here: false });
+    world.nodes[0].presence.stop();
+    world.ask(0, Ask::Locate { token: Token(9), user: bob(), is_here: false });
+    let located = |token| Told::Answer(Answer::Located { token: Token(token), locations: Err(Unavailable) });
+    let unregistered = Told::Answer(Answer::Unregistered { token: TOKEN });
+    assert_eq!(world.told(0), [located(8), located(9), unregistered]);
+    assert!(world.redis.sessions.is_empty());
+    let leave = world.nodes[0].presence.leave();
+    world.redis.run(&leave);
+    assert_eq!(world.redis.nodes(), [&node("b-1")]);
+}
+
+#[test]
+fn an_entry_of_this_node_that_it_does_not_know_is_removed() {
+    let mut world = World::new(1);
+    let entry = Entry { node: node("a-1"), session: session(9), since_us: 1 };
+    world.redis.run(&Command::Write { user: bob(), entry, drains: false });
+    assert_eq!(world.locate(0, "bob"), Ok(vec![]));
+    world.run();
+    assert!(world.redis.sessions.is_empty());
+}

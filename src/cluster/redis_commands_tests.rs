@@ -1,0 +1,200 @@
+//! The scripts in a real Redis, and the model of it: the same commands, the same replies.
+
+use std::path::Path;
+use std::process;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::cluster::redis_connection::RedisConnection;
+use crate::cluster::redis_model::RedisModel;
+use crate::config::Redis;
+use crate::node::seam::Letter;
+use crate::proto::name::IdRef;
+use crate::proto::name::SessionId;
+use crate::proto::name::Tag;
+use crate::proto::name::UserRef;
+use crate::proto::wire::put_body;
+
+const LIMITS: Limits = Limits { messages_max: 5, time_max: Duration::from_secs(3_600) };
+
+/// A Redis of one's own, which ends with this process.
+fn redis(name: &str) -> RedisConnection {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services.sh");
+    let folder = std::env::temp_dir().join(format!("pinpost-{name}-{}", process::id()));
+    let pid = process::id().to_string();
+    let output =
+        process::Command::new(script).arg("redis").arg(folder).args(["--for", &pid]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let url = String::from_utf8(output.stdout).unwrap();
+    let mut connection = RedisConnection::new(Redis::parse(url.trim()).expect("a URL"));
+    connection.connect().expect("it is there");
+    connection
+}
+
+fn run(connection: &mut RedisConnection, command: &Command) -> Reply {
+    let mut pipe = redis::pipe();
+    pipe.add_command(printed(command, LIMITS));
+    parsed(command, connection.run(&pipe).expect("it answers").pop().expect("a reply"))
+}
+
+/// The same of both, but for what their clocks tell.
+fn comparable(reply: Reply) -> Reply {
+    match reply {
+        Reply::Time(_) => Reply::Time(0),
+        Reply::Lease(Some(held)) => {
+            let mut living = held.living;
+            living.iter_mut().for_each(|living| living.sort());
+            Reply::Lease(Some(Held { now_us: 0, version: String::new(), living, ..held }))
+        }
+        Reply::Sessions(mut entries) => {
+            entries.sort_by_key(|entry| (entry.node.clone(), entry.session));
+            Reply::Sessions(entries)
+        }
+        Reply::Letters(letters) => {
+            Reply::Letters(letters.into_iter().map(|letter| Letter { place: 0, ..letter }).collect())
+        }
+        reply => reply,
+    }
+}
+
+/// A few users, nodes, sessions and messages, and commands about them.
+struct Source {
+    random: u64,
+    /// What both told last: versions of the table, and places of letters.
+    versions: [String; 2],
+    places: [Vec<u64>; 2],
+}
+
+impl Source {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % bound
+    }
+
+    fn user(&mut self) -> UserName {
+        UserName::parse(["bob", "小明"][self.below(2) as usize]).expect("valid")
+    }
+
+    fn node(&mut self) -> NodeId {
+        NodeId::parse(["a-1", "b-1", "c_2.x-9"][self.below(3) as usize]).expect("valid")
+    }
+
+    fn session(&mut self) -> SessionId {
+        SessionId::parse(&format!("{:08}", self.below(3))).expect("valid")
+    }
+
+    fn body(&mut self) -> Vec<u8> {
+        let (user, text) = (UserRef::parse("bob").expect("valid"), self.below(1_000).to_string());
+        let mut body = vec![];
+        put_body(user, user, IdRef::Tag(Tag::parse("1").expect("valid")), &text, &mut body);
+        body
+    }
+
+    /// The same command for Redis and for the model.
+    fn commands(&mut self) -> [Command; 2] {
+        let (user, node, session) = (self.user(), self.node(), self.session());
+        let command = match self.below(11) {
+            0 => {
+                let act = [Act::Join, Act::Renew, Act::Renew, Act::Leave][self.below(4) as usize];
+                let is_busy = self.below(3) == 0;
+                let knows = self.below(2) == 0;
+                return [0, 1].map(|at| {
+                    let known = if knows { self.versions[at].clone() } else { String::new() };
+                    Command::Lease { node: node.clone(), act, known, is_busy }
+                });
+            }
+            1 => Command::Time,
+            2 => Command::IsMember { node },
+            3 | 4 => {
+                let since_us = self.below(1 << 40) as i64;
+                Command::Write { user, entry: Entry { node, session, since_us }, drains: self.below(4) == 0 }
+            }
+            5 => Command::Remove { user, tag: tag(&node, session) },
+            6 => Command::Sessions { user },
+            7 => Command::HasMail { user },
+            8 => Command::Store { user, messages: (0..self.below(4)).map(|_| self.body()).collect() },
+            9 => Command::Claim { user, tag: tag(&node, session) },
+            _ => {
+                let picks: Vec<usize> = (0..3).map(|_| self.below(6) as usize).collect();
+                let takes = self.below(2) == 0;
+                return [0, 1].map(|at| {
+                    let place = |pick: usize| self.places[at].get(pick).copied().unwrap_or(0);
+                    if takes {
+                        let also = vec![place(picks[0]), place(picks[1])];
+                        return Command::Take { user: user.clone(), up_to: place(picks[2] / 3), also };
+                    }
+                    Command::Read { user: user.clone(), after: place(picks[0]) }
+                });
+            }
+        };
+        [command.clone(), command]
+    }
+}
+
+#[test]
+fn redis_and_its_model_reply_the_same() {
+    let (mut redis, mut model) = (redis("model"), RedisModel::new(LIMITS, Instant::now()));
+    let mut source = Source { random: 7, versions: Default::default(), places: Default::default() };
+    let mut claimed = 0;
+    for n in 0..20_000 {
+        let [for_redis, for_model] = source.commands();
+        // Its own clock, so that no two places or versions are the same.
+        model.pass(Duration::from_micros(100));
+        let replies = [run(&mut redis, &for_redis), model.run(&for_model)];
+        for (at, reply) in replies.iter().enumerate() {
+            match reply {
+                Reply::Lease(Some(held)) => source.versions[at].clone_from(&held.version),
+                Reply::Letters(letters) => {
+                    source.places[at] = letters.iter().map(|letter| letter.place).collect();
+                }
+                _ => {}
+            }
+        }
+        let is_one_of_many = matches!(&replies[..], [Reply::Claimed(Some(_)), Reply::Claimed(Some(_))]);
+        claimed += u32::from(is_one_of_many);
+        // Several may be marked by a write: then either names another.
+        if !is_one_of_many {
+            let [one, other] = replies.map(comparable);
+            assert_eq!(one, other, "{n}: {for_redis:?}");
+        }
+    }
+    assert!(claimed > 10, "{claimed}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
+    let user = UserName::parse("bob").expect("valid");
+    let node = NodeId::parse("a-1").expect("valid");
+    let commands = [
+        Command::Time,
+        Command::Sessions { user: user.clone() },
+        Command::Claim { user: user.clone(), tag: "x".to_owned() },
+        Command::Store { user: user.clone(), messages: vec![] },
+        Command::Read { user: user.clone(), after: 0 },
+        Command::Lease { node, act: Act::Renew, known: String::new(), is_busy: false },
+    ];
+    for command in &commands {
+        for value in [Value::Okay, Value::SimpleString("x".into()), Value::Boolean(true)] {
+            let reply = parsed(command, value.clone());
+            assert!(
+                matches!(reply, Reply::Refused { is_final: false, .. }),
+                "{command:?} {value:?}: {reply:?}"
+            );
+        }
+    }
+    let mut redis = redis_with_wrong_keys();
+    for command in &commands[1..5] {
+        let reply = run(&mut redis, command);
+        assert!(matches!(reply, Reply::Refused { is_final: true, .. }), "{command:?}: {reply:?}");
+    }
+}
+
+/// Somebody else has written to our keys.
+fn redis_with_wrong_keys() -> RedisConnection {
+    let mut redis = redis("refusals");
+    let mut pipe = redis::pipe();
+    pipe.cmd("FLUSHALL").cmd("SET").arg("p:bob").arg("text").cmd("SET").arg("m:bob").arg("text");
+    redis.run(&pipe).expect("it answers");
+    redis
+}

@@ -1,0 +1,172 @@
+//! A Redis in memory that knows our commands and nothing else: for tests without one.
+//!
+//! It answers as the scripts of `redis_commands.rs` and `redis_mailbox.rs` do, in a time of its
+//! own; one test gives the same commands to both and compares.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::cluster::command::Act;
+use crate::cluster::command::Command;
+use crate::cluster::command::Entry;
+use crate::cluster::command::Held;
+use crate::cluster::command::Reply;
+use crate::cluster::command::tag;
+use crate::cluster::lease::LEASE_TIME;
+use crate::mailbox::Limits;
+use crate::mailbox::memory::Mailboxes;
+use crate::proto::name::NodeId;
+use crate::proto::name::UserName;
+use crate::proto::wire::VERSION;
+
+/// The data, and the clock.
+#[derive(Clone)]
+pub struct RedisModel {
+    start: Instant,
+    /// The time.
+    pub now: Instant,
+    limits: Limits,
+    leases: BTreeMap<NodeId, i64>,
+    doubts: BTreeMap<NodeId, i64>,
+    version: i64,
+    hold_us: i64,
+    /// By tag; whether it drains.
+    pub sessions: BTreeMap<UserName, BTreeMap<String, (Entry, bool)>>,
+    /// By user.
+    pub mailboxes: Mailboxes,
+}
+
+/// Redis's clock when the model begins, in us.
+const BEGIN_US: i64 = 1_800_000_000_000_000;
+
+impl RedisModel {
+    /// Nothing is stored.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        RedisModel {
+            start: now,
+            now,
+            limits,
+            leases: BTreeMap::new(),
+            doubts: BTreeMap::new(),
+            version: 0,
+            hold_us: 0,
+            sessions: BTreeMap::new(),
+            mailboxes: Mailboxes::new(limits),
+        }
+    }
+
+    /// All data is lost.
+    pub fn empty(&mut self) {
+        *self = RedisModel { start: self.start, now: self.now, ..RedisModel::new(self.limits, self.now) };
+    }
+
+    /// Who is where, and which nodes there are, is lost; the mailboxes stay.
+    #[cfg(feature = "internals")]
+    pub fn lose_presence(&mut self) {
+        let mailboxes = std::mem::replace(&mut self.mailboxes, Mailboxes::new(self.limits));
+        self.empty();
+        self.mailboxes = mailboxes;
+    }
+
+    /// The living nodes.
+    pub fn nodes(&self) -> Vec<&NodeId> {
+        self.leases.keys().collect()
+    }
+
+    fn now_us(&self) -> i64 {
+        BEGIN_US + self.now.duration_since(self.start).as_micros() as i64
+    }
+
+    /// Does what the command says.
+    pub fn run(&mut self, command: &Command) -> Reply {
+        let now = self.now;
+        match command {
+            Command::Lease { node, act, known, is_busy } => {
+                Reply::Lease(self.lease(node, *act, known, *is_busy))
+            }
+            Command::Time => Reply::Time(self.now_us()),
+            Command::IsMember { node } => Reply::Flag(self.leases.contains_key(node)),
+            Command::Write { user, entry, drains } => {
+                let tag = tag(&entry.node, entry.session);
+                self.sessions.entry(user.clone()).or_default().insert(tag, (entry.clone(), *drains));
+                Reply::Done
+            }
+            Command::Remove { user, tag } => {
+                if let Some(sessions) = self.sessions.get_mut(user) {
+                    sessions.remove(tag);
+                    if sessions.is_empty() {
+                        self.sessions.remove(user);
+                    }
+                }
+                Reply::Done
+            }
+            Command::Sessions { user } => {
+                let sessions = self.sessions.get(user).into_iter().flatten();
+                Reply::Sessions(sessions.map(|(_, (entry, _))| entry.clone()).collect())
+            }
+            Command::HasMail { user } => Reply::Flag(self.mailboxes.has(user.as_str(), now)),
+            Command::Store { user, messages } => {
+                let mut store =
+                    |message: &&Vec<u8>| self.mailboxes.store(user.as_str(), message, now).is_ok();
+                Reply::Stored(messages.iter().take_while(&mut store).count())
+            }
+            Command::Claim { user, tag } => Reply::Claimed(self.claim(user, tag)),
+            Command::Read { user, after } => Reply::Letters(self.mailboxes.read(user.as_str(), *after, now)),
+            Command::Take { user, up_to, also } => {
+                self.mailboxes.take(user.as_str(), *up_to, also);
+                Reply::Done
+            }
+        }
+    }
+
+    fn claim(&mut self, user: &UserName, tag: &str) -> Option<String> {
+        let sessions = self.sessions.get_mut(user)?;
+        if sessions.get(tag)?.1 {
+            return None;
+        }
+        if let Some((other, _)) = sessions.iter().find(|(_, (_, drains))| *drains) {
+            return Some(other.clone());
+        }
+        sessions.get_mut(tag).expect("it was there above").1 = true;
+        None
+    }
+
+    fn lease(&mut self, me: &NodeId, act: Act, known: &str, is_busy: bool) -> Option<Held> {
+        let (now_us, lease_us) = (self.now_us(), LEASE_TIME.as_micros() as i64);
+        let mut is_changed = act != Act::Renew;
+        if act == Act::Leave {
+            self.leases.remove(me);
+            self.doubts.remove(me);
+        } else {
+            if act == Act::Renew && !self.leases.contains_key(me) {
+                return None;
+            }
+            if self.leases.values().max().is_some_and(|last| *last < now_us) {
+                self.hold_us = now_us + lease_us;
+            }
+            self.leases.insert(me.clone(), now_us + lease_us);
+            if now_us >= self.hold_us {
+                let before = self.leases.len();
+                self.leases.retain(|_, end_us| *end_us >= now_us);
+                is_changed |= self.leases.len() < before;
+            }
+            self.doubts.remove(me);
+            if is_busy {
+                self.doubts.insert(me.clone(), now_us + lease_us);
+            }
+        }
+        if is_changed {
+            self.version = now_us.max(self.version + 1);
+        }
+        self.doubts.retain(|_, end_us| *end_us >= now_us);
+        let version = self.version.to_string();
+        let living =
+            (version != known).then(|| self.leases.keys().map(|node| (node.clone(), VERSION)).collect());
+        Some(Held { now_us, version, in_doubt: !self.doubts.is_empty(), living })
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+}

@@ -1,0 +1,393 @@
+//! One node's mind: pure, and with one owner.
+//!
+//! [`Node`] owns all that one node knows: sessions, outboxes, replies that are due, messages in flight, lanes and
+//! mailboxes. It has no socket, no thread, no clock, no lock, no `async`, no log, and no randomness of its own. Time,
+//! lines, what other nodes say and what presence answers come in, a step a call; bytes in outboxes, what to say and what
+//! to ask come out ([`Out`]). The same inputs give the same outputs, so a whole cluster of nodes runs in one test.
+//!
+//! One idea carries the reliability: the origin owns the message. A message that was taken from a client is in
+//! flight until its one fate is known, and whatever happens to those who have it comes back here: written, not
+//! here, their node is gone, or silence up to the deadline. A node that receives a message delivers it or answers;
+//! it never forwards it.
+//!
+//! This file is the door: every step of the node is a method here. Reading order below it: `state` (the fields);
+//! `requests` (what a line does), `route` (where a message goes), `deliver` and `resolve` (sessions of this node), `lane` and
+//! `carry_out` (users on other nodes), `receive` (what other nodes say), `login`, `drain_mail`, `ends`, `tick`.
+
+pub mod act;
+mod carry_out;
+pub mod connection;
+mod deliver;
+mod deliveries;
+mod drain;
+mod drain_mail;
+mod duplicates;
+mod ends;
+mod in_flight;
+pub mod lane;
+mod lanes;
+mod locations;
+mod login;
+pub mod out;
+mod outbox;
+mod own_presence;
+mod receive;
+mod refusals;
+mod replies;
+mod requests;
+mod resolve;
+pub mod route;
+pub mod seam;
+mod session;
+mod session_table;
+pub mod slab;
+pub mod state;
+#[cfg(test)]
+mod tests;
+mod tick;
+mod timeouts;
+mod unacknowledged;
+
+use std::time::Instant;
+
+use crate::metrics::Counters;
+use crate::node::connection::Connection;
+use crate::node::connection::End;
+use crate::node::connection::Ending;
+use crate::node::connection::Phase;
+use crate::node::in_flight::Pending;
+use crate::node::route::Flow;
+use crate::node::seam::Answer;
+use crate::node::seam::News;
+use crate::node::seam::Returned;
+use crate::node::seam::Said;
+use crate::node::seam::Token;
+use crate::node::slab::ConnectionId;
+use crate::node::slab::Ticket;
+use crate::node::state::Node;
+use crate::node::state::Out;
+use crate::node::state::Todo;
+use crate::node::timeouts::Timeout;
+use crate::proto::line::Line;
+use crate::proto::name::NodeId;
+use crate::proto::reply::print_hello;
+use crate::proto::reply::print_presence;
+use crate::proto::wire::Item;
+
+/// What a connection's own task has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Read, and give what was said line by line.
+    Read,
+    /// Read nothing: it is woken when that changes.
+    Wait,
+    /// The node drains: read what was said already, give it, and then end the connection as drained.
+    Drain,
+    /// Write what the outbox holds, close, and say so.
+    Close(Ending),
+    /// The connection is not known any more.
+    Gone,
+}
+
+/// What a node holds right now. All of it is 0 when everybody has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holdings {
+    /// Connections.
+    pub connections: usize,
+    /// Users with a session here.
+    pub users: usize,
+    /// Messages and questions without an answer.
+    pub in_flight: usize,
+    /// Messages that sessions here have and have not taken.
+    pub deliveries: usize,
+    /// Users with messages on their way to other nodes.
+    pub lanes: usize,
+}
+
+impl Node {
+    /// A connection is open. `is_stream`: its own task writes its bytes, and it is greeted later.
+    pub fn opened(&mut self, is_stream: bool, now: Instant) -> ConnectionId {
+        let id = self.connections.insert(Connection::new(is_stream));
+        self.counters.accepted += 1;
+        self.timeouts.set(Timeout::Login, id, now);
+        if !is_stream {
+            self.greet(id);
+        }
+        id
+    }
+
+    /// Says hello.
+    pub fn greet(&mut self, id: ConnectionId) {
+        let me = self.me.clone();
+        self.reply(id, None, |out| print_hello(me.as_str(), out));
+        if self.is_draining {
+            self.start_draining_one(id);
+        }
+    }
+
+    /// A peer has said a line.
+    pub fn line(&mut self, id: ConnectionId, line: Line<'_>, now: Instant) -> Flow {
+        let flow = self.hear(id, line, now);
+        self.settle(now);
+        flow
+    }
+
+    /// What the task of a connection has to do now.
+    pub fn turn(&mut self, id: ConnectionId) -> Turn {
+        let bytes_max = self.config.outbox_bytes_max;
+        let is_draining = self.is_draining;
+        let Some(connection) = self.connections.get_mut(id) else { return Turn::Gone };
+        connection.is_woken = false;
+        match &connection.phase {
+            Phase::Ended(ending) => Turn::Close(*ending),
+            Phase::Draining => Turn::Drain,
+            Phase::Entering(_) | Phase::Finishing(_) => Turn::Wait,
+            Phase::New | Phase::In => {
+                let waits = connection.is_waiting || connection.is_paused;
+                if !waits && !is_draining && connection.is_overdue(bytes_max) {
+                    connection.is_paused = true;
+                }
+                if waits || connection.is_paused { Turn::Wait } else { Turn::Read }
+            }
+        }
+    }
+
+    /// A connection ends for a reason of its peer, or because the node drains.
+    pub fn end(&mut self, id: ConnectionId, end: End, now: Instant) {
+        self.begin_end(id, end, now);
+        self.settle(now);
+    }
+
+    /// The bytes that a connection is to be written next: whole lines, an LF behind each, but for the rest of one
+    /// that was partly written.
+    pub fn outbox(&self, id: ConnectionId) -> &[u8] {
+        self.connections.get(id).map_or(&[], |connection| connection.outbox.to_write())
+    }
+
+    /// A stream has so many bytes more of a connection: nobody knows whether its peer has them.
+    #[cfg(any(feature = "websocket", feature = "internals"))]
+    pub fn took(&mut self, id: ConnectionId, count: usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.outbox.take(count);
+        }
+    }
+
+    /// So many bytes more of a connection were written: its socket does not block. Called once for each outbox that
+    /// was on the list of those to write, also with 0 if it was empty; with 0, too, when a stream has written
+    /// something else.
+    pub fn written(&mut self, id: ConnectionId, count: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.is_dirty = false;
+        let mut reached = std::mem::take(&mut self.reached);
+        connection.outbox.write(count, &mut self.spares.0, &mut reached);
+        if !reached.is_empty() {
+            let user = connection.user.clone();
+            for delivery in reached.drain(..) {
+                self.take_delivery(delivery, user.as_ref(), now);
+            }
+        }
+        self.reached = reached;
+        self.relieve(id);
+        self.settle(now);
+    }
+
+    /// The socket of a connection takes no more now: its own task writes when it does.
+    pub fn blocks(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.is_dirty = false;
+        let was_blocked = connection.outbox.blocked_since().is_some();
+        connection.outbox.block(&mut self.spares.0, now);
+        if !was_blocked {
+            self.timeouts.set(Timeout::Stall, id, now);
+            self.wake(id);
+        }
+    }
+
+    /// Tells whether the socket of a connection took nothing when it was written last.
+    pub fn is_blocked(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| connection.outbox.blocked_since().is_some())
+    }
+
+    /// A connection is gone, in whatever way.
+    pub fn closed(&mut self, id: ConnectionId, now: Instant) {
+        self.forget(id, now);
+        self.settle(now);
+    }
+
+    /// Another node says something.
+    pub fn said(&mut self, node: &NodeId, said: Said<'_>, now: Instant) {
+        match said {
+            Said::Message { number, message } => self.receive(node, number, message, now),
+            Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt, now),
+            Said::Waits { tickets } => self.receive_waits(tickets, now),
+            Said::Other(item) => self.said_other(node, item, now),
+        }
+        self.settle(now);
+    }
+
+    fn said_other(&mut self, node: &NodeId, item: Item<'_>, now: Instant) {
+        match item {
+            Item::Announced { user, login } => self.announced(node, user, login, now),
+            Item::Noted { login, .. } => self.noted(node, login, now),
+            Item::Further { user, node } => {
+                if let Some(node) = NodeId::parse(node).filter(|node| *node != self.me) {
+                    self.heard_location(user.as_str(), &node);
+                }
+            }
+            Item::Mail { user } => self.has_mail(&user.into(), now),
+            Item::Replaced { user, session } => self.replaced(user.as_str(), session),
+            Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. } => {
+                unreachable!("they are said with their numbers")
+            }
+        }
+    }
+
+    /// Presence has answered.
+    pub fn answered(&mut self, answer: Answer, now: Instant) {
+        self.take_answer(answer, now);
+        self.settle(now);
+    }
+
+    fn take_answer(&mut self, answer: Answer, now: Instant) {
+        let (Answer::Located { token, .. }
+        | Answer::Registered { token, .. }
+        | Answer::Unregistered { token }
+        | Answer::Stored { token, .. }
+        | Answer::Read { token, .. }) = &answer;
+        let Token(number) = *token;
+        let Some(pending) = self.in_flight.remove(Ticket::from_number(number)) else { return };
+        match (pending, answer) {
+            (Pending::Locating { lane, was_here }, Answer::Located { locations, .. }) => {
+                self.lane_located((lane, was_here), locations, now);
+            }
+            (Pending::Who { connection, reply, user, here }, Answer::Located { locations, .. }) => {
+                match locations {
+                    Ok(locations) => {
+                        // Who moves meanwhile, from here or to here, is there all the time.
+                        let here = here.max(self.table.count(user.as_str()));
+                        let elsewhere: usize = locations.iter().map(|location| location.sessions.len()).sum();
+                        let sessions = (here + elsewhere) as u32;
+                        self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
+                    }
+                    Err(_) => self.fail(connection, &reply, crate::proto::reply::ErrorCode::Unavailable),
+                }
+            }
+            (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome, now),
+            (Pending::Leaving(id), Answer::Unregistered { .. }) => self.unregistered(id),
+            (Pending::Storing { lane, numbers }, Answer::Stored { fates, locations, .. }) => {
+                self.lane_stored((lane, &numbers), &fates, locations, now);
+            }
+            (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail, now),
+            _ => unreachable!("an answer has the kind of its question"),
+        }
+    }
+
+    /// Presence tells something that was not asked for.
+    pub fn heard(&mut self, news: News, now: Instant) {
+        match news {
+            News::Replaced { user, session } => self.replaced(user.as_str(), session),
+            News::Mail(user) => self.has_mail(&user, now),
+            News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes, now),
+            News::Replaces { user, locations } => self.tell_replaced(&user, locations),
+        }
+        self.settle(now);
+    }
+
+    /// Messages could not be carried.
+    pub fn returned(&mut self, returned: &Returned, now: Instant) {
+        self.take_back(returned);
+        self.settle(now);
+    }
+
+    /// A node is dead, or this one has another id to it: it had the messages with these tickets.
+    pub fn gone(&mut self, node: &NodeId, tickets: &[u64], now: Instant) {
+        self.bury(node, tickets);
+        self.settle(now);
+    }
+
+    /// This node has a new id: to all others it is another node.
+    pub fn renamed(&mut self, me: NodeId) {
+        self.me = me;
+        self.locations.forget_all();
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> &NodeId {
+        &self.me
+    }
+
+    /// From now on requests that need the node to stay are refused, and every connection is asked to end.
+    pub fn drain(&mut self, now: Instant) {
+        self.is_draining = true;
+        for id in self.connections.keys() {
+            self.start_draining_one(id);
+        }
+        self.settle(now);
+    }
+
+    /// The drain takes too long: what still waits for an answer is told that there is none.
+    pub fn end_replies(&mut self, now: Instant) {
+        while let Some(ticket) = self.in_flight.oldest() {
+            self.expire(ticket, now);
+            self.settle(now);
+            self.in_flight.remove(ticket);
+        }
+        // What is left are the questions of lanes, and those have no message any more.
+        self.in_flight.forget_all();
+    }
+
+    /// Time passes: called about once a second, and at [`Node::due`].
+    pub fn tick(&mut self, now: Instant) {
+        while let Some(ticket) = self.in_flight.due(now) {
+            self.expire(ticket, now);
+            self.settle(now);
+            // Whatever it was, it has had its time.
+            self.in_flight.remove(ticket);
+        }
+        while let Some((kind, id)) = self.timeouts.due(now) {
+            self.time_out(kind, id, now);
+            self.settle(now);
+        }
+        self.table.age(now);
+    }
+
+    /// When [`Node::tick`] has something to do.
+    pub fn due(&self) -> Option<Instant> {
+        self.timeouts.next()
+    }
+
+    /// What the last steps have left for the driver, which takes it.
+    pub fn out(&mut self) -> &mut Out {
+        &mut self.out
+    }
+
+    /// What happened so far.
+    pub fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// What the node holds now.
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            connections: self.connections.len(),
+            users: self.table.online(),
+            in_flight: self.in_flight.len(),
+            deliveries: self.deliveries.len(),
+            lanes: self.lanes.len(),
+        }
+    }
+
+    /// Carries out all that a step has led to, in order.
+    fn settle(&mut self, now: Instant) {
+        while let Some(todo) = self.todo.pop_front() {
+            match todo {
+                Todo::Act(lane, act) => self.carry_out(lane, act, now),
+                Todo::EndLane(lane) => self.end_lane(lane),
+                Todo::Answer(answer) => self.take_answer(answer, now),
+                Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason), now),
+                Todo::Finish(id) => self.finish(id),
+            }
+        }
+    }
+}

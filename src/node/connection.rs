@@ -1,0 +1,201 @@
+//! One connection as the node knows it: its conversation, what it is owed, and what waits for it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::node::drain::Drain;
+use crate::node::outbox::Outbox;
+use crate::node::replies::REPLIES_DUE_MAX;
+use crate::node::replies::Replies;
+use crate::node::slab::ConnectionId;
+use crate::node::unacknowledged::Unacknowledged;
+use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
+use crate::proto::reply::CloseReason;
+
+/// A connection. An idle one holds no memory beside this.
+pub struct Connection {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The user, from the `LOGIN` on.
+    pub user: Option<UserName>,
+    /// The session's id, from the `LOGIN` on.
+    pub session: Option<SessionId>,
+    /// Messages of this session that this node gave an id.
+    pub count: u64,
+    /// What waits to be written.
+    pub outbox: Outbox,
+    /// The replies that it is owed.
+    pub replies: Replies,
+    /// Of a session that acknowledges, or holds live messages.
+    pub unacknowledged: Option<Box<Unacknowledged>>,
+    /// The mailbox is drained to it, or something of it waits for that.
+    pub drain: Option<Box<Drain>>,
+    /// Connections that wait for room here.
+    pub waiting: Vec<ConnectionId>,
+    /// Bytes of its messages in lanes.
+    pub lane_bytes: u32,
+    /// Its bytes are written by its own task, and not by the flush.
+    pub is_stream: bool,
+    /// It has a line that has to wait: it is woken when that may be tried again.
+    pub is_waiting: bool,
+    /// It was not read because it was owed too much: it is woken when half of that is done.
+    pub is_paused: bool,
+    /// It is on the list of outboxes to write.
+    pub is_dirty: bool,
+    /// It is on the list of those whose own task must look.
+    pub is_woken: bool,
+    /// It is on the list of sessions whose messages grow old.
+    pub is_watched: bool,
+}
+
+/// Where a connection is in its life.
+pub enum Phase {
+    /// Nobody has logged in.
+    New,
+    /// A `LOGIN` waits for its answer.
+    Entering(Box<Entering>),
+    /// A user's session.
+    In,
+    /// The node drains: what the peer has said already is refused, and then it ends.
+    Draining,
+    /// No request is taken any more; replies are still due.
+    Finishing(Box<Finishing>),
+    /// The last words are in the outbox.
+    Ended(Ending),
+}
+
+/// A login that waits.
+pub struct Entering {
+    /// The tag of the `LOGIN`.
+    pub tag: Option<Box<str>>,
+    /// The session will acknowledge.
+    pub acks: bool,
+    /// Something was stored for the user since the session was registered.
+    pub has_mail: bool,
+    /// Where else the user's sessions are that this one replaces.
+    pub replaces: Vec<(NodeId, SessionId)>,
+    /// Nodes that have to note the login before it is answered.
+    pub noting: Vec<NodeId>,
+    /// A later login has taken its place: it ends behind its answer.
+    pub is_replaced: bool,
+}
+
+/// How a connection ends.
+pub struct Finishing {
+    /// Why.
+    pub end: End,
+    /// Others may still find its session.
+    pub is_leaving: bool,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The peer said `QUIT`, perhaps under a tag.
+    Quit(Option<Box<str>>),
+    /// The server ends it.
+    Closed(CloseReason),
+    /// The peer says no more, but may still read.
+    Eof,
+    /// The peer closed its WebSocket, or broke the protocol of it: it reads no more.
+    Peer,
+}
+
+/// How to close a connection whose last words are in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What its `BYE` said; none if there was none.
+    pub reason: Option<CloseReason>,
+}
+
+/// The least that other nodes may deliver beyond the bound of an outbox. Their senders wait for receipts and
+/// can't see the bound, so what each of them may have on its way to one user has to find room here.
+pub const RESERVE_BYTES_MIN: usize = 256 * 1024;
+
+/// An outbox that made no progress for so long belongs to a slow consumer.
+pub const STALL_TIME_MAX: Duration = Duration::from_millis(5_000);
+
+/// The same for one that is full: senders wait for it.
+pub const FULL_STALL_TIME_MAX: Duration = Duration::from_millis(1_000);
+
+impl Connection {
+    /// One that has said nothing.
+    pub fn new(is_stream: bool) -> Self {
+        Connection {
+            phase: Phase::New,
+            user: None,
+            session: None,
+            count: 0,
+            outbox: Outbox::default(),
+            replies: Replies::default(),
+            unacknowledged: None,
+            drain: None,
+            waiting: vec![],
+            lane_bytes: 0,
+            is_stream,
+            is_waiting: false,
+            is_paused: false,
+            is_dirty: false,
+            is_woken: false,
+            is_watched: false,
+        }
+    }
+
+    /// Tells whether messages are taken for it.
+    pub fn takes_messages(&self) -> bool {
+        matches!(self.phase, Phase::Entering(_) | Phase::In | Phase::Draining)
+    }
+
+    /// Tells whether the peer may still talk.
+    pub fn is_open(&self) -> bool {
+        self.takes_messages() || matches!(self.phase, Phase::New)
+    }
+
+    /// Tells whether anything is said to it any more.
+    pub fn says(&self) -> bool {
+        !matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Tells whether the session acknowledges what it is shown.
+    pub fn acks(&self) -> bool {
+        self.unacknowledged.as_ref().is_some_and(|messages| messages.acks)
+    }
+
+    /// Bytes that wait for the connection: to be written, or to be shown.
+    pub fn filled(&self) -> usize {
+        self.outbox.waiting() + self.unacknowledged.as_ref().map_or(0, |messages| messages.held_bytes())
+    }
+
+    /// Bytes that its own reading is held back for.
+    pub fn owed_bytes(&self) -> usize {
+        self.outbox.waiting() + self.replies.held_bytes()
+    }
+
+    /// Tells whether so much is owed that it is not read. One that acknowledges is read for its
+    /// acknowledgements, as long as it reads what it is sent.
+    pub fn is_overdue(&self, bytes_max: usize) -> bool {
+        if self.acks() {
+            return self.owed_bytes() >= bytes_max + bytes_max.max(RESERVE_BYTES_MIN);
+        }
+        self.replies.due() >= REPLIES_DUE_MAX || self.owed_bytes() >= bytes_max
+    }
+
+    /// Tells whether half of that is done.
+    pub fn is_relieved(&self, bytes_max: usize) -> bool {
+        (self.acks() || self.replies.due() <= REPLIES_DUE_MAX / 2) && self.owed_bytes() <= bytes_max / 2
+    }
+
+    /// Tells whether it makes no progress: then it is a slow consumer.
+    pub fn stalls(&self, now: Instant, bytes_max: usize) -> bool {
+        let Some(since) = self.outbox.blocked_since() else { return false };
+        let is_full = self.filled() >= bytes_max;
+        now.duration_since(since) >= if is_full { FULL_STALL_TIME_MAX } else { STALL_TIME_MAX }
+    }
+
+    /// Its list of messages that wait; there is one from now on.
+    pub fn unacknowledged(&mut self, now: Instant) -> &mut Unacknowledged {
+        self.unacknowledged.get_or_insert_with(|| Box::new(Unacknowledged::new(now)))
+    }
+}

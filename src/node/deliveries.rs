@@ -1,0 +1,152 @@
+//! Deliveries: messages that sessions of this node have and have not taken, and who waits for that.
+//!
+//! Every message that is handed to sessions here is one delivery, wherever it comes from: each of its sessions
+//! is a *party*. The first that takes it settles it; when the last party is lost, so is the delivery. A
+//! duplicate of a message that is still here shares its fate: it is one more who waits.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::hash::Hasher;
+
+use crate::node::duplicates::HashKey;
+use crate::node::slab::ConnectionId;
+use crate::node::slab::Deliveries as Keys;
+use crate::node::slab::DeliveryId;
+use crate::node::slab::PeerId;
+use crate::node::slab::Slab;
+use crate::node::slab::Ticket;
+use crate::proto::name::UserName;
+use crate::proto::wire::Receipt;
+
+/// Who waits for the fate of a delivery.
+#[derive(Clone, Debug)]
+pub enum Waiter {
+    /// A message that was sent here.
+    Sent(Ticket),
+    /// Another node.
+    Origin {
+        /// Which.
+        peer: PeerId,
+        /// Its number for the message.
+        number: u64,
+        /// The recipient.
+        user: UserName,
+    },
+    /// A session that drains its mailbox.
+    Mail {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The message's place in the mailbox.
+        place: u64,
+    },
+}
+
+/// A message that sessions here have.
+pub struct Delivery {
+    /// Sessions that have it and have not taken it.
+    pub parties: u32,
+    /// What those who lost it have told: how far it came.
+    pub lost: Receipt,
+    /// What it is remembered by once it was shown.
+    pub hash: Option<u64>,
+    /// Who waits.
+    pub waiter: Waiter,
+    /// Who else does.
+    pub more: Vec<Waiter>,
+}
+
+/// All of them.
+pub struct Deliveries {
+    slots: Slab<Keys, Delivery>,
+    /// Those that a duplicate may come of.
+    by_hash: HashMap<u64, DeliveryId, BuildHasherDefault<AsItIs>>,
+    key: HashKey,
+}
+
+/// The hash of what is a keyed hash already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are numbers");
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Deliveries {
+    /// None yet; `key` is what hashes depend on.
+    pub fn new(key: HashKey) -> Self {
+        Deliveries { slots: Slab::default(), by_hash: HashMap::default(), key }
+    }
+
+    /// What a message is remembered by.
+    pub fn hash(&self, user: &str, line: &[u8]) -> u64 {
+        self.key.hash(user, line)
+    }
+
+    /// One more, which `parties` sessions are about to have.
+    pub fn insert(&mut self, waiter: Waiter, parties: u32, hash: Option<u64>) -> DeliveryId {
+        let delivery = Delivery { parties, lost: Receipt::NotHere, hash, waiter, more: vec![] };
+        let id = self.slots.insert(delivery);
+        if let Some(hash) = hash {
+            self.by_hash.insert(hash, id);
+        }
+        id
+    }
+
+    /// The delivery of a message that is here already.
+    pub fn find(&mut self, hash: u64) -> Option<&mut Delivery> {
+        let id = *self.by_hash.get(&hash)?;
+        self.slots.get_mut(id)
+    }
+
+    /// One session more has it; `false` when it is over.
+    pub fn add_party(&mut self, id: DeliveryId) -> bool {
+        self.slots.get_mut(id).map(|delivery| delivery.parties += 1).is_some()
+    }
+
+    /// What it is remembered by, if it is not over.
+    pub fn hash_of(&self, id: DeliveryId) -> Option<u64> {
+        self.slots.get(id).and_then(|delivery| delivery.hash)
+    }
+
+    /// A party was lost: gives the delivery if it was the last.
+    pub fn lose(&mut self, id: DeliveryId, how: Receipt) -> Option<Delivery> {
+        let delivery = self.slots.get_mut(id)?;
+        delivery.parties = delivery.parties.saturating_sub(1);
+        delivery.lost = delivery.lost.max(how);
+        if delivery.parties > 0 { None } else { self.remove(id) }
+    }
+
+    /// It is over.
+    pub fn remove(&mut self, id: DeliveryId) -> Option<Delivery> {
+        let delivery = self.slots.remove(id)?;
+        if let Some(hash) = delivery.hash
+            && self.by_hash.get(&hash) == Some(&id)
+        {
+            self.by_hash.remove(&hash);
+        }
+        Some(delivery)
+    }
+
+    /// Those who wait for it.
+    pub fn waiters(&self, id: DeliveryId) -> impl Iterator<Item = &Waiter> {
+        self.slots
+            .get(id)
+            .into_iter()
+            .flat_map(|delivery| std::iter::once(&delivery.waiter).chain(&delivery.more))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+}

@@ -1,0 +1,267 @@
+//! Who is here: sessions come, are limited, are replaced, and go.
+//!
+//! A session is registered first, so that it is known which were there before it: with `sessions = 1` it ends them,
+//! otherwise it may be one too many. From then on messages are taken for it, and shown behind the `OK`. The `OK` waits,
+//! a second at most, until the user's other nodes have noted the login: whoever sends after it reaches the session.
+
+use std::time::Instant;
+
+use crate::node::act::Member;
+use crate::node::connection::Connection;
+use crate::node::connection::Entering;
+use crate::node::connection::Phase;
+use crate::node::ends::Unwrittens;
+use crate::node::in_flight::Pending;
+use crate::node::seam::Ask;
+use crate::node::seam::Location;
+use crate::node::seam::Token;
+use crate::node::seam::Unavailable;
+use crate::node::seam::Welcome;
+use crate::node::slab::ConnectionId;
+use crate::node::state::Node;
+use crate::node::state::Todo;
+use crate::node::timeouts::Timeout;
+use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
+use crate::proto::name::UserRef;
+use crate::proto::reply::CloseReason;
+use crate::proto::reply::ErrorCode;
+use crate::proto::reply::ServerLine;
+use crate::proto::reply::print_logged_in;
+use crate::proto::wire::Item;
+
+impl Node {
+    /// A connection wants to be a session of a user.
+    pub(super) fn login(
+        &mut self,
+        id: ConnectionId,
+        user: UserRef<'_>,
+        acks: bool,
+        tag: Option<&str>,
+        now: Instant,
+    ) {
+        let user = UserName::from(user);
+        let session = self.fresh_session();
+        let tag = tag.map(Box::from);
+        // That the user was nowhere else counted while one of the sessions here was there.
+        self.locations.forget(user.as_str());
+        let entering =
+            Entering { tag, acks, has_mail: false, replaces: vec![], noting: vec![], is_replaced: false };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.phase = Phase::Entering(Box::new(entering));
+        (connection.user, connection.session) = (Some(user.clone()), Some(session));
+        self.table.enter(&user, id);
+        // A node alone answers within this step.
+        if self.own.is_none() {
+            connection.unacknowledged(now).is_held = true;
+            self.give_from_others(id, &user, now);
+        }
+        let ticket = self.in_flight.insert(Pending::Login(id), now);
+        self.ask(Ask::Register { token: Token(ticket.number()), user, session }, now);
+    }
+
+    /// Presence has answered a login.
+    pub(super) fn registered(
+        &mut self,
+        id: ConnectionId,
+        welcome: Result<Welcome, Unavailable>,
+        now: Instant,
+    ) {
+        let Some((user, _)) = self.entering_session(id) else { return };
+        let Ok(Welcome { before, after, has_mail }) = welcome else {
+            return self.turn_away(id, ErrorCode::Unavailable, now);
+        };
+        let elsewhere: usize = before.iter().map(|location| location.sessions.len()).sum();
+        let is_single = self.config.sessions_max == 1;
+        if !is_single && self.table.count(user.as_str()) + elsewhere >= self.config.sessions_max {
+            return self.turn_away(id, ErrorCode::TooMany, now);
+        }
+        let nodes: Vec<NodeId> = before.iter().chain(&after).map(|location| location.node.clone()).collect();
+        for node in nodes.iter().filter(|_| !is_single) {
+            // An origin may remember the user here from an earlier session, and not know of the others; so may this node.
+            self.locations.heard_further(&user, node, now);
+            let peer = self.peer(node);
+            self.add_member(user.as_str(), Member::Node(peer));
+        }
+        if let Some(entering) = self.entering(id) {
+            entering.has_mail |= has_mail;
+            entering.noting = nodes.clone();
+            if is_single {
+                entering.replaces = sessions_of(before);
+            }
+        }
+        for node in &nodes {
+            self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: id.number() });
+        }
+        if nodes.is_empty() {
+            self.admit(id, now);
+        } else {
+            self.timeouts.set(Timeout::Noting, id, now);
+        }
+    }
+
+    /// Another node has noted a login.
+    pub(super) fn noted(&mut self, node: &NodeId, login: u64, now: Instant) {
+        let id = ConnectionId::from_number(login);
+        let Some(entering) = self.entering(id) else { return };
+        let had = entering.noting.len();
+        entering.noting.retain(|other| other != node);
+        if had > 0 && entering.noting.is_empty() {
+            self.admit(id, now);
+        }
+    }
+
+    /// A user of this node logs in on another one, too.
+    pub(super) fn announced(&mut self, node: &NodeId, user: UserRef<'_>, login: u64, now: Instant) {
+        let name = self.table.find(user.as_str()).map(|(name, _)| name.clone());
+        if let Some(name) = name {
+            self.locations.heard_further(&name, node, now);
+        }
+        self.heard_location(user.as_str(), node);
+        if login != 0 {
+            self.out.says.item(node, &Item::Noted { user, login });
+        }
+    }
+
+    /// A login is answered: the session is in.
+    pub(super) fn admit(&mut self, id: ConnectionId, now: Instant) {
+        let Some((user, session)) = self.entering_session(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::In) else { return };
+        let Entering { tag, acks, has_mail, replaces, is_replaced, .. } = *entering;
+        let single = self.config.sessions_max == 1;
+        self.table.admit(&user, id);
+        if single {
+            self.replace_earlier(id, &user, replaces);
+        }
+        self.reply(id, tag.as_deref(), |out| print_logged_in(user.borrowed(), session, out));
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if acks {
+            connection.unacknowledged(now).acks = true;
+        }
+        if let Some(messages) = &mut connection.unacknowledged {
+            messages.is_held = false;
+        }
+        if has_mail {
+            self.start_mail(id, now);
+        }
+        if self.own.is_some() {
+            self.give_from_others(id, &user, now);
+        }
+        self.show(id, now);
+        self.add_member(user.as_str(), Member::Here);
+        if is_replaced {
+            self.todo.push_back(Todo::Close(id, CloseReason::Replaced));
+        }
+        if self.is_draining {
+            self.start_draining_one(id);
+        }
+        self.wake(id);
+    }
+
+    /// A login takes the place of all earlier ones of its user; a later one will take its own.
+    fn replace_earlier(&mut self, id: ConnectionId, user: &UserName, replaces: Vec<(NodeId, SessionId)>) {
+        self.find(user.as_str());
+        let earlier = self.seats.iter().map(|seat| seat.connection).take_while(|other| *other != id);
+        let earlier: Vec<Todo> = earlier.map(|other| Todo::Close(other, CloseReason::Replaced)).collect();
+        self.todo.extend(earlier);
+        for (node, session) in replaces {
+            self.out.says.item(&node, &Item::Replaced { user: user.borrowed(), session });
+            self.out.asks.push(Ask::Remove { user: user.clone(), node, session });
+        }
+    }
+
+    /// Presence has found older sessions on other nodes, and has removed them: the nodes hear of it.
+    pub(super) fn tell_replaced(&mut self, user: &UserName, locations: Vec<Location>) {
+        for (node, session) in sessions_of(locations) {
+            self.out.says.item(&node, &Item::Replaced { user: user.borrowed(), session });
+        }
+    }
+
+    /// A user of this node is on other ones, which may not know that: nobody waits for it.
+    pub(super) fn announce_again(&mut self, user: &UserName, nodes: &[NodeId], now: Instant) {
+        for node in nodes {
+            self.locations.heard_further(user, node, now);
+            self.heard_location(user.as_str(), node);
+            self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
+        }
+    }
+
+    /// A session of this node was replaced by a login elsewhere.
+    pub(super) fn replaced(&mut self, user: &str, session: SessionId) {
+        self.find(user);
+        let is_it = |connection: &ConnectionId| {
+            self.connections.get(*connection).is_some_and(|connection| connection.session == Some(session))
+        };
+        let found = self.seats.iter().map(|seat| seat.connection).find(is_it);
+        self.todo.extend(found.map(|id| Todo::Close(id, CloseReason::Replaced)));
+    }
+
+    /// A login is refused.
+    pub(super) fn turn_away(&mut self, id: ConnectionId, code: ErrorCode, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::New) else { return };
+        self.leave(id, now);
+        self.give_all_back(id, Unwrittens::OfSession, now);
+        let text = match code {
+            ErrorCode::TooMany => "the user has as many sessions as it may have",
+            _ => code.text(),
+        };
+        self.counters.error(code);
+        self.reply(id, entering.tag.as_deref(), |out| ServerLine::Err { code, text }.print(out));
+        if self.is_draining {
+            self.start_draining_one(id);
+        }
+        self.wake(id);
+    }
+
+    /// Takes a session out of the table and out of presence: no new message comes in. `false` if there was none.
+    pub(super) fn leave(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let (Some(user), Some(session)) = (connection.user.clone(), connection.session.take()) else {
+            return false;
+        };
+        self.table.leave(&user, id);
+        let ticket = self.in_flight.insert(Pending::Leaving(id), now);
+        self.ask(Ask::Unregister { token: Token(ticket.number()), user, session }, now);
+        true
+    }
+
+    /// Something was stored for a user: sessions that enter look into the mailbox when they are in.
+    pub(super) fn note_mail_for_entering(&mut self, id: ConnectionId) -> bool {
+        self.entering(id).map(|entering| entering.has_mail = true).is_some()
+    }
+
+    fn entering(&mut self, id: ConnectionId) -> Option<&mut Entering> {
+        match &mut self.connections.get_mut(id)?.phase {
+            Phase::Entering(entering) => Some(entering),
+            _ => None,
+        }
+    }
+
+    fn entering_session(&self, id: ConnectionId) -> Option<(UserName, SessionId)> {
+        let Connection { phase: Phase::Entering(_), user, session, .. } = self.connections.get(id)? else {
+            return None;
+        };
+        Some((user.clone()?, (*session)?))
+    }
+
+    /// An id that no session ever had, but by a chance of one in 36^8.
+    fn fresh_session(&mut self) -> SessionId {
+        let mut random = self.next_random();
+        let mut text = String::with_capacity(8);
+        for _ in 0..8 {
+            text.push(SessionId::ALPHABET[(random % 36) as usize]);
+            random /= 36;
+        }
+        SessionId::parse(&text).expect("made of the alphabet")
+    }
+}
+
+fn sessions_of(locations: Vec<Location>) -> Vec<(NodeId, SessionId)> {
+    let each = |Location { node, sessions }: Location| {
+        sessions.into_iter().map(move |session| (node.clone(), session))
+    };
+    locations.into_iter().flat_map(each).collect()
+}

@@ -1,0 +1,157 @@
+//! What a step of the node has left for other nodes to hear: a list, in order.
+//!
+//! A step appends, the driver hands all of it to the cluster and empties it; its memory
+//! is used again. All bytes stand in one buffer, and what is said to the same node in a
+//! row names that node once. Whether anybody can be reached is not known here.
+
+use crate::proto::name::NodeId;
+use crate::proto::wire::Item;
+use crate::proto::wire::Receipt;
+
+/// One thing that is said to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Say<'a> {
+    /// A message. One with a ticket asks for a receipt, which brings the ticket back.
+    Message {
+        /// The node's own number for it.
+        ticket: Option<u64>,
+        /// It is the first of its lane, or of what goes out again.
+        is_first: bool,
+        /// What [`put_body`](crate::proto::wire::put_body) composes.
+        body: &'a [u8],
+    },
+    /// What became of a message of that node.
+    Receipt {
+        /// The number that came with the message.
+        number: u64,
+        /// What.
+        receipt: Receipt,
+    },
+    /// The receipt of a message of that node takes longer.
+    Waits {
+        /// The number that came with the message.
+        number: u64,
+    },
+    /// Anything else: what [`Item::print`] composes.
+    Item(&'a [u8]),
+}
+
+/// What is to be said.
+#[derive(Debug, Default)]
+pub struct Says {
+    /// To whom, and how many in a row.
+    runs: Vec<(NodeId, usize)>,
+    says: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+/// A [`Say`]; its bytes end at `end`, where those of the next begin.
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    Message { ticket: Option<u64>, is_first: bool, end: usize },
+    Receipt { number: u64, receipt: Receipt },
+    Waits { number: u64 },
+    Item { end: usize },
+}
+
+/// Bytes for which the memory is kept.
+const BYTES_KEPT_MAX: usize = 256 * 1024;
+
+impl Says {
+    /// A message whose body is composed already.
+    pub fn message(&mut self, node: &NodeId, ticket: Option<u64>, is_first: bool, body: &[u8]) {
+        self.bytes.extend_from_slice(body);
+        self.push(node, Entry::Message { ticket, is_first, end: self.bytes.len() });
+    }
+
+    /// A message that nobody waits for, composed where it is kept.
+    pub fn cast(&mut self, node: &NodeId, put_body: impl FnOnce(&mut Vec<u8>)) {
+        put_body(&mut self.bytes);
+        self.push(node, Entry::Message { ticket: None, is_first: false, end: self.bytes.len() });
+    }
+
+    /// What became of a message.
+    pub fn receipt(&mut self, node: &NodeId, number: u64, receipt: Receipt) {
+        self.push(node, Entry::Receipt { number, receipt });
+    }
+
+    /// The receipt of a message takes longer.
+    pub fn waits(&mut self, node: &NodeId, number: u64) {
+        self.push(node, Entry::Waits { number });
+    }
+
+    /// Anything else.
+    pub fn item(&mut self, node: &NodeId, item: &Item<'_>) {
+        item.print(&mut self.bytes);
+        self.push(node, Entry::Item { end: self.bytes.len() });
+    }
+
+    /// Tells whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Gives all of it in order, and is empty then.
+    pub fn drain(&mut self, mut give: impl FnMut(&NodeId, Say<'_>)) {
+        let (mut entries, mut at) = (self.says.drain(..), 0);
+        for (node, count) in self.runs.drain(..) {
+            for entry in entries.by_ref().take(count) {
+                let mut bytes = |end| &self.bytes[std::mem::replace(&mut at, end)..end];
+                let say = match entry {
+                    Entry::Message { ticket, is_first, end } => {
+                        Say::Message { ticket, is_first, body: bytes(end) }
+                    }
+                    Entry::Receipt { number, receipt } => Say::Receipt { number, receipt },
+                    Entry::Waits { number } => Say::Waits { number },
+                    Entry::Item { end } => Say::Item(bytes(end)),
+                };
+                give(&node, say);
+            }
+        }
+        drop(entries);
+        self.bytes.clear();
+        self.bytes.shrink_to(BYTES_KEPT_MAX);
+        self.says.shrink_to(BYTES_KEPT_MAX / size_of::<Entry>());
+    }
+
+    fn push(&mut self, node: &NodeId, entry: Entry) {
+        self.says.push(entry);
+        match self.runs.last_mut().filter(|(last, _)| last == node) {
+            Some((_, count)) => *count += 1,
+            None => self.runs.push((node.clone(), 1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::name::UserRef;
+
+    #[test]
+    fn all_that_was_said_is_given_in_order_once() {
+        let (a, b) = (NodeId::new("a", "1").expect("valid"), NodeId::new("b", "1").expect("valid"));
+        let item = Item::Mail { user: UserRef::parse("bob").expect("valid") };
+        let mut says = Says::default();
+        for _ in 0..2 {
+            assert!(says.is_empty());
+            says.message(&a, Some(7), true, b"one");
+            says.receipt(&a, 8, Receipt::Left);
+            says.item(&b, &item);
+            says.waits(&a, 9);
+            says.message(&a, None, false, b"two");
+            let mut given = vec![];
+            says.drain(|node, say| given.push(format!("{} {say:?}", node.as_str())));
+            let mut printed = vec![];
+            item.print(&mut printed);
+            let expected = [
+                ("a", Say::Message { ticket: Some(7), is_first: true, body: b"one" }),
+                ("a", Say::Receipt { number: 8, receipt: Receipt::Left }),
+                ("b", Say::Item(&printed)),
+                ("a", Say::Waits { number: 9 }),
+                ("a", Say::Message { ticket: None, is_first: false, body: b"two" }),
+            ];
+            assert_eq!(given, expected.map(|(node, say)| format!("{node}-1 {say:?}")));
+        }
+    }
+}

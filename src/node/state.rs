@@ -1,0 +1,307 @@
+//! All that one node knows: the fields of [`Node`], and the smallest things that are done with them.
+//!
+//! The rules are in the files above this one, each of which adds its methods to `Node`; none of them calls
+//! upwards. What a rule leads to elsewhere is put on the list [`Todo`], which the end of every step carries
+//! out in order, so that no rule finds the state half changed by another.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::mailbox::Limits;
+use crate::metrics::Counters;
+use crate::node::act::Act;
+use crate::node::connection::Connection;
+use crate::node::connection::Phase;
+use crate::node::deliveries::Deliveries;
+use crate::node::duplicates::HashKey;
+use crate::node::in_flight::InFlight;
+use crate::node::lanes::Kept;
+use crate::node::lanes::Lanes;
+use crate::node::locations::Locations;
+use crate::node::out::Says;
+use crate::node::outbox::Spares;
+use crate::node::own_presence::OwnPresence;
+use crate::node::refusals::Refusals;
+use crate::node::replies::ReplyTo;
+use crate::node::replies::SpareRows;
+use crate::node::seam::Answer;
+use crate::node::seam::Ask;
+use crate::node::session_table::Seat;
+use crate::node::session_table::SessionTable;
+use crate::node::slab::ConnectionId;
+use crate::node::slab::Connections;
+use crate::node::slab::DeliveryId;
+use crate::node::slab::LaneId;
+use crate::node::slab::PeerId;
+use crate::node::slab::Peers;
+use crate::node::slab::Slab;
+use crate::node::timeouts::Timeouts;
+use crate::proto::name::NodeId;
+use crate::proto::reply::CloseReason;
+use crate::proto::reply::ErrorCode;
+use crate::proto::reply::ServerLine;
+use crate::recent::Recent;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Sessions a user may hold; with 1 a new login replaces the old.
+    pub sessions_max: usize,
+    /// Bytes that may wait for one connection.
+    pub outbox_bytes_max: usize,
+    /// How long a connection may take to log in.
+    pub login_time_max: Duration,
+    /// What bounds mailboxes.
+    pub mailboxes: Limits,
+    /// There are no other nodes, and never will be: the node answers its own asks.
+    pub is_alone: bool,
+    /// What it remembers messages by: nobody else knows it.
+    pub hash_key: u64,
+    /// What its session ids are made from.
+    pub seed: u64,
+}
+
+/// One node's mind.
+pub struct Node {
+    /// How it is set up.
+    pub(super) config: NodeConfig,
+    /// What others reach it by.
+    pub(super) me: NodeId,
+    /// Every connection.
+    pub(super) connections: Slab<Connections, Connection>,
+    /// Who is here.
+    pub(super) table: SessionTable,
+    /// What waits for an answer.
+    pub(super) in_flight: InFlight,
+    /// What sessions here have and have not taken.
+    pub(super) deliveries: Deliveries,
+    /// Messages to users on other nodes.
+    pub(super) lanes: Lanes,
+    /// The other nodes that it has heard of.
+    pub(super) peers: Slab<Peers, NodeId>,
+    /// The same by their ids.
+    pub(super) peers_by_id: Recent<NodeId, PeerId>,
+    /// Where users are.
+    pub(super) locations: Locations,
+    /// What other nodes must have back before anything is taken from them.
+    pub(super) refusals: Refusals,
+    /// Presence and mailboxes of a node alone.
+    pub(super) own: Option<OwnPresence>,
+    /// When connections have to act by themselves.
+    pub(super) timeouts: Timeouts,
+    /// Requests that need the node to stay are refused.
+    pub(super) is_draining: bool,
+    /// Where the next session id comes from.
+    pub(super) random: u64,
+    /// What is left to do in this step.
+    pub(super) todo: VecDeque<Todo>,
+    /// What happened.
+    pub(super) counters: Counters,
+    /// What the step has left for the driver.
+    pub(super) out: Out,
+    /// Memory that is used again.
+    pub(super) spares: (Spares, SpareRows),
+    /// The sessions that were looked up last.
+    pub(super) seats: Vec<Seat>,
+    /// The line of the message that is handed out.
+    pub(super) line: Vec<u8>,
+    /// What a lane wants done, on its way to `todo`.
+    pub(super) acts: Vec<Act<Kept>>,
+    /// The deliveries that were written last.
+    pub(super) reached: Vec<DeliveryId>,
+}
+
+/// What a rule leads to.
+pub enum Todo {
+    /// A lane wants this done.
+    Act(LaneId, Act<Kept>),
+    /// A lane may be over.
+    EndLane(LaneId),
+    /// The own presence has answered.
+    Answer(Answer),
+    /// A connection is to end.
+    Close(ConnectionId, CloseReason),
+    /// A connection that ends may have all that it is owed.
+    Finish(ConnectionId),
+}
+
+/// What a step has left for the driver.
+#[derive(Default)]
+pub struct Out {
+    /// What to say to other nodes.
+    pub says: Says,
+    /// What to ask presence.
+    pub asks: Vec<Ask>,
+    /// Outboxes that have something new to write and do not block, each once; those of streams are in `woken`.
+    pub dirty: Vec<ConnectionId>,
+    /// Connections whose own task must look, each once.
+    pub woken: Vec<ConnectionId>,
+}
+
+impl Node {
+    /// A node that knows nothing yet.
+    pub fn new(me: NodeId, config: NodeConfig) -> Self {
+        let own = config.is_alone.then(|| OwnPresence::new(config.mailboxes));
+        Node {
+            me,
+            connections: Slab::default(),
+            table: SessionTable::default(),
+            in_flight: InFlight::default(),
+            deliveries: Deliveries::new(HashKey(config.hash_key)),
+            lanes: Lanes::default(),
+            peers: Slab::default(),
+            peers_by_id: Recent::default(),
+            locations: Locations::default(),
+            refusals: Refusals::default(),
+            own,
+            timeouts: Timeouts::new(config.login_time_max),
+            is_draining: false,
+            random: config.seed,
+            todo: VecDeque::new(),
+            counters: Counters::default(),
+            out: Out::default(),
+            spares: Default::default(),
+            seats: vec![],
+            line: vec![],
+            acts: vec![],
+            reached: vec![],
+            config,
+        }
+    }
+
+    /// Tells whether there are mailboxes.
+    pub(super) fn has_mailboxes(&self) -> bool {
+        self.config.mailboxes.messages_max > 0
+    }
+
+    /// Asks presence.
+    pub(super) fn ask(&mut self, ask: Ask, now: Instant) {
+        match &mut self.own {
+            Some(own) => self.todo.extend(own.answer(ask, now).map(Todo::Answer)),
+            None => self.out.asks.push(ask),
+        }
+    }
+
+    /// The short name of another node.
+    pub(super) fn peer(&mut self, node: &NodeId) -> PeerId {
+        if let Some(peer) = self.peers_by_id.get_mut(node.as_str()) {
+            return *peer;
+        }
+        let peer = self.peers.insert(node.clone());
+        *self.peers_by_id.get_or_insert_with(node, || peer)
+    }
+
+    /// Puts the sessions of a user into `seats`; `false` if there are none.
+    pub(super) fn find(&mut self, user: &str) -> bool {
+        self.seats.clear();
+        if let Some((_, seats)) = self.table.find(user) {
+            self.seats.extend_from_slice(seats);
+        }
+        !self.seats.is_empty()
+    }
+
+    /// Answers a request at once: under its tag, or behind the untagged replies that are due.
+    pub(super) fn reply(&mut self, to: ConnectionId, tag: Option<&str>, print: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(to).filter(|connection| connection.says()) else {
+            return;
+        };
+        connection.replies.reply(tag, &mut connection.outbox, &mut self.spares.0, print);
+        self.note_bytes(to);
+    }
+
+    /// Answers a request that was expected to be answered later.
+    pub(super) fn answer(&mut self, to: ConnectionId, reply: &ReplyTo, print: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(to).filter(|connection| connection.says()) else {
+            return;
+        };
+        let (spares, rows) = &mut self.spares;
+        connection.replies.answer(reply, &mut connection.outbox, (spares, rows), print);
+        if matches!(connection.phase, Phase::Finishing(_)) && connection.replies.due() == 0 {
+            self.todo.push_back(Todo::Finish(to));
+        }
+        self.note_bytes(to);
+        self.relieve(to);
+    }
+
+    /// Answers at once that a request did not work.
+    pub(super) fn refuse(&mut self, to: ConnectionId, tag: Option<&str>, code: ErrorCode) {
+        self.counters.error(code);
+        self.reply(to, tag, |out| ServerLine::Err { code, text: code.text() }.print(out));
+    }
+
+    /// Answers later that a request did not work.
+    pub(super) fn fail(&mut self, to: ConnectionId, reply: &ReplyTo, code: ErrorCode) {
+        self.counters.error(code);
+        self.answer(to, reply, |out| ServerLine::Err { code, text: code.text() }.print(out));
+    }
+
+    /// Takes note that a request will be answered later.
+    pub(super) fn expect(&mut self, of: ConnectionId, tag: Option<&str>) -> ReplyTo {
+        let connection = self.connections.get_mut(of).expect("who asks is here");
+        connection.replies.expect(tag, &mut self.spares.1)
+    }
+
+    /// A connection has something new to write.
+    pub(super) fn note_bytes(&mut self, of: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(of) else { return };
+        if connection.is_stream {
+            return self.wake(of);
+        }
+        if !connection.is_dirty && connection.outbox.blocked_since().is_none() {
+            connection.is_dirty = true;
+            self.out.dirty.push(of);
+        }
+    }
+
+    /// A connection's own task must look.
+    pub(super) fn wake(&mut self, of: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(of)
+            && !std::mem::replace(&mut connection.is_woken, true)
+        {
+            self.out.woken.push(of);
+        }
+    }
+
+    /// Less waits for a connection: whoever waits for that goes on.
+    pub(super) fn relieve(&mut self, of: ConnectionId) {
+        let bytes_max = self.config.outbox_bytes_max;
+        let Some(connection) = self.connections.get_mut(of) else { return };
+        let mut woken = vec![];
+        if connection.is_paused && connection.is_relieved(bytes_max) {
+            connection.is_paused = false;
+            woken.push(of);
+        }
+        if !connection.waiting.is_empty() && connection.filled() <= bytes_max / 2 {
+            woken.extend(std::mem::take(&mut connection.waiting));
+        }
+        self.go_on(woken);
+    }
+
+    /// These need not wait any more.
+    pub(super) fn go_on(&mut self, woken: Vec<ConnectionId>) {
+        for of in woken {
+            if let Some(connection) = self.connections.get_mut(of) {
+                connection.is_waiting = false;
+                self.wake(of);
+            }
+        }
+    }
+
+    /// A number that nobody can guess who does not know the seed (splitmix64).
+    pub(super) fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Puts what a lane wants done on the list.
+    pub(super) fn take_acts(&mut self, lane: LaneId) {
+        self.todo.extend(self.acts.drain(..).map(|act| Todo::Act(lane, act)));
+        if self.lanes.get(lane).is_some_and(|entry| entry.lane.is_empty()) {
+            self.todo.push_back(Todo::EndLane(lane));
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! What senders were told: that it is true, that it comes in time, and that an error has a
+//! cause.
+//!
+//! Exact for users whose clients all log in with `ack`. For others the protocol excuses what
+//! the kernel had taken for a connection that broke, and so does this.
+
+use pinpost::internals::proto::ErrorCode;
+
+use crate::history::Attempt;
+use crate::history::Fate;
+use crate::history::Message;
+use crate::history::Seen;
+use crate::history::Session;
+use crate::history::Time;
+use crate::history::check::Check;
+use crate::history::check::Rule;
+use crate::history::fault::Fault;
+
+/// So many messages sent while a fault was at work are enough to tell whether too many of them timed out. What
+/// `timeout` promises is not broken by any number, but a node that says so whenever it is in trouble is not of use.
+const EXPOSED_MIN: usize = 2_000;
+
+impl Check<'_> {
+    pub fn fates(&mut self) {
+        for number in 0..self.history.messages.len() {
+            if !self.history.messages[number].is_cast {
+                self.message(number);
+            }
+        }
+        self.timeouts();
+    }
+
+    fn message(&mut self, number: usize) {
+        let message = &self.history.messages[number];
+        let user = self.history.clients[message.client].user;
+        let name = || format!("message {number} from user{user} to user{}", message.to);
+        count(&mut self.verdict.books.fates, message.fate().map(|(_, fate)| fate), "unknown");
+        let mut sights: Vec<(usize, Seen)> = self.facts.sights(number).map(|at| self.seen(at)).collect();
+        let seen = sights.first().copied();
+        // By somebody else it is as if it had not been seen.
+        sights.retain(|(client, _)| self.history.clients[*client].user == message.to);
+        let mut has_failed = true;
+        for attempt in &message.attempts {
+            count(&mut self.verdict.books.replies, attempt.told.map(|(_, fate)| fate), "none");
+            let Some((told, fate)) = attempt.told else {
+                has_failed = false;
+                if self.facts.fell(attempt.session).is_none() && !self.was_cut_off(attempt.session) {
+                    self.wrong(Rule::Unanswered, attempt.sent, name());
+                }
+                continue;
+            };
+            let node = self.history.sessions[attempt.session].node;
+            let name = || format!("{}, sent at {} on node {node}: {fate}", name(), attempt.sent);
+            let mut asked = self.asked_anew(attempt.session, attempt.sent, told);
+            if !message.is_tagged {
+                // Its reply came behind those before it.
+                let before = self.in_order.insert(attempt.session, told).unwrap_or(0);
+                asked = asked.max(before.min(told));
+            }
+            if self.is_read(attempt.session, asked, told) {
+                self.in_time(&name, node, Some(message), (asked, told));
+            }
+            match fate {
+                Fate::Delivered => self.delivered(&name, message, told, &sights),
+                Fate::Stored => self.stored(&name, message, told, &sights),
+                Fate::Error(code) => self.error(&name, code, message, attempt, told),
+            }
+            has_failed &= matches!(fate, Fate::Error(_)) && !fate.is_timeout();
+        }
+        if let Some((client, seen)) = seen.filter(|_| has_failed) {
+            let what = format!("{} failed, but client {client} saw it at {}", name(), seen.at);
+            self.wrong(Rule::SeenAfterAll, seen.at, what);
+        }
+    }
+
+    fn seen(&self, (client, place): (usize, usize)) -> (usize, Seen) {
+        (client, self.history.clients[client].seen[place])
+    }
+
+    /// Somebody has acknowledged it, or shown it without.
+    fn delivered(
+        &mut self,
+        name: &dyn Fn() -> String,
+        message: &Message,
+        told: Time,
+        sights: &[(usize, Seen)],
+    ) {
+        let is_taken = |(client, seen): &(usize, Seen)| {
+            let is_acked = seen.acked.is_some_and(|acked| acked <= told);
+            is_acked || !self.history.clients[*client].acks
+        };
+        if sights.iter().any(is_taken) {
+            if message.attempts.len() == 1 {
+                self.seen_by_all(name, message, told, sights);
+            }
+        } else if self.is_in_the_kernel(message, told) {
+            let from = message.sent().saturating_sub(self.margins.note);
+            self.excuse("delivered to a connection that broke then", from, told + self.margins.note);
+        } else {
+            let rule = if sights.is_empty() { Rule::Lost } else { Rule::Unacknowledged };
+            self.wrong(rule, told, name());
+        }
+    }
+
+    /// Somebody has shown it, sooner or later, for nobody has mail in the end.
+    fn stored(&mut self, name: &dyn Fn() -> String, message: &Message, told: Time, sights: &[(usize, Seen)]) {
+        if sights.iter().any(|(_, seen)| seen.is_shown) {
+            if message.attempts.len() == 1 {
+                self.stored_though(name, message, told);
+            }
+        } else if self.is_in_the_kernel(message, told) || self.is_drained_into_the_kernel(message, told) {
+            self.excuse("stored, and drained to a connection that broke then", message.sent(), told);
+        } else if self.is_lost_with_its_mailbox(message, told) {
+            self.excuse("stored in a mailbox that Redis lost", message.sent(), told);
+        } else {
+            self.wrong(Rule::Lost, told, name());
+        }
+    }
+
+    /// Redis went back to what it had before the message was stored.
+    fn is_lost_with_its_mailbox(&self, message: &Message, told: Time) -> bool {
+        self.facts.troubles(message.sent(), Time::MAX).any(|trouble| match trouble.fault {
+            Fault::RedisOlder(back) => told + back as Time * self.margins.ms >= trouble.from,
+            _ => false,
+        })
+    }
+
+    /// It was handed to the kernel for a connection without `ack` that was broken then.
+    fn is_in_the_kernel(&self, message: &Message, told: Time) -> bool {
+        let note = self.margins.note;
+        let (from, to) = (message.sent().saturating_sub(note), told + note);
+        // A client that reads nothing leaves it there for as long.
+        self.broken(message.to).any(|(session, fell, noticed)| {
+            let rest = session.stalls.iter().map(|(from, to)| to - from).sum::<Time>();
+            let way = self.margins.way;
+            session.asked <= told && fell <= to + way + rest && noticed + way >= from
+        })
+    }
+
+    /// The same, when a mailbox was drained: at a login, or when Redis was back.
+    fn is_drained_into_the_kernel(&self, message: &Message, told: Time) -> bool {
+        let from = message.sent().saturating_sub(self.margins.note);
+        let is_drain = |session: &Session, fell: Time| {
+            let is_stalled = !session.stalls.is_empty();
+            is_stalled
+                || fell <= session.since + self.margins.drain
+                || self.facts.cause(session.since, fell).is_some()
+        };
+        self.broken(message.to).any(|(session, fell, noticed)| {
+            noticed + self.margins.way >= from
+                && (session.asked >= from || fell <= told)
+                && is_drain(session, fell)
+        })
+    }
+
+    /// The sessions of a user without `ack` that fell: when, and when that was noticed.
+    fn broken(&self, user: usize) -> impl Iterator<Item = (&Session, Time, Time)> {
+        let raw = self.facts.of_user(user).filter(|(_, session)| !self.history.clients[session.client].acks);
+        raw.filter_map(|(at, session)| self.facts.fell(at).map(|(fell, noticed)| (session, fell, noticed)))
+    }
+
+    /// Every session that was there all the time saw what was delivered, unless something was wrong.
+    fn seen_by_all(
+        &mut self,
+        name: &dyn Fn() -> String,
+        message: &Message,
+        told: Time,
+        sights: &[(usize, Seen)],
+    ) {
+        let (sent, to) = (message.sent(), told + self.margins.note.max(self.margins.soon));
+        let is_blind = |at: usize, session: &Session| {
+            self.facts.is_in(at, sent, to)
+                && sights.iter().all(|(_, seen)| seen.session != at)
+                && session.napped(sent.saturating_sub(self.margins.full), to) == 0
+        };
+        let blind = self.facts.of_user(message.to).find(|(at, session)| is_blind(*at, session));
+        let Some((at, session)) = blind else { return };
+        // What is on its way to a second node may be lost with the first one, or be late.
+        if self.facts.cause(sent, to).is_none() {
+            let what = format!("{}, but session {at} on node {} did not see it", name(), session.node);
+            self.wrong(Rule::Partial, told, what);
+        }
+    }
+
+    /// Nobody is stored mail who was there all the time and listened, unless something was wrong.
+    fn stored_though(&mut self, name: &dyn Fn() -> String, message: &Message, told: Time) {
+        let (sent, drain) = (message.sent(), self.margins.drain);
+        let is_there = |at: usize| self.facts.is_in(at, sent.saturating_sub(drain), told);
+        let Some((at, session)) = self.facts.of_user(message.to).find(|(at, _)| is_there(*at)) else {
+            return;
+        };
+        let is_excused = self.facts.has_napped(message.to, sent.saturating_sub(self.margins.full), told, 1)
+            || self.facts.has_lost_one(message.to, sent.saturating_sub(drain), told)
+            || self.facts.cause(sent, told).is_some();
+        if !is_excused {
+            let what = format!("{}, but session {at} was on node {}", name(), session.node);
+            self.wrong(Rule::StoredThough, told, what);
+        }
+    }
+
+    /// An error has to be true, and to have a cause.
+    fn error(
+        &mut self,
+        name: &dyn Fn() -> String,
+        code: ErrorCode,
+        message: &Message,
+        attempt: &Attempt,
+        told: Time,
+    ) {
+        let sent = attempt.sent;
+        // When a node is back under a new id, it is not known for a while that any user is nowhere.
+        let doubt = if code == ErrorCode::Unavailable { self.margins.doubt } else { 0 };
+        let doubtful = sent.saturating_sub(doubt);
+        let renamed = self.facts.at_work(doubtful, told).find(|trouble| doubt > 0 && trouble.fault.renames());
+        let cause = self.facts.near(message, doubtful, told).or(renamed);
+        let ms = self.margins.ms;
+        match code {
+            ErrorCode::Offline => self.offline(name, message, attempt, told),
+            ErrorCode::Limited => self.limited(name, message, attempt, told),
+            ErrorCode::MailboxFull => self.mailbox_full(name, message, told),
+            ErrorCode::Draining => {
+                let node = self.history.sessions[attempt.session].node;
+                if !self.facts.kills(node).any(|kill| kill <= told) {
+                    self.wrong(Rule::Odd, told, name());
+                }
+            }
+            ErrorCode::Timeout => match cause {
+                Some(_) => self.excuse("ERR timeout", sent, told),
+                // Without a mailbox, what is not acknowledged in time has no other fate.
+                // What it had for too long it is not given again.
+                None if self.facts.has_napped(
+                    message.to,
+                    message.sent(),
+                    told,
+                    self.margins.soon.min(3_000 * ms),
+                ) =>
+                {
+                    self.excuse("ERR timeout while the recipient acknowledged nothing", sent, told);
+                }
+                // So has what a connection had that ended before it was acknowledged.
+                None if self.may_be_full(message, told)
+                    && self.facts.has_lost_one(message.to, sent.saturating_sub(self.margins.way), told) =>
+                {
+                    self.excuse("ERR timeout as the recipient left, and may have seen it", sent, told);
+                }
+                None => self.wrong(Rule::CauselessTimeout, told, name()),
+            },
+            ErrorCode::Unavailable => match cause {
+                Some(_) => self.excuse("ERR unavailable", sent.saturating_sub(doubt), told),
+                None => self.wrong(Rule::CauselessUnavailable, told, name()),
+            },
+            _ => self.wrong(Rule::Odd, told, name()),
+        }
+    }
+
+    /// Only who has neither a mailbox nor a session is offline.
+    fn offline(&mut self, name: &dyn Fn() -> String, message: &Message, attempt: &Attempt, told: Time) {
+        let mut of_user = self.facts.of_user(message.to).map(|(at, _)| at);
+        let is_there = of_user.any(|at| self.facts.is_in(at, attempt.sent, told));
+        drop(of_user);
+        let is_excused = self.facts.near(message, attempt.sent, told).is_some();
+        if self.history.rules.mailbox_max > 0 || (is_there && !is_excused) {
+            self.wrong(Rule::Offline, told, name());
+        }
+    }
+
+    /// Who acknowledges is told so when a recipient has no room, or too much is under way to it.
+    fn limited(&mut self, name: &dyn Fn() -> String, message: &Message, attempt: &Attempt, told: Time) {
+        let session = &self.history.sessions[attempt.session];
+        if !self.history.clients[session.client].acks {
+            return self.wrong(Rule::CauselessLimit, told, name());
+        }
+        let is_small = self.history.rules.outbox_bytes_max < 64 * 1024;
+        let from = attempt.sent.saturating_sub(self.margins.full);
+        let is_excused = is_small
+            || self.facts.has_napped(message.to, from, told, 1)
+            || self.facts.near(message, from, told).is_some();
+        if !is_excused {
+            self.wrong(Rule::CauselessLimit, told, name());
+        }
+    }
+
+    /// A mailbox that is full was sent so many.
+    fn mailbox_full(&mut self, name: &dyn Fn() -> String, message: &Message, told: Time) {
+        if self.history.rules.mailbox_max == 0 || !self.may_be_full(message, told) {
+            self.wrong(Rule::MailboxFull, told, name());
+        }
+    }
+
+    /// Whether as many messages were sent to a recipient as its mailbox holds.
+    fn may_be_full(&self, message: &Message, told: Time) -> bool {
+        let max = self.history.rules.mailbox_max;
+        let to_it = self.history.messages.iter().filter(|other| other.to == message.to && !other.is_cast);
+        // One that is sent again may be there twice.
+        let sent = to_it.flat_map(|other| &other.attempts).filter(|attempt| attempt.sent <= told);
+        sent.take(max).count() >= max
+    }
+
+    fn timeouts(&mut self) {
+        let messages = &self.history.messages;
+        let is_late = |attempt: &Attempt| attempt.told.is_some_and(|(_, fate)| fate.is_timeout());
+        let is_one = |message: &&Message| message.attempts.iter().any(is_late);
+        let is_excused = |message: &Message| self.facts.has_napped(message.to, message.sent(), Time::MAX, 1);
+        let timeouts = messages.iter().filter(is_one).filter(|message| !is_excused(message)).count();
+        let is_exposed = |sent: Time| self.facts.at_work(sent, sent).next().is_some();
+        let exposed = messages.iter().filter(|message| is_exposed(message.sent())).count();
+        let is_telling = exposed >= EXPOSED_MIN && self.history.rules.mailbox_max > 0;
+        if is_telling && timeouts > exposed / self.margins.timeouts {
+            let what = format!("{timeouts} of {exposed} messages that were sent while a fault was at work");
+            self.wrong(Rule::TooManyTimeouts, 0, what);
+        }
+    }
+
+    /// Who does not acknowledge is not read while others have no room, and what it says waits unread.
+    pub fn is_read(&self, session: usize, from: Time, to: Time) -> bool {
+        let client = self.history.sessions[session].client;
+        self.history.clients[client].acks || !self.facts.is_troubled(from, to)
+    }
+
+    /// Who read nothing meanwhile can't know how long it took: as if it had been asked so much later.
+    pub fn asked_anew(&self, session: usize, asked: Time, answered: Time) -> Time {
+        let stalls = &self.history.sessions[session].stalls;
+        let stalled: Time =
+            stalls.iter().map(|(from, to)| (*to).min(answered).saturating_sub((*from).max(asked))).sum();
+        asked + stalled
+    }
+
+    /// What was asked at one time was answered at the other; a message waits for its recipient.
+    pub fn in_time(
+        &mut self,
+        name: &dyn Fn() -> String,
+        node: usize,
+        message: Option<&Message>,
+        (asked, answered): (Time, Time),
+    ) {
+        // Who moves is looked for again.
+        let moves = message.map_or(0, |message| self.facts.moves(message.to, asked, answered));
+        let soon = (1 + moves) * self.margins.soon;
+        if answered.saturating_sub(asked) <= soon {
+            return;
+        }
+        let freezes = self.facts.troubles(asked, answered);
+        let freezes = freezes.filter(|t| [Fault::NodeFrozen(node), Fault::Stalled].contains(&t.fault));
+        let frozen: Time = freezes.map(|trouble| trouble.overlap(asked, answered)).sum();
+        let took = answered.saturating_sub(asked + frozen);
+        let napped =
+            |time| message.is_some_and(|message| self.facts.has_napped(message.to, asked, answered, time));
+        // A session that takes its time has more, and so has the one after it.
+        let patience = if napped(soon) { 3 * self.margins.ack } else { 0 };
+        let took_name = || format!("{} took {} ms", name(), took / self.margins.ms);
+        if took > self.margins.reply + patience {
+            self.wrong(Rule::Late, answered, took_name());
+        } else if took > soon && self.facts.cause(asked, answered).is_none() {
+            if napped(1) {
+                self.excuse("slow while the recipient acknowledged nothing", asked, answered);
+            } else {
+                self.wrong(Rule::Slow, answered, took_name());
+            }
+        }
+    }
+}
+
+fn count(counts: &mut std::collections::BTreeMap<String, usize>, fate: Option<Fate>, none: &str) {
+    let name = fate.map_or(none.to_owned(), |fate| fate.to_string());
+    *counts.entry(name).or_default() += 1;
+}

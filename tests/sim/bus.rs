@@ -1,0 +1,198 @@
+//! The bus of a node: what the thread between its links and the broker does.
+
+use crate::history::Time;
+use crate::host::Mind;
+use crate::queue::Event;
+use crate::queue::MS;
+use crate::queue::PipeKind;
+use crate::queue::SECOND;
+use crate::world::World;
+
+/// A bus, and its session with the broker.
+#[derive(Default)]
+pub struct BusState {
+    /// Counts sessions, from 1.
+    pub session: u32,
+    pub is_up: bool,
+    /// The broker takes nothing of it now.
+    is_blocked: bool,
+    /// Connections are refused.
+    pub refused: u32,
+    is_set: bool,
+    is_ticking: bool,
+    failures: u32,
+    /// Since when nothing can be published.
+    down_since: Option<Time>,
+}
+
+/// How often time passes for links with something under way.
+const TICK_TIME: Time = 50 * MS;
+
+/// The longest pause between attempts to connect.
+const PAUSE_TIME_MAX: Time = 2 * SECOND;
+
+/// A bus that was away for longer has given up what it was to carry.
+const OUTAGE_TIME: Time = 10 * SECOND;
+
+impl BusState {
+    /// The bus of a process that follows another one.
+    pub fn after(before: &BusState) -> Self {
+        BusState { session: before.session, refused: before.refused, ..BusState::default() }
+    }
+}
+
+impl World {
+    /// Wakes the bus of a node, if there is something to publish.
+    pub fn ring(&mut self, host: usize) {
+        let delay = 10 + self.random.below(self.scene.bus_time as usize) as Time;
+        let process = self.hosts[host].process;
+        let Some(mind) = &self.hosts[host].mind else { return };
+        let has_next = mind.links.has_next();
+        let bus = &mut self.hosts[host].bus;
+        if has_next && !std::mem::replace(&mut bus.is_set, true) {
+            self.queue.after(delay, Event::Bus { host, process });
+        }
+    }
+
+    /// A bus publishes all that is due.
+    pub fn publish(&mut self, host: usize) {
+        self.hosts[host].bus.is_set = false;
+        let now = self.instant();
+        let session = self.hosts[host].bus.session;
+        loop {
+            let Some(Mind { links, batch, .. }) = self.hosts[host].mind.as_mut() else { return };
+            let Some(to) = links.next(now, batch) else { break };
+            let batch = batch.clone();
+            let at = self.arrival(self.scene.broker_time);
+            let at = self.hosts[host].publish.push(at, (session, to, batch));
+            self.queue.at(at, Event::Pipe { host, pipe: PipeKind::Publish });
+        }
+        self.begin_ticking(host);
+    }
+
+    fn begin_ticking(&mut self, host: usize) {
+        let process = self.hosts[host].process;
+        if !std::mem::replace(&mut self.hosts[host].bus.is_ticking, true) {
+            self.queue.after(TICK_TIME, Event::BusTick { host, process });
+        }
+    }
+
+    /// Time passes for the links of a node.
+    pub fn bus_tick(&mut self, host: usize) {
+        self.hosts[host].bus.is_ticking = false;
+        let now = self.instant();
+        let is_up = self.hosts[host].bus.is_up;
+        let Some(mind) = self.hosts[host].mind.as_mut() else { return };
+        let is_active = is_up && mind.links.tick(now);
+        self.tell_of_links(host);
+        self.ring(host);
+        if is_active {
+            self.begin_ticking(host);
+        }
+    }
+
+    /// A bus connects, or finds that it can't.
+    pub fn connect(&mut self, host: usize) {
+        let of = &mut self.hosts[host];
+        let is_refused = self.broker.is_dead || of.bus.refused > 0;
+        if of.bus.is_up || of.mind.is_none() {
+            return;
+        }
+        if is_refused || of.publish.is_hung() || of.returns.is_hung() || of.consume.is_hung() {
+            return self.connect_again(host);
+        }
+        of.bus.session += 1;
+        (of.bus.is_up, of.bus.is_blocked, of.bus.failures) = (true, false, 0);
+        let session = of.bus.session;
+        let mind = of.mind.as_mut().expect("it was looked at above");
+        let (id, epoch) = (mind.links.me().clone(), mind.links.epoch());
+        self.note(|| format!("bus {host} is up, session {session}"));
+        self.broker.declare(id.clone(), host, session, epoch);
+        self.set_up(host, true);
+        self.note_queue(host, Some(id));
+        self.ring(host);
+        self.begin_ticking(host);
+    }
+
+    fn connect_again(&mut self, host: usize) {
+        let bus = &mut self.hosts[host].bus;
+        bus.failures += 1;
+        let bound = ((100 * MS) << bus.failures.min(5)).min(PAUSE_TIME_MAX);
+        let pause = 1 + self.random.below(bound as usize) as Time;
+        let process = self.hosts[host].process;
+        self.queue.after(pause, Event::Connect { host, process });
+    }
+
+    /// Batches can be published, or no longer.
+    fn set_up(&mut self, host: usize, is_up: bool) {
+        let (now, at) = (self.instant(), self.queue.now());
+        let of = &mut self.hosts[host];
+        let Some(mind) = of.mind.as_mut() else { return };
+        mind.links.set_up(is_up, now);
+        let since = of.bus.down_since.take();
+        if !is_up {
+            of.bus.down_since = Some(since.unwrap_or(at));
+        } else if since.is_some_and(|since| at - since >= OUTAGE_TIME) {
+            self.note_outage(host);
+        }
+        self.tell_of_links(host);
+    }
+
+    /// The broker tells that it takes nothing now, or again.
+    pub fn bus_blocked(&mut self, host: usize, session: u32, is_blocked: bool) {
+        let bus = &mut self.hosts[host].bus;
+        if bus.session != session || !bus.is_up || bus.is_blocked == is_blocked {
+            return;
+        }
+        bus.is_blocked = is_blocked;
+        self.set_up(host, !is_blocked);
+        self.ring(host);
+    }
+
+    /// The broker knows a session of a bus no more; the bus will find that out after some time.
+    pub fn end_session(&mut self, host: usize, notice: Time) {
+        let session = self.hosts[host].bus.session;
+        self.broker.forget(host, session);
+        // What is on its way to the broker may be lost with the connection, or arrive.
+        if self.random.below(2) == 0 {
+            self.hosts[host].publish.clear();
+        }
+        self.hosts[host].returns.clear();
+        self.hosts[host].consume.clear();
+        self.queue.after(notice, Event::BusLost { host, session });
+    }
+
+    /// A bus finds that its session is over.
+    pub fn bus_lost(&mut self, host: usize, session: u32) {
+        let bus = &mut self.hosts[host].bus;
+        if bus.session != session || !std::mem::replace(&mut bus.is_up, false) {
+            return;
+        }
+        self.note(|| format!("bus {host} is down, session {session}"));
+        self.broker.forget(host, session);
+        self.set_up(host, false);
+        self.note_queue(host, None);
+        self.connect_again(host);
+    }
+
+    /// The node has a new id: the bus begins anew under that.
+    pub fn restart_bus(&mut self, host: usize) {
+        let process = self.hosts[host].process;
+        if std::mem::replace(&mut self.hosts[host].bus.is_up, false) {
+            let session = self.hosts[host].bus.session;
+            self.broker.forget(host, session);
+            self.set_up(host, false);
+            self.note_queue(host, None);
+            self.queue.after(MS, Event::Connect { host, process });
+        }
+    }
+
+    /// A connection that was silent for too long is given up, by both.
+    pub fn heartbeat(&mut self, host: usize, session: u32) {
+        let of = &self.hosts[host];
+        let is_silent = of.publish.is_hung() || of.returns.is_hung() || of.consume.is_hung() || of.is_frozen;
+        if is_silent && of.bus.session == session {
+            self.end_session(host, 0);
+        }
+    }
+}
