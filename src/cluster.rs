@@ -63,7 +63,7 @@ use std::time::{Duration, Instant};
 use smol::channel::{Receiver, unbounded};
 
 use crate::cluster::event::Batch;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::mesh::MeshNode;
 #[cfg(feature = "cluster")]
 use crate::cluster::remote::Remote;
@@ -99,7 +99,7 @@ macro_rules! of {
 }
 
 impl Cluster {
-    /// This node's id: what others reach it by. [`Event::Renamed`] tells a new one.
+    /// This node's id: what others reach it by. [`ClusterEvent::Renamed`] tells a new one.
     pub fn node(&self) -> NodeId {
         if let Cluster::Alone(node) = self {
             return node.clone();
@@ -113,17 +113,17 @@ impl Cluster {
     }
 
     /// Where everything comes up; for a node by itself nothing ever does, and it is closed.
-    pub fn incoming(&self) -> Receiver<Event> {
+    pub fn incoming(&self) -> Receiver<ClusterEvent> {
         of!(self, unbounded().1, others => others.incoming())
     }
 
     /// Takes what the node says to others, in order; it goes out with [`Cluster::flush`]. A message that
-    /// can't be carried comes back as [`Event::Returned`].
+    /// can't be carried comes back as [`ClusterEvent::Returned`].
     pub fn say(&self, says: &mut Says, now: Instant) {
         of!(self, says.drain(|_, _| {}), others => others.say(says, now));
     }
 
-    /// Asks presence and mailboxes; what an ask promises comes up as [`Event::Answered`].
+    /// Asks presence and mailboxes; what an ask promises comes up as [`ClusterEvent::Answered`].
     pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
         of!(self, asks.for_each(drop), others => others.ask(asks));
     }

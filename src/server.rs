@@ -27,7 +27,7 @@ use smol::future::yield_now;
 
 use crate::cluster::Cluster;
 use crate::cluster::Mesh;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::fresh_id;
 #[cfg(feature = "cluster")]
 use crate::cluster::remote::Remote;
@@ -269,12 +269,12 @@ async fn hear_others(driver: Rc<Driver>) {
                 // A batch that says nothing takes its time, too.
                 count += 1;
                 match next {
-                    Event::Answered(answer) => node.answered(answer, now),
-                    Event::News(news) => node.heard(news, now),
-                    Event::Returned(returned) => node.returned(&returned, now),
-                    Event::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),
-                    Event::Renamed(id) => node.renamed(id),
-                    Event::Batch(batch) => cluster.unpack(&batch, now, &mut |from, said| {
+                    ClusterEvent::Answered(answer) => node.answered(answer, now),
+                    ClusterEvent::News(news) => node.heard(news, now),
+                    ClusterEvent::Returned(returned) => node.returned(&returned, now),
+                    ClusterEvent::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),
+                    ClusterEvent::Renamed(id) => node.renamed(id),
+                    ClusterEvent::Batch(batch) => cluster.unpack(&batch, now, &mut |from, said| {
                         count += 1;
                         node.said(from, said, now);
                     }),

@@ -9,7 +9,7 @@ mod rig;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pinpost::internals::cluster::event::Event;
+use pinpost::internals::cluster::event::ClusterEvent;
 use pinpost::internals::cluster::remote::Remote;
 use pinpost::internals::mailbox::Limits;
 use pinpost::internals::node::out::Says;
@@ -82,9 +82,9 @@ impl End {
         let mut says = Says::default();
         while let Ok(event) = self.remote.incoming().try_recv() {
             match event {
-                Event::Answered(answer) => self.answers.push(answer),
-                Event::News(news) => self.news.push(news),
-                Event::Returned(returned) => {
+                ClusterEvent::Answered(answer) => self.answers.push(answer),
+                ClusterEvent::News(news) => self.news.push(news),
+                ClusterEvent::Returned(returned) => {
                     let cause = match returned.cause {
                         Cause::NotThere | Cause::Dead => "not there",
                         Cause::MaybeSeen => "maybe seen",
@@ -92,12 +92,12 @@ impl End {
                     };
                     self.fates.extend(returned.tickets.iter().map(|ticket| (*ticket, cause)));
                 }
-                Event::Gone { node, tickets } => {
+                ClusterEvent::Gone { node, tickets } => {
                     self.gone.push(node);
                     self.fates.extend(tickets.iter().map(|ticket| (*ticket, "gone")));
                 }
-                Event::Renamed(id) => self.id = id,
-                Event::Batch(batch) => {
+                ClusterEvent::Renamed(id) => self.id = id,
+                ClusterEvent::Batch(batch) => {
                     let End { remote, texts, fates, items, .. } = self;
                     remote.unpack(&batch, Instant::now(), &mut |node, said| match said {
                         Said::Message { number, message } => {

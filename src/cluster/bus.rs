@@ -34,7 +34,7 @@ use log::{debug, info, warn};
 
 use crate::cluster::desk::Note;
 use crate::cluster::event::Batch;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::shared::Shared;
 use crate::cluster::watchdog::Watchdog;
 use crate::config::Amqp;
@@ -342,7 +342,7 @@ impl Bus {
                 let bytes = std::mem::take(&mut delivery.body);
                 deliveries.waiting.push_back(delivery);
                 self.handed.set(self.handed.get() + 1);
-                self.shared.hand_up(Event::Batch(Batch { epoch: deliveries.epoch, bytes }));
+                self.shared.hand_up(ClusterEvent::Batch(Batch { epoch: deliveries.epoch, bytes }));
                 Ok(())
             }
             ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {

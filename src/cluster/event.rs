@@ -7,7 +7,7 @@ use crate::proto::name::NodeId;
 
 /// What other nodes, or the services between them, tell this one.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ClusterEvent {
     /// The answer to an [`Ask`](crate::node::seam::Ask).
     Answered(Answer),
     /// What presence tells without being asked.

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::link::Heard;
 use crate::cluster::link::Link;
 use crate::cluster::link::outgoing::Back;
@@ -50,7 +50,7 @@ pub struct Links {
     is_up: bool,
     /// Since when they can't.
     down_since: Option<Instant>,
-    events: Vec<Event>,
+    events: Vec<ClusterEvent>,
 }
 
 /// What whoever publishes has to look at.
@@ -90,7 +90,7 @@ impl Links {
     }
 
     /// What is to be told to the node, in order: it is taken out.
-    pub fn events(&mut self) -> impl Iterator<Item = Event> {
+    pub fn events(&mut self) -> impl Iterator<Item = ClusterEvent> {
         self.events.drain(..)
     }
 
@@ -259,7 +259,7 @@ impl Links {
         self.due.ready.clear();
         let peers: Vec<_> = self.peers.drain().collect();
         peers.into_iter().for_each(|(node, link)| self.end(node, link, now));
-        self.events.push(Event::Renamed(me));
+        self.events.push(ClusterEvent::Renamed(me));
     }
 
     /// Takes over which nodes live, with their versions, and which are known to be dead; ends the links to
@@ -288,17 +288,22 @@ impl Links {
     fn end(&mut self, node: NodeId, link: Link, now: Instant) {
         let (backs, tickets) = link.end(now);
         backs.into_iter().for_each(|back| self.give_back(&node, back));
-        self.events.push(Event::Gone { node, tickets });
+        self.events.push(ClusterEvent::Gone { node, tickets });
     }
 
     /// Tells the node what comes back: together with what came back just before for the same reason.
     fn give_back(&mut self, node: &NodeId, Back { tickets, casts, cause }: Back) {
         match self.events.last_mut() {
-            Some(Event::Returned(last)) if last.node == *node && last.cause == cause => {
+            Some(ClusterEvent::Returned(last)) if last.node == *node && last.cause == cause => {
                 last.tickets.extend(tickets);
                 last.casts += casts;
             }
-            _ => self.events.push(Event::Returned(Returned { node: node.clone(), tickets, casts, cause })),
+            _ => self.events.push(ClusterEvent::Returned(Returned {
+                node: node.clone(),
+                tickets,
+                casts,
+                cause,
+            })),
         }
     }
 }

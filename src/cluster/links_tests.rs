@@ -40,12 +40,12 @@ fn said(links: &mut Links, to: &NodeId, now: Instant) -> Head {
     Head::parse(&batch).expect("our own").0
 }
 
-fn events(links: &mut Links) -> Vec<Event> {
+fn events(links: &mut Links) -> Vec<ClusterEvent> {
     links.events().collect()
 }
 
-fn returned(node: &NodeId, tickets: &[u64], casts: u64, cause: Cause) -> Event {
-    Event::Returned(Returned { node: node.clone(), tickets: tickets.to_vec(), casts, cause })
+fn returned(node: &NodeId, tickets: &[u64], casts: u64, cause: Cause) -> ClusterEvent {
+    ClusterEvent::Returned(Returned { node: node.clone(), tickets: tickets.to_vec(), casts, cause })
 }
 
 /// The table has these, and knows that others are dead.
@@ -90,7 +90,7 @@ fn what_is_for_a_dead_node_comes_back_at_once() {
     forward(&mut links, &them, Some(2), now);
     forward(&mut links, &other, Some(3), now);
     know(&mut links, &[(&other, VERSION)], &[&them], now);
-    let gone = Event::Gone { node: them.clone(), tickets: vec![1] };
+    let gone = ClusterEvent::Gone { node: them.clone(), tickets: vec![1] };
     assert_eq!(events(&mut links), [returned(&them, &[2], 0, Cause::Dead), gone]);
     (4..6).for_each(|ticket| forward(&mut links, &them, Some(ticket), now));
     forward(&mut links, &them, None, now);
@@ -128,8 +128,8 @@ fn under_a_new_id_everything_begins_anew() {
     links.next(now, &mut vec![]).expect("it is published");
     let number = links.number(7);
     links.restart(us_again.clone(), now);
-    let gone = Event::Gone { node: them.clone(), tickets: vec![1] };
-    assert_eq!(events(&mut links), [gone, Event::Renamed(us_again)]);
+    let gone = ClusterEvent::Gone { node: them.clone(), tickets: vec![1] };
+    assert_eq!(events(&mut links), [gone, ClusterEvent::Renamed(us_again)]);
     links.say(&them, Say::Receipt { number, receipt: crate::proto::wire::Receipt::Delivered }, now);
     assert!(!links.has_next(), "the receipt is nobody's business any more");
 }

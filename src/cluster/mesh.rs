@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use smol::channel::{Receiver, Sender, unbounded};
 
 use crate::cluster::event::Batch;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::links::Links;
 use crate::cluster::mesh::asks::Roster;
 use crate::cluster::unpack::Unpacker;
@@ -41,8 +41,8 @@ pub struct MeshNode {
     node: NodeId,
     mesh: Mesh,
     /// For the answers to a node that was killed, and asks on.
-    events: Sender<Event>,
-    incoming: Receiver<Event>,
+    events: Sender<ClusterEvent>,
+    incoming: Receiver<ClusterEvent>,
     unpacker: Unpacker,
 }
 
@@ -58,11 +58,11 @@ struct State {
 struct Member {
     links: Links,
     ticked: Instant,
-    events: Sender<Event>,
+    events: Sender<ClusterEvent>,
     /// Reaches nobody, and nobody reaches it: what is said is lost.
     is_cut: bool,
     /// What it said while it was held back, and answers to itself.
-    held: Option<Vec<(NodeId, Event)>>,
+    held: Option<Vec<(NodeId, ClusterEvent)>>,
 }
 
 impl Mesh {
@@ -163,7 +163,7 @@ impl MeshNode {
     }
 
     /// Where everything comes up.
-    pub fn incoming(&self) -> Receiver<Event> {
+    pub fn incoming(&self) -> Receiver<ClusterEvent> {
         self.incoming.clone()
     }
 
@@ -182,7 +182,7 @@ impl MeshNode {
         for ask in asks {
             let reaches = state.reaches(&self.node);
             let Some(answer) = state.roster.answer(&self.node, reaches, ask, now) else { continue };
-            let event = Event::Answered(answer);
+            let event = ClusterEvent::Answered(answer);
             if state.nodes.contains_key(&self.node) {
                 state.carry(&self.node, &self.node, event);
             } else {
@@ -232,13 +232,13 @@ impl State {
                 break;
             };
             let epoch = member.links.epoch();
-            self.carry(me, &node, Event::Batch(Batch { epoch, bytes: batch.clone() }));
+            self.carry(me, &node, ClusterEvent::Batch(Batch { epoch, bytes: batch.clone() }));
         }
         self.batch = batch;
     }
 
     /// Carries what a node says, holds it back, loses it, or gives it back.
-    fn carry(&mut self, from: &NodeId, to: &NodeId, event: Event) {
+    fn carry(&mut self, from: &NodeId, to: &NodeId, event: ClusterEvent) {
         let Some(member) = self.nodes.get_mut(from) else { return };
         if from != to && member.is_cut {
             return;
@@ -248,7 +248,7 @@ impl State {
         } else if from == to || self.reaches(to) {
             // Fails only for a node whose receiver is dropped already: it is as good as gone.
             let _ = self.nodes[to].events.try_send(event);
-        } else if let (Event::Batch(batch), false) = (event, self.nodes.contains_key(to)) {
+        } else if let (ClusterEvent::Batch(batch), false) = (event, self.nodes.contains_key(to)) {
             let member = self.nodes.get_mut(from).expect("it was there above");
             member.links.returned(to, &batch.bytes, Instant::now());
             member.tell();

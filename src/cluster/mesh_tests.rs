@@ -50,7 +50,7 @@ impl MeshNode {
     fn hear(&self) -> Vec<String> {
         let (mut heard, mut says) = (vec![], Says::default());
         while let Ok(event) = self.incoming.try_recv() {
-            let Event::Batch(batch) = event else {
+            let ClusterEvent::Batch(batch) = event else {
                 heard.push(format!("{event:?}"));
                 continue;
             };
@@ -72,7 +72,7 @@ impl MeshNode {
     fn answer(&self, ask: Ask) -> Answer {
         self.ask([ask].into_iter());
         match self.incoming.try_recv() {
-            Ok(Event::Answered(answer)) => answer,
+            Ok(ClusterEvent::Answered(answer)) => answer,
             event => panic!("{event:?}"),
         }
     }
@@ -160,19 +160,19 @@ fn who_is_where_is_told_in_the_order_of_the_logins_until_the_node_is_dead() {
     c.send(&a, 1, "it is lost with its node");
     a.send(&c, 2, "published");
     mesh.kill(&c.node());
-    assert_eq!(a.hear(), [format!("{:?}", Event::Gone { node: c.node(), tickets: vec![2] })]);
+    assert_eq!(a.hear(), [format!("{:?}", ClusterEvent::Gone { node: c.node(), tickets: vec![2] })]);
     a.send(&c, 3, "it is known to be dead");
     let back = Returned { node: c.node(), tickets: vec![3], casts: 0, cause: Cause::Dead };
-    assert_eq!(a.hear(), [format!("{:?}", Event::Returned(back.clone()))]);
+    assert_eq!(a.hear(), [format!("{:?}", ClusterEvent::Returned(back.clone()))]);
     // Who has joined since finds out.
     let d = mesh.join(id("d"));
     d.send(&c, 3, "nobody is there");
     let back = Returned { cause: Cause::NotThere, ..back };
-    assert_eq!(d.hear(), [format!("{:?}", Event::Returned(back))]);
+    assert_eq!(d.hear(), [format!("{:?}", ClusterEvent::Returned(back))]);
     assert_eq!(c.hear().len(), 0);
     assert_eq!(c.locate(), Err(Unavailable), "who is dead is answered all the same");
     a.leave();
-    assert_eq!(d.hear(), [format!("{:?}", Event::Gone { node: c.node(), tickets: vec![] })]);
+    assert_eq!(d.hear(), [format!("{:?}", ClusterEvent::Gone { node: c.node(), tickets: vec![] })]);
     assert_eq!((d.locate(), mesh.users()), (Ok(vec![]), 0));
 }
 

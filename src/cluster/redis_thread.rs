@@ -12,7 +12,7 @@ use log::warn;
 
 use crate::cluster::command::Command;
 use crate::cluster::desk::Note;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::Presence;
 use crate::cluster::presence::PresenceConfig;
@@ -124,8 +124,8 @@ impl RedisThread {
         let mut all: VecDeque<Told> = self.presence.told().into();
         while let Some(told) = all.pop_front() {
             match told {
-                Told::Answer(answer) => self.shared.hand_up(Event::Answered(answer)),
-                Told::News(news) => self.shared.hand_up(Event::News(news)),
+                Told::Answer(answer) => self.shared.hand_up(ClusterEvent::Answered(answer)),
+                Told::News(news) => self.shared.hand_up(ClusterEvent::News(news)),
                 Told::Up(true) => {
                     self.connection.is_well();
                     self.shared.desk.change(|papers| papers.is_open = true);

@@ -20,7 +20,7 @@ use smol::channel::{Receiver, unbounded};
 use crate::cluster::bus::Bus;
 use crate::cluster::desk::Note;
 use crate::cluster::event::Batch;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::redis_thread::RedisThread;
 use crate::cluster::shared::Shared;
 use crate::cluster::unpack::Unpacker;
@@ -39,7 +39,7 @@ const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 /// One node's end of a cluster of several machines.
 pub struct Remote {
     shared: Arc<Shared>,
-    incoming: Receiver<Event>,
+    incoming: Receiver<ClusterEvent>,
     unpacker: Unpacker,
     threads: RefCell<Vec<JoinHandle<()>>>,
 }
@@ -65,7 +65,7 @@ impl Remote {
         let presence = move || {
             if catch_unwind(AssertUnwindSafe(|| presence.run())).is_err() {
                 // Nobody would answer: from now on everybody is told so at once.
-                presence_shared.desk.desert(|answer| presence_shared.hand_up(Event::Answered(answer)));
+                presence_shared.desk.desert(|answer| presence_shared.hand_up(ClusterEvent::Answered(answer)));
                 error!("the presence thread panicked: this node is cut off until it is started again");
             }
         };
@@ -84,7 +84,7 @@ impl Remote {
     }
 
     /// Where everything comes up.
-    pub fn incoming(&self) -> Receiver<Event> {
+    pub fn incoming(&self) -> Receiver<ClusterEvent> {
         self.incoming.clone()
     }
 
@@ -95,7 +95,7 @@ impl Remote {
 
     /// Asks presence; answers come up.
     pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
-        self.shared.desk.ask(asks, |answer| self.shared.hand_up(Event::Answered(answer)));
+        self.shared.desk.ask(asks, |answer| self.shared.hand_up(ClusterEvent::Answered(answer)));
     }
 
     /// Gives what another node says.

@@ -11,7 +11,7 @@ use crossbeam_channel::Sender as Bell;
 use smol::channel::Sender;
 
 use crate::cluster::desk::Desk;
-use crate::cluster::event::Event;
+use crate::cluster::event::ClusterEvent;
 use crate::cluster::links::Links;
 use crate::proto::name::NodeId;
 
@@ -19,7 +19,7 @@ use crate::proto::name::NodeId;
 pub struct Shared {
     links: Mutex<Links>,
     pub desk: Desk,
-    incoming: Sender<Event>,
+    incoming: Sender<ClusterEvent>,
     /// Batches that the node has taken over.
     pub taken: AtomicU64,
     bell: Bell<()>,
@@ -27,7 +27,7 @@ pub struct Shared {
 
 impl Shared {
     /// What a node begins with.
-    pub fn new(me: NodeId, incoming: Sender<Event>, bell: Bell<()>) -> Self {
+    pub fn new(me: NodeId, incoming: Sender<ClusterEvent>, bell: Bell<()>) -> Self {
         let (links, taken) = (Mutex::new(Links::new(me)), AtomicU64::new(0));
         Shared { links, desk: Desk::default(), incoming, taken, bell }
     }
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// Hands something up.
-    pub fn hand_up(&self, event: Event) {
+    pub fn hand_up(&self, event: ClusterEvent) {
         // Fails only when the node is gone.
         let _ = self.incoming.try_send(event);
     }

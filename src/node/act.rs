@@ -68,7 +68,7 @@ pub enum End {
 
 /// How a member that had a message answers that it did not deliver it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NotDelivered {
     /// The recipient is not there any more; `is_doubtful`: and may have been shown it.
     NotHere {
         /// See above.

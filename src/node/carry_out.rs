@@ -5,11 +5,11 @@ use std::time::Instant;
 use crate::node::act::Act;
 use crate::node::act::End;
 use crate::node::act::Member;
-use crate::node::act::Refusal;
+use crate::node::act::NotDelivered;
 use crate::node::deliver::Handed;
 use crate::node::deliveries::Waiter;
+use crate::node::in_flight::InLane;
 use crate::node::in_flight::Pending;
-use crate::node::in_flight::Place;
 use crate::node::lanes::Kept;
 use crate::node::resolve::refusal;
 use crate::node::seam::Ask;
@@ -43,9 +43,9 @@ impl Node {
                     }
                     // It died since: there is nobody who could say so.
                     None => self.lane_refused(
-                        Place { lane, number },
+                        InLane { lane, number },
                         Member::Node(peer),
-                        Refusal::NotHere { is_doubtful: false },
+                        NotDelivered::NotHere { is_doubtful: false },
                         now,
                     ),
                 }
@@ -74,9 +74,9 @@ impl Node {
         let Some(kept) = entry.lane.message(number) else { return };
         let (ticket, body) = (kept.ticket, kept.body.clone());
         let Some((from, to, id, text)) = parse_body(&body) else { return };
-        let place = Place { lane, number };
+        let place = InLane { lane, number };
         if !self.find(to.as_str()) {
-            return self.lane_refused(place, Member::Here, Refusal::NotHere { is_doubtful: false }, now);
+            return self.lane_refused(place, Member::Here, NotDelivered::NotHere { is_doubtful: false }, now);
         }
         self.print(from, id, text);
         match self.hand(Waiter::Sent(ticket), to.as_str(), true, Kind::Live, now) {
@@ -195,7 +195,7 @@ impl Node {
     }
 
     /// A member of a lane delivered a message.
-    pub(super) fn lane_delivered(&mut self, place: Place, by: Member) {
+    pub(super) fn lane_delivered(&mut self, place: InLane, by: Member) {
         if let Some(entry) = self.lanes.get(place.lane) {
             entry.lane.delivered(place.number, by, &mut self.acts);
             self.take_acts(place.lane);
@@ -203,10 +203,10 @@ impl Node {
     }
 
     /// A member of a lane does not deliver a message.
-    pub(super) fn lane_refused(&mut self, place: Place, by: Member, refusal: Refusal, now: Instant) {
+    pub(super) fn lane_refused(&mut self, place: InLane, by: Member, refusal: NotDelivered, now: Instant) {
         let kept = self.lanes.get(place.lane).and_then(|entry| entry.lane.message(place.number));
         let ticket = kept.map(|kept| kept.ticket);
-        if let (Refusal::Unacked, Some(ticket)) = (refusal, ticket) {
+        if let (NotDelivered::Unacked, Some(ticket)) = (refusal, ticket) {
             // Whoever has it next has as long as the one before.
             self.be_patient(ticket, now);
         }
@@ -257,7 +257,7 @@ impl Node {
     }
 
     /// A lane's message from a lost delivery of another node: tells the lane.
-    pub(super) fn lane_receipt(&mut self, place: Place, by: Member, receipt: Receipt, now: Instant) {
+    pub(super) fn lane_receipt(&mut self, place: InLane, by: Member, receipt: Receipt, now: Instant) {
         match receipt {
             Receipt::Delivered => self.lane_delivered(place, by),
             _ => self.lane_refused(place, by, refusal(receipt), now),

@@ -25,7 +25,7 @@ pub enum Pending {
     /// A message that was sent here.
     Sent(Sent),
     /// A `CAST` that waits in a lane.
-    Cast(Place),
+    Cast(InLane),
     /// A `WHO` that waits for presence.
     Who {
         /// Who asks.
@@ -68,12 +68,12 @@ pub struct Sent {
     /// The message's id.
     pub id: MessageId,
     /// Where it stands in a lane, if it is in one.
-    pub place: Option<Place>,
+    pub place: Option<InLane>,
 }
 
 /// The place of a message in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct InLane {
     /// The lane.
     pub lane: LaneId,
     /// The number in it.

@@ -19,7 +19,7 @@ use crate::node::act::Act;
 use crate::node::act::Acts;
 use crate::node::act::End;
 use crate::node::act::Member;
-use crate::node::act::Refusal;
+use crate::node::act::NotDelivered;
 use crate::node::seam::Cause;
 use crate::node::seam::Stored;
 
@@ -230,10 +230,10 @@ impl<M> Lane<M> {
     }
 
     /// A member does not deliver a message.
-    pub fn refused(&mut self, number: u64, by: Member, refusal: Refusal, acts: &mut Acts<M>) {
-        self.take_from(number, by, refusal != Refusal::NotHere { is_doubtful: false });
+    pub fn refused(&mut self, number: u64, by: Member, refusal: NotDelivered, acts: &mut Acts<M>) {
+        self.take_from(number, by, refusal != NotDelivered::NotHere { is_doubtful: false });
         // Who does not acknowledge is there, and takes others.
-        if refusal != Refusal::Unacked {
+        if refusal != NotDelivered::Unacked {
             self.was_refused = true;
             self.members.retain(|other| *other != by);
         }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use crate::node::act::Member;
 use crate::node::deliver::Handed;
 use crate::node::deliveries::Waiter;
+use crate::node::in_flight::InLane;
 use crate::node::in_flight::Pending;
-use crate::node::in_flight::Place;
 use crate::node::in_flight::Sent;
 use crate::node::seam::Cause;
 use crate::node::seam::Returned;
@@ -141,10 +141,10 @@ impl Node {
 
     /// Messages by their lanes, in order.
     fn by_lane(&mut self, tickets: &[u64]) -> Vec<(LaneId, Vec<u64>)> {
-        let mut places: Vec<Place> = tickets.iter().filter_map(|ticket| self.place_of(*ticket)).collect();
+        let mut places: Vec<InLane> = tickets.iter().filter_map(|ticket| self.place_of(*ticket)).collect();
         places.sort_unstable_by_key(|place| (place.lane, place.number));
         let mut lanes: Vec<(LaneId, Vec<u64>)> = vec![];
-        for Place { lane, number } in places {
+        for InLane { lane, number } in places {
             match lanes.last_mut().filter(|(last, _)| *last == lane) {
                 Some((_, numbers)) => numbers.push(number),
                 None => lanes.push((lane, vec![number])),
@@ -153,7 +153,7 @@ impl Node {
         lanes
     }
 
-    fn place_of(&mut self, ticket: u64) -> Option<Place> {
+    fn place_of(&mut self, ticket: u64) -> Option<InLane> {
         match self.in_flight.get_mut(Ticket::from_number(ticket))? {
             Pending::Sent(Sent { place, .. }) => *place,
             _ => None,

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use crate::node::act::Member;
-use crate::node::act::Refusal;
+use crate::node::act::NotDelivered;
 use crate::node::deliveries::Waiter;
 use crate::node::drain::State;
+use crate::node::in_flight::InLane;
 use crate::node::in_flight::Pending;
-use crate::node::in_flight::Place;
 use crate::node::in_flight::Sent;
 use crate::node::lanes::Kept;
 use crate::node::slab::PeerId;
@@ -110,7 +110,7 @@ impl Node {
         let Some(entry) = self.lanes.get(lane) else { return };
         let number = entry.lane.send_again(kept, is_doubtful, &mut self.acts);
         if let Some(Pending::Sent(sent)) = self.in_flight.get_mut(ticket) {
-            sent.place = Some(Place { lane, number });
+            sent.place = Some(InLane { lane, number });
         }
         self.take_acts(lane);
     }
@@ -130,10 +130,10 @@ impl Node {
 }
 
 /// What a receipt that is no delivery means to a lane.
-pub fn refusal(receipt: Receipt) -> Refusal {
+pub fn refusal(receipt: Receipt) -> NotDelivered {
     match receipt {
-        Receipt::Unacked => Refusal::Unacked,
-        Receipt::Left => Refusal::NotHere { is_doubtful: true },
-        Receipt::NotHere | Receipt::Delivered => Refusal::NotHere { is_doubtful: false },
+        Receipt::Unacked => NotDelivered::Unacked,
+        Receipt::Left => NotDelivered::NotHere { is_doubtful: true },
+        Receipt::NotHere | Receipt::Delivered => NotDelivered::NotHere { is_doubtful: false },
     }
 }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use crate::node::act::Member;
 use crate::node::deliver::Handed;
 use crate::node::deliveries::Waiter;
+use crate::node::in_flight::InLane;
 use crate::node::in_flight::Pending;
-use crate::node::in_flight::Place;
 use crate::node::in_flight::Sent;
 use crate::node::lanes::Kept;
 use crate::node::seam::Ask;
@@ -104,7 +104,7 @@ impl Node {
             self.counters.casts_lost += 1;
             return Flow::Next;
         }
-        let place = Place { lane: LaneId::from_number(0), number: 0 };
+        let place = InLane { lane: LaneId::from_number(0), number: 0 };
         let ticket = self.in_flight.insert(Pending::Cast(place), now);
         self.enter_lane(to, Kept { ticket, body, sender, node: None }, true, is_here, now);
         Flow::Next
@@ -164,7 +164,7 @@ impl Node {
         let ticket = kept.ticket;
         let Some(entry) = self.lanes.get(lane) else { return };
         let number = entry.lane.send(kept, is_cast, known.as_deref(), &mut self.acts);
-        let its = Place { lane, number };
+        let its = InLane { lane, number };
         match self.in_flight.get_mut(ticket) {
             Some(Pending::Sent(sent)) => sent.place = Some(its),
             Some(Pending::Cast(place)) => *place = its,

@@ -1,7 +1,7 @@
 //! A model of the broker: one queue a node, by the node's id; what no queue takes comes back.
 
 use pinpost::internals::cluster::event::Batch;
-use pinpost::internals::cluster::event::Event as ClusterEvent;
+use pinpost::internals::cluster::event::ClusterEvent;
 use pinpost::internals::proto::NodeId;
 
 use crate::history::Time;

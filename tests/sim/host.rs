@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use pinpost::internals::cluster::event::Batch;
-use pinpost::internals::cluster::event::Event as ClusterEvent;
+use pinpost::internals::cluster::event::ClusterEvent;
 use pinpost::internals::cluster::links::Links;
 use pinpost::internals::cluster::presence::Presence;
 use pinpost::internals::cluster::unpack::Unpacker;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use pinpost::internals::cluster::command::Reply;
-use pinpost::internals::cluster::event::Event as ClusterEvent;
+use pinpost::internals::cluster::event::ClusterEvent;
 use pinpost::internals::cluster::presence::Presence;
 use pinpost::internals::cluster::presence::PresenceConfig;
 use pinpost::internals::cluster::presence::Step;

@@ -6,7 +6,7 @@ use crate::node::lane::End;
 use crate::node::lane::Lane;
 use crate::node::lane::Member;
 use crate::node::lane::Mode;
-use crate::node::lane::Refusal;
+use crate::node::lane::NotDelivered;
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::world::Broken;
 use crate::node::lane::tests::world::Fate;
@@ -131,7 +131,7 @@ impl World<'_> {
     fn give(&mut self, number: u64, to: Place, is_first: bool) {
         let Some(message) = self.message(number) else { return };
         if self.nodes[to].is_buried {
-            return self.refused(message, to, Refusal::NotHere { is_doubtful: false });
+            return self.refused(message, to, NotDelivered::NotHere { is_doubtful: false });
         }
         self.tell(|| format!("give {message} to {}{}", name(to), if is_first { ", first" } else { "" }));
         self.nodes[to].out.push_back(Item::Message { message, is_first, is_void: false });
@@ -141,7 +141,7 @@ impl World<'_> {
         let Some(message) = self.message(number) else { return };
         self.tell(|| format!("give {message} to a session here"));
         if !self.nodes[HERE].session.takes() {
-            return self.refused(message, HERE, Refusal::NotHere { is_doubtful: false });
+            return self.refused(message, HERE, NotDelivered::NotHere { is_doubtful: false });
         }
         self.hand(HERE, message, true);
     }
@@ -159,9 +159,9 @@ impl World<'_> {
     pub fn hear(&mut self, at: Place, message: Msg, receipt: Receipt) {
         match receipt {
             Receipt::Delivered => self.delivered(message, at),
-            Receipt::NotHere => self.refused(message, at, Refusal::NotHere { is_doubtful: false }),
-            Receipt::Left => self.refused(message, at, Refusal::NotHere { is_doubtful: true }),
-            Receipt::Unacked => self.refused(message, at, Refusal::Unacked),
+            Receipt::NotHere => self.refused(message, at, NotDelivered::NotHere { is_doubtful: false }),
+            Receipt::Left => self.refused(message, at, NotDelivered::NotHere { is_doubtful: true }),
+            Receipt::Unacked => self.refused(message, at, NotDelivered::Unacked),
         }
     }
 
@@ -171,7 +171,7 @@ impl World<'_> {
         }
     }
 
-    fn refused(&mut self, message: Msg, by: Place, refusal: Refusal) {
+    fn refused(&mut self, message: Msg, by: Place, refusal: NotDelivered) {
         let Some(number) = self.number(message) else { return };
         self.with_lane(false, |lane, acts| lane.refused(number, member(by), refusal, acts));
         if self.lane.as_ref().is_some_and(|lane| !lane.counts_on(member(by))) {
