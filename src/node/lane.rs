@@ -353,7 +353,9 @@ impl<M> Lane<M> {
             return false;
         }
         self.entries[at].with.extend_from_slice(members);
-        acts.extend(members.iter().map(|to| Act::Give { number, to: *to, is_first }));
+        // This node may settle it within the step: the others must have heard before that which is the first.
+        let of = |is_here| members.iter().filter(move |to| (**to == Member::Here) == is_here);
+        acts.extend(of(false).chain(of(true)).map(|to| Act::Give { number, to: *to, is_first }));
         true
     }
 

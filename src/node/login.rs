@@ -137,11 +137,8 @@ impl Node {
         }
         self.reply(id, tag.as_deref(), |out| print_logged_in(user.borrowed(), session, out));
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if acks {
-            connection.unacknowledged(now).acks = true;
-        }
-        if let Some(messages) = &mut connection.unacknowledged {
-            messages.is_held = false;
+        if acks || connection.unacknowledged.is_some() {
+            connection.unacknowledged(now).let_in(acks, now);
         }
         if has_mail {
             self.start_mail(id, now);

@@ -44,7 +44,8 @@ impl Node {
         }
         let TaggedRequest { tag, request } = TaggedRequest::parse(line);
         let is_limited = connection.acks() && connection.replies.due() >= REPLIES_DUE_MAX;
-        if is_limited && !matches!(request, Ok(Request::Ack { .. })) {
+        // An acknowledgement and a `CAST` are due no reply.
+        if is_limited && !matches!(request, Ok(Request::Ack { .. } | Request::Cast { .. })) {
             self.refuse(id, tag.map(Tag::as_str), ErrorCode::Limited);
             return Flow::Next;
         }

@@ -48,7 +48,9 @@ impl Node {
     /// in flight there goes to the further nodes, too.
     pub(super) fn tell_further(&mut self, origin: PeerId, user: UserRef<'_>, now: Instant) {
         for further in self.locations.news_to(origin, user.as_str(), now) {
-            if let Some(node) = self.peers.get(origin) {
+            // Of one that has died since the origin may not know that.
+            let is_living = self.peers_by_id.get(further.as_str()).is_some();
+            if let Some(node) = self.peers.get(origin).filter(|_| is_living) {
                 self.out.says.item(node, &Item::Further { user, node: further.as_str() });
             }
         }

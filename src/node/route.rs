@@ -77,8 +77,9 @@ impl Node {
     /// Routes a `CAST`: at most once, without a word.
     pub(super) fn cast(&mut self, sender: ConnectionId, to: UserRef<'_>, text: &str, now: Instant) -> Flow {
         let is_here = self.find(to.as_str());
+        // Where nobody waits it is lost.
         if let Some(full) = self.full_seat()
-            && self.connections.get(sender).is_some_and(|connection| !connection.acks())
+            && self.connections.get(sender).is_some_and(|connection| !connection.acks() && !self.is_draining)
         {
             return self.limit(sender, None, |node| {
                 let waiting = node.connections.get_mut(full).map(|connection| &mut connection.waiting);

@@ -71,6 +71,15 @@ impl Rig {
         self.node.answered(Answer::Registered { token, welcome }, self.now);
     }
 
+    /// Presence answers the one lane that asks: its user is on these other nodes.
+    fn is_located(&mut self, nodes: &[&NodeId]) {
+        let asks: Vec<Ask> = self.node.out().asks.drain(..).collect();
+        let [Ask::Locate { token, .. }] = asks[..] else { panic!("{asks:?}") };
+        let location = |node: &&NodeId| Location { node: (*node).clone(), sessions: vec![] };
+        let locations = Ok(nodes.iter().map(location).collect());
+        self.node.answered(Answer::Located { token, locations }, self.now);
+    }
+
     /// A message that another node forwards, and what is said to others then.
     fn takes(&mut self, origin: &NodeId, number: u64, to: &str, is_first: bool) -> Vec<String> {
         let tag = number.to_string();
@@ -268,8 +277,8 @@ fn a_question_of_a_cast_is_over_with_the_drain() {
 }
 
 #[test]
-fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced() {
-    for is_single in [false, true] {
+fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced_or_whose_node_is_dead() {
+    for (is_single, is_dead) in [(false, false), (true, false), (false, true)] {
         let mut rig = Rig::new(|config| {
             config.is_alone = false;
             config.sessions_max = if is_single { 1 } else { 8 };
@@ -279,9 +288,12 @@ fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced() {
         rig.say(bob, "LOGIN bob");
         rig.lets_in(&[&other]);
         rig.says();
+        if is_dead {
+            rig.node.gone(&other, &[], rig.now);
+        }
         let says = rig.takes(&origin, 1, "bob", true);
         let tells = says.iter().any(|say| say.starts_with("a-1 Item"));
-        assert_eq!(tells, !is_single, "{says:?}");
+        assert_eq!(tells, !is_single && !is_dead, "{says:?}");
     }
 }
 
@@ -305,6 +317,35 @@ fn what_comes_behind_a_refused_message_is_refused_until_the_next_first() {
 }
 
 #[test]
+fn another_node_hears_which_message_is_the_first_also_when_this_one_has_shown_it_before() {
+    let mut rig = Rig::new(|config| config.is_alone = false);
+    let other = NodeId::parse("b-1").expect("valid");
+    let [alice, bob] = ["alice", "bob"].map(|user| {
+        let id = rig.open();
+        rig.say(id, &format!("LOGIN {user}"));
+        rig.lets_in(&[]);
+        id
+    });
+    rig.say(alice, "@1 SEND bob one");
+    rig.is_located(&[]);
+    assert!(rig.hear(bob).ends_with("MSG alice 1 one\n"));
+    let user = UserRef::parse("bob").expect("valid");
+    rig.node.said(&other, Said::Other(Item::Announced { user, login: 7 }), rig.now);
+    rig.says();
+    rig.say(alice, "@1 SEND bob one");
+    rig.say(alice, "@2 SEND bob two");
+    rig.is_located(&[&other]);
+    let mut firsts = vec![];
+    rig.node.out().says.drain(|_, say| match say {
+        Say::Message { is_first, .. } => firsts.push(is_first),
+        _ => panic!("{say:?}"),
+    });
+    assert_eq!(firsts, [true, false]);
+    assert_eq!(rig.hear(bob), "MSG alice 2 two\n");
+    assert!(rig.hear(alice).ends_with("@1 OK 1 delivered\n@1 OK 1 delivered\n@2 OK 2 delivered\n"));
+}
+
+#[test]
 fn who_waits_for_room_in_a_lane_goes_on_when_all_receipts_come_at_once() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let other = NodeId::parse("b-1").expect("valid");
@@ -317,10 +358,7 @@ fn who_waits_for_room_in_a_lane_goes_on_when_all_receipts_come_at_once() {
         sent += 1;
     }
     assert_eq!((sent, rig.node.turn(alice)), (55, Turn::Wait));
-    let asks: Vec<Ask> = rig.node.out().asks.drain(..).collect();
-    let [Ask::Locate { token, .. }] = asks[..] else { panic!("{asks:?}") };
-    let locations = Ok(vec![Location { node: other.clone(), sessions: vec![] }]);
-    rig.node.answered(Answer::Located { token, locations }, rig.now);
+    rig.is_located(&[&other]);
     let mut tickets = vec![];
     rig.node.out().says.drain(|_, say| match say {
         Say::Message { ticket, .. } => tickets.extend(ticket),

@@ -131,6 +131,11 @@ impl Unacknowledged {
         }
     }
 
+    /// The login is answered: what waited for that is shown, and may be acknowledged, from now on.
+    pub fn let_in(&mut self, acks: bool, now: Instant) {
+        (self.acks, self.is_held, self.acked_at) = (acks, false, now);
+    }
+
     /// Tells whether there is no use for it.
     pub fn is_over(&self) -> bool {
         !self.acks && !self.is_held && self.is_idle()
@@ -312,8 +317,10 @@ mod tests {
         ledger.show(now, 4_096, |_, _| shown += 1);
         assert_eq!(shown, 1, "the mail");
         assert_eq!(ledger.acknowledge("t", "alice", now), Acked::Taken(DeliveryId::from_number(2)));
-        ledger.is_held = false;
         (3..600).for_each(|number| ledger.add(entry(number, now), Kind::Live));
+        ledger.let_in(true, now + FULL_ACK_TIME_MAX / 2);
+        assert!(!ledger.age(now + FULL_ACK_TIME_MAX, 1).is_stalled, "it was let in just now");
+        ledger.let_in(true, now);
         ledger.show(now, 1 << 20, |_, settled| {
             assert_eq!(settled, Shown::Acknowledged, "to be written is not enough");
             shown += 1;

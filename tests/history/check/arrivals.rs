@@ -185,7 +185,10 @@ impl Check<'_> {
             (Some(acked), Some((left, Leaving::Quits | Leaving::HalfCloses))) if !is_sent_away => {
                 acked < *left
             }
-            (Some(acked), _) => acked + late < self.facts.gone(seen.session),
+            (Some(acked), _) => {
+                let gone = self.facts.gone(seen.session);
+                acked + late + self.facts.frozen(session.node, acked, gone) < gone
+            }
         }
     }
 
@@ -210,8 +213,9 @@ impl Check<'_> {
         // Nor between two of the recipient, while both are heard.
         let is_beside =
             newer.session != seen.session && self.history.sessions[seen.session].asked <= newer.at;
-        // One that another device of the user took may still be on its way to where this one goes next.
-        let is_taken_elsewhere = newer.session != seen.session && self.is_taken_by_another(seen, newer.at);
+        // One that another device of the user took, or this one on another node, may still be on its way to where
+        // this one goes next.
+        let is_taken_elsewhere = self.is_taken_elsewhere(seen, newer);
         let is_unacked =
             self.facts.has_napped(message.to, sent, seen.at, self.margins.ack - self.margins.soon);
         let why = if is_again {
@@ -224,7 +228,7 @@ impl Check<'_> {
             // What it was sent with may have taken another way since, and it does not.
             "out of order: a CAST behind a hop"
         } else if is_taken_elsewhere {
-            "out of order: another device had it"
+            "out of order: taken elsewhere"
         } else if is_unacked {
             "out of order: not acknowledged in time"
         } else if self.is_rerouted(message, seen.at) {
@@ -240,12 +244,19 @@ impl Check<'_> {
         self.excuse(why, sent, seen.at);
     }
 
-    /// Another device of the user had a message by that time.
-    fn is_taken_by_another(&self, seen: &Seen, by: Time) -> bool {
-        let client = self.history.sessions[seen.session].client;
+    /// Another device of the user had a message by the time that a newer one was seen on another session; or this
+    /// one had it on another node, and had left that, by the time that the newer one was seen.
+    fn is_taken_elsewhere(&self, seen: &Seen, newer: &Seen) -> bool {
+        let sessions = &self.history.sessions;
+        let session = &sessions[seen.session];
         self.facts.sights(seen.message).any(|(other, place)| {
             let sight = &self.history.clients[other].seen[place];
-            other != client && sight.acked.unwrap_or(sight.at) <= by
+            let is_elsewhere = if other == session.client {
+                sessions[sight.session].node != session.node && self.facts.gone(sight.session) <= newer.at
+            } else {
+                newer.session != seen.session
+            };
+            is_elsewhere && sight.acked.unwrap_or(sight.at) <= newer.at
         })
     }
 

@@ -3,7 +3,11 @@
 //! Found once, so that a question about one of a million messages is cheap: the sessions of
 //! a user, what became of each session, and who saw each message.
 
+use pinpost::internals::proto::CloseReason;
+
+use crate::history::Answer;
 use crate::history::Asks;
+use crate::history::End;
 use crate::history::History;
 use crate::history::Leaving;
 use crate::history::Message;
@@ -94,13 +98,17 @@ impl<'a> Facts<'a> {
         Ending { gone, over, fell, is_killed: killed.is_some() }
     }
 
-    /// Each login of a user takes the place of the sessions before, though these may not know it for a while.
+    /// Each login of a user takes the place of the sessions before, though these may not know it for a while. Of
+    /// two logins that race either may be the one before.
     fn replace(&mut self) {
         for question in self.history.questions.iter().filter(|question| question.asks == Asks::Login) {
             for at in &self.of_users[question.user] {
                 let (session, end) = (&self.history.sessions[*at], &mut self.ends[*at]);
-                if session.asked < question.asked {
-                    end.gone = end.gone.min(question.asked);
+                let was_replaced = matches!(session.ended, Some((_, End::Bye(CloseReason::Replaced))));
+                let is_own = question.answered == Some((session.since, Answer::In));
+                let races = question.answered.is_none_or(|(answered, _)| answered >= session.asked);
+                if session.asked < question.asked || (was_replaced && races && !is_own) {
+                    end.gone = end.gone.min(question.asked.max(session.asked));
                 }
             }
         }
@@ -128,6 +136,18 @@ impl<'a> Facts<'a> {
         let late = 2 * self.margins.note.max(self.margins.soon);
         let ended = self.ends[session].over.saturating_add(late);
         self.history.sessions[session].asked <= to && ended >= from
+    }
+
+    /// Whether Redis went back to a time at which a session was there: its node has forgotten the session, and
+    /// nobody else removes it.
+    pub fn is_brought_back(&self, session: usize, by: Time) -> bool {
+        self.troubles(0, by).any(|trouble| match trouble.fault {
+            Fault::RedisOlder(back) => {
+                let then = trouble.from.saturating_sub(back as Time * self.margins.ms);
+                self.may_be_in(session, then, trouble.from)
+            }
+            _ => false,
+        })
     }
 
     /// When a session was there no more, or about to go.
@@ -178,6 +198,13 @@ impl<'a> Facts<'a> {
     /// A fault that may be why something between these two went wrong.
     pub fn cause(&self, from: Time, to: Time) -> Option<&'a Trouble> {
         self.troubles(from.saturating_sub(self.margins.aftermath), to).next()
+    }
+
+    /// How much of the time between these two a node did nothing.
+    pub fn frozen(&self, node: usize, from: Time, to: Time) -> Time {
+        let freezes = self.troubles(from, to);
+        let freezes = freezes.filter(|t| [Fault::NodeFrozen(node), Fault::Stalled].contains(&t.fault));
+        freezes.map(|trouble| trouble.overlap(from, to)).sum()
     }
 
     /// Whether anything was wrong between these two, or anybody rested.

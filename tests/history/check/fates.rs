@@ -339,10 +339,7 @@ impl Check<'_> {
         if answered.saturating_sub(asked) <= soon {
             return;
         }
-        let freezes = self.facts.troubles(asked, answered);
-        let freezes = freezes.filter(|t| [Fault::NodeFrozen(node), Fault::Stalled].contains(&t.fault));
-        let frozen: Time = freezes.map(|trouble| trouble.overlap(asked, answered)).sum();
-        let took = answered.saturating_sub(asked + frozen);
+        let took = answered.saturating_sub(asked + self.facts.frozen(node, asked, answered));
         let napped =
             |time| message.is_some_and(|message| self.facts.has_napped(message.to, asked, answered, time));
         // A session that takes its time has more, and so has the one after it.

@@ -110,7 +110,10 @@ impl Check<'_> {
                 let least = of_user().filter(|(at, _)| self.facts.is_in(*at, asked, answered)).count();
                 // One that is replaced may not know it yet.
                 let least = if self.history.rules.sessions_max == 1 { least.min(1) } else { least };
-                let most = of_user().filter(|(at, _)| self.facts.may_be_in(*at, asked, answered)).count();
+                let may_count = |at| {
+                    self.facts.may_be_in(at, asked, answered) || self.facts.is_brought_back(at, answered)
+                };
+                let most = of_user().filter(|(at, _)| may_count(*at)).count();
                 let entering = self.logins(user, asked, answered);
                 if (least..=most + entering).contains(&count) {
                 } else if cause.is_some() {

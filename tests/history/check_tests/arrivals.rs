@@ -1,5 +1,6 @@
 //! The excuses for copies and for disorder, each beside the nearest case that it does not cover.
 
+use pinpost::internals::proto::CloseReason;
 use pinpost::internals::proto::ErrorCode;
 
 use crate::check_tests::finds;
@@ -12,16 +13,22 @@ use crate::check_tests::fine::bobs;
 use crate::check_tests::fine::carols;
 use crate::check_tests::fine::margins;
 use crate::check_tests::fine::sent;
+use crate::history::Answer;
 use crate::history::Attempt;
 use crate::history::Client;
+use crate::history::End;
 use crate::history::Fate;
 use crate::history::History;
+use crate::history::Question;
 use crate::history::Seen;
 use crate::history::Session;
 use crate::history::Time;
 use crate::history::check::Rule;
 use crate::history::fault::Fault;
 use crate::history::fault::Links;
+
+/// A session that bob may have had before.
+const BOB_EARLIER: usize = 4;
 
 #[test]
 fn a_copy_on_another_node_comes_after_a_hop() {
@@ -60,6 +67,13 @@ fn a_copy_on_the_same_node_has_a_cause() {
     // Not acknowledged before its connection ended, or perhaps not read any more.
     same(&[], last + 2_000, &|history| history.hang_up(BOB, last + 1_000));
     same(&[Rule::Copied], last + 2_000, &|history| history.hang_up(BOB, last + 1_001));
+    // A node that is frozen reads nothing.
+    let frozen = |history: &mut History, from: Time| {
+        history.hang_up(BOB, last + 1_500);
+        history.suffer(Fault::NodeFrozen(1), from, last + 1_900);
+    };
+    same(&[], last + 2_000, &|history| frozen(history, last + 1_000));
+    same(&[Rule::Copied], last + 2_000, &|history| frozen(history, last + 1_001));
     same(&[], last + 2_000, &|history| history.quit(BOB, last));
     same(&[Rule::Copied], last + 2_000, &|history| history.quit(BOB, last + 1));
     same(&[], last + 2_000, &|history| {
@@ -73,6 +87,23 @@ fn a_copy_on_the_same_node_has_a_cause() {
         history.messages[bobs(9)].attempts[0].told = Some((last + 2_101, Fate::Delivered));
         history.quit(BOB, last + 2_200);
     });
+    // Of two logins that race, either may be the one before, and may be replaced before it acknowledges.
+    let races = |history: &mut History, answered: Time| {
+        history.rules.sessions_max = 1;
+        let asked = last - 20;
+        (history.sessions[BOB].asked, history.sessions[BOB].since) = (asked, last - 5);
+        history.sessions[BOB].left = None;
+        history.sessions[BOB].ended = Some((last + 1_500, End::Bye(CloseReason::Replaced)));
+        let question = Question { asked: asked - 10, ..history.questions[0] };
+        history.questions.push(Question { answered: Some((answered, Answer::In)), ..question });
+        history.messages[bobs(9)].attempts[0].told = Some((last + 1_600, Fate::Delivered));
+        (0..9).for_each(|place| history.clients[BOB].seen[place].session = BOB_EARLIER);
+        let earlier = Session { asked: 1, since: 2, ..history.sessions[BOB].clone() };
+        history.sessions.push(earlier);
+        history.quit(BOB_EARLIER, asked - 100);
+    };
+    same(&[], last + 2_000, &|history| races(history, last - 20));
+    same(&[Rule::Copied], last + 2_000, &|history| races(history, last - 21));
     // What the process before has shown this one does not know.
     same(&[], last + 5_000, &|history| {
         history.fall(BOB, last + 3_000);
@@ -303,4 +334,27 @@ fn copied(rules: &[Rule], asked: Time, spoil: &dyn Fn(&mut History)) {
         history.copy(BOB, BOB_LATER, 9, asked + 100, false);
         spoil(history);
     });
+}
+
+#[test]
+fn what_it_took_on_another_node_may_come_again_behind_a_later_one() {
+    let (earlier, later) = (sent(bobs(3)), sent(bobs(4)));
+    let hops = |rules: &[Rule], node: usize, acked: Time, left: Time| {
+        finds(rules, |history| {
+            history.quit(BOB, left);
+            let hopped = &mut history.sessions[BOB_LATER];
+            (hopped.node, hopped.asked, hopped.since) = (node, earlier + 11, earlier + 12);
+            let seen = &mut history.clients[BOB].seen;
+            seen[4..].iter_mut().for_each(|seen| seen.session = BOB_LATER);
+            seen[3].acked = Some(acked);
+            let again = Seen { at: later + 2, session: BOB_LATER, is_shown: false, ..seen[3] };
+            seen.insert(5, Seen { acked: Some(later + 3), ..again });
+            history.messages[bobs(3)].attempts[0].told = Some((later + 4, Fate::Delivered));
+            history.questions.clear();
+        });
+    };
+    hops(&[], 2, later + 1, later + 1);
+    hops(&[Rule::OutOfOrder], 2, later + 2, later + 1);
+    hops(&[Rule::OutOfOrder], 2, later + 1, later + 2);
+    hops(&[Rule::OutOfOrder], 1, later + 1, later + 1);
 }

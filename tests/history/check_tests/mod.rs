@@ -424,6 +424,18 @@ fn who_tells_the_truth() {
         history.questions[1].answered.as_mut().expect("it is").1 = Answer::Online(0);
         history.suffer(Fault::PresenceLost, 1_000, 1_000);
     });
+    // Redis went back to when another session was there, which has ended since.
+    let ended = 2_005 + 2 * margins().note.max(margins().soon);
+    for (then, rules) in [(ended, &[][..]), (ended + 1, &[Rule::WrongPresence])] {
+        finds(rules, |history| {
+            let session = Session { asked: 1, since: 2, ..history.sessions[BOB].clone() };
+            history.sessions.push(session);
+            history.quit(4, 2_000);
+            history.suffer(Fault::RedisOlder((20_000 - then) as usize), 20_000, 20_000);
+            history.questions[1].asked = 40_000;
+            history.questions[1].answered = Some((40_003, Answer::Online(2)));
+        });
+    }
     let error = Answer::Error(ErrorCode::Unavailable);
     finds(&[Rule::CauselessUnavailable], |history| {
         history.questions[1].answered.as_mut().expect("it is").1 = error;
