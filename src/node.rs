@@ -31,6 +31,7 @@ mod login;
 pub mod out;
 mod outbox;
 mod own_presence;
+mod peers;
 mod receive;
 mod refusals;
 mod replies;
@@ -309,6 +310,7 @@ impl Node {
     /// This node has a new id: to all others it is another node.
     pub fn renamed(&mut self, me: NodeId) {
         self.me = me;
+        self.peers.begin_anew();
         self.locations.forget_all();
     }
 

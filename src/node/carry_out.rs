@@ -174,7 +174,7 @@ impl Node {
         let here = is_here.then_some(Member::Here);
         match locations {
             Ok(locations) => {
-                let peers = locations.iter().map(|location| Member::Node(self.peer(&location.node)));
+                let peers = locations.iter().map(|location| Member::Node(self.peers.name(&location.node)));
                 Some(here.into_iter().chain(peers).collect())
             }
             Err(Unavailable) => {

@@ -81,7 +81,7 @@ impl Node {
         for node in nodes.iter().filter(|_| !is_single) {
             // An origin may remember the user here from an earlier session, and not know of the others; so may this node.
             self.locations.heard_further(&user, node, now);
-            let peer = self.peer(node);
+            let peer = self.peers.name(node);
             self.add_member(user.as_str(), Member::Node(peer));
         }
         if let Some(entering) = self.entering(id) {

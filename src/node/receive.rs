@@ -29,7 +29,7 @@ impl Node {
         now: Instant,
     ) {
         let Message { is_first, from, to, id, text, .. } = message;
-        let peer = self.peer(origin);
+        let peer = self.peers.name(origin);
         self.tell_further(peer, to, now);
         let is_here = self.find(to.as_str());
         let user = self.table.find(to.as_str()).map_or_else(|| UserName::from(to), |(name, _)| name.clone());
@@ -68,7 +68,7 @@ impl Node {
         receipt: Receipt,
         now: Instant,
     ) {
-        let peer = self.peer(node);
+        let peer = self.peers.name(node);
         for ticket in tickets {
             if let Some(place) = self.place_of(*ticket) {
                 self.lane_receipt(place, Member::Node(peer), receipt, now);
@@ -94,7 +94,7 @@ impl Node {
 
     /// A user is on a further node, too.
     pub(super) fn heard_location(&mut self, user: &str, node: &NodeId) {
-        let peer = self.peer(node);
+        let peer = self.peers.name(node);
         self.locations.add(user, peer);
         self.add_member(user, Member::Node(peer));
     }
@@ -113,7 +113,7 @@ impl Node {
     pub(super) fn take_back(&mut self, returned: &Returned) {
         let Returned { node, tickets, casts, cause } = returned;
         self.counters.casts_lost += casts;
-        let peer = self.peer(node);
+        let peer = self.peers.name(node);
         for (lane, numbers) in self.by_lane(tickets) {
             let Some(entry) = self.lanes.get(lane) else { continue };
             if *cause == Cause::Dead {
@@ -126,7 +126,7 @@ impl Node {
 
     /// A node is dead, or this one is another to it now.
     pub(super) fn bury(&mut self, node: &NodeId, tickets: &[u64]) {
-        let peer = self.peer(node);
+        let peer = self.peers.name(node);
         for (lane, numbers) in self.by_lane(tickets) {
             let Some(entry) = self.lanes.get(lane) else { continue };
             self.locations.remove(entry.user.as_str(), peer);
@@ -135,8 +135,7 @@ impl Node {
             entry.lane.gone(&numbers, Member::Node(peer), &mut self.acts);
             self.take_acts(lane);
         }
-        self.peers.remove(peer);
-        self.peers_by_id.remove(node.as_str());
+        self.peers.bury(peer);
     }
 
     /// Messages by their lanes, in order.

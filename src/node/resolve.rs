@@ -48,9 +48,9 @@ impl Node {
     /// in flight there goes to the further nodes, too.
     pub(super) fn tell_further(&mut self, origin: PeerId, user: UserRef<'_>, now: Instant) {
         for further in self.locations.news_to(origin, user.as_str(), now) {
-            // Of one that has died since the origin may not know that.
-            let is_living = self.peers_by_id.get(further.as_str()).is_some();
-            if let Some(node) = self.peers.get(origin).filter(|_| is_living) {
+            let further = self.peers.name(&further);
+            // One that has died since the origin may not know to be dead.
+            if let (Some(node), Some(further)) = (self.peers.get(origin), self.peers.get(further)) {
                 self.out.says.item(node, &Item::Further { user, node: further.as_str() });
             }
         }

@@ -58,10 +58,10 @@ pub type LaneId = Key<LaneKeys>;
 
 /// Names the nodes that a node has heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Peers {}
+pub enum PeerKeys {}
 
 /// Another node.
-pub type PeerId = Key<Peers>;
+pub type PeerId = Key<PeerKeys>;
 
 /// Slots that an empty slab keeps.
 const SLOTS_KEPT_MAX: usize = 4_096;

@@ -22,6 +22,7 @@ use crate::node::locations::Locations;
 use crate::node::out::Says;
 use crate::node::outbox::Spares;
 use crate::node::own_presence::OwnPresence;
+use crate::node::peers::Peers;
 use crate::node::refusals::Refusals;
 use crate::node::replies::ReplyTo;
 use crate::node::replies::SpareRows;
@@ -33,15 +34,12 @@ use crate::node::slab::ConnectionId;
 use crate::node::slab::Connections;
 use crate::node::slab::DeliveryId;
 use crate::node::slab::LaneId;
-use crate::node::slab::PeerId;
-use crate::node::slab::Peers;
 use crate::node::slab::Slab;
 use crate::node::timeouts::Timeouts;
 use crate::proto::name::NodeId;
 use crate::proto::reply::CloseReason;
 use crate::proto::reply::ErrorCode;
 use crate::proto::reply::ServerLine;
-use crate::recent::Recent;
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
@@ -79,9 +77,7 @@ pub struct Node {
     /// Messages to users on other nodes.
     pub(super) lanes: Lanes,
     /// The other nodes that it has heard of.
-    pub(super) peers: Slab<Peers, NodeId>,
-    /// The same by their ids.
-    pub(super) peers_by_id: Recent<NodeId, PeerId>,
+    pub(super) peers: Peers,
     /// Where users are.
     pub(super) locations: Locations,
     /// What other nodes must have back before anything is taken from them.
@@ -150,8 +146,7 @@ impl Node {
             in_flight: InFlight::default(),
             deliveries: Deliveries::new(HashKey(config.hash_key)),
             lanes: Lanes::default(),
-            peers: Slab::default(),
-            peers_by_id: Recent::default(),
+            peers: Peers::default(),
             locations: Locations::default(),
             refusals: Refusals::default(),
             own,
@@ -181,15 +176,6 @@ impl Node {
             Some(own) => self.todo.extend(own.answer(ask, now).map(Todo::Answer)),
             None => self.out.asks.push(ask),
         }
-    }
-
-    /// The short name of another node.
-    pub(super) fn peer(&mut self, node: &NodeId) -> PeerId {
-        if let Some(peer) = self.peers_by_id.get_mut(node.as_str()) {
-            return *peer;
-        }
-        let peer = self.peers.insert(node.clone());
-        *self.peers_by_id.get_or_insert_with(node, || peer)
     }
 
     /// Puts the sessions of a user into `seats`; `false` if there are none.

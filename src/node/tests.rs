@@ -10,7 +10,9 @@ use crate::node::out::Say;
 use crate::node::route::Flow;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
+use crate::node::seam::Cause;
 use crate::node::seam::Location;
+use crate::node::seam::Returned;
 use crate::node::seam::Said;
 use crate::node::seam::Welcome;
 use crate::node::slab::ConnectionId;
@@ -343,6 +345,27 @@ fn another_node_hears_which_message_is_the_first_also_when_this_one_has_shown_it
     assert_eq!(firsts, [true, false]);
     assert_eq!(rig.hear(bob), "MSG alice 2 two\n");
     assert!(rig.hear(alice).ends_with("@1 OK 1 delivered\n@1 OK 1 delivered\n@2 OK 2 delivered\n"));
+}
+
+#[test]
+fn what_was_said_to_a_node_before_it_was_known_to_be_gone_is_routed_again() {
+    let mut rig = Rig::new(|config| config.is_alone = false);
+    let other = NodeId::parse("b-1").expect("valid");
+    let alice = rig.open();
+    rig.say(alice, "LOGIN alice");
+    rig.lets_in(&[]);
+    rig.say(alice, "@1 SEND bob one");
+    rig.is_located(&[&other]);
+    let mut tickets = vec![];
+    rig.node.out().says.drain(|_, say| match say {
+        Say::Message { ticket, .. } => tickets.extend(ticket),
+        _ => panic!("{say:?}"),
+    });
+    rig.node.gone(&other, &[], rig.now);
+    let returned = Returned { node: other, tickets, casts: 0, cause: Cause::Dead };
+    rig.node.returned(&returned, rig.now);
+    rig.is_located(&[]);
+    assert!(rig.hear(alice).contains("\n@1 ERR offline "));
 }
 
 #[test]
