@@ -115,6 +115,11 @@ impl Memory {
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
+
+    /// The same: each, and the user that it is for.
+    pub fn pending(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.waiting.iter().map(|(number, waiting)| (*number, waiting.to))
+    }
 }
 
 #[cfg(test)]

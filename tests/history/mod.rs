@@ -251,12 +251,13 @@ impl Session {
     }
 
     /// Whether its node cut it off, or may have, because it did not read, or not acknowledge.
-    pub fn was_cut(&self, is_killed: bool) -> bool {
+    pub fn was_cut(&self, killed: Option<Time>) -> bool {
         let end = self.ended.map(|(_, end)| end);
-        let is_broken = end == Some(End::Broken) && self.left.is_none() && !is_killed;
-        // Who is killed in its sleep never knows.
+        let is_broken = end == Some(End::Broken) && self.left.is_none() && killed.is_none();
+        // Who is killed in its sleep, or whose node is, never knows.
+        let hung_up = self.left.filter(|(_, how)| *how == Leaving::HangsUp).map(|(left, _)| left);
         let mut rests = self.naps.iter().chain(&self.stalls);
-        let sleeps = matches!(self.left, Some((left, Leaving::HangsUp)) if rests.any(|rest| rest.1 >= left));
+        let sleeps = hung_up.or(killed).is_some_and(|at| rests.any(|rest| (rest.0..=rest.1).contains(&at)));
         end == Some(End::Bye(CloseReason::Slow)) || (is_broken && self.rests()) || sleeps
     }
 

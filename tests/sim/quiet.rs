@@ -5,6 +5,7 @@ use pinpost::internals::node::Holdings;
 
 use crate::device::Phase;
 use crate::faults::Planned;
+use crate::history::Session;
 use crate::history::fault::Fault;
 use crate::world::World;
 
@@ -19,8 +20,9 @@ impl World {
             if !is_in && self.scene.sessions_max > 2 {
                 odd.push(format!("device {number} is not in"));
             }
-            if device.memory.waiting() > 0 && is_in {
-                odd.push(format!("{} messages of device {number} have no fate", device.memory.waiting()));
+            let waiting = device.memory.pending().filter(|waiting| !self.is_refused(*waiting)).count();
+            if waiting > 0 && is_in {
+                odd.push(format!("{waiting} messages of device {number} have no fate"));
             }
         }
         for (place, host) in self.hosts.iter().enumerate() {
@@ -35,6 +37,15 @@ impl World {
             }
         }
         self.history.oddities.extend(odd.into_iter().map(|what| (now, what)));
+    }
+
+    /// Without a mailbox, what a session has never acknowledged is not shown to it again, however often it is sent.
+    fn is_refused(&self, (number, to): (usize, usize)) -> bool {
+        let last = self.history.messages[number].attempts.last().and_then(|attempt| attempt.told);
+        let naps = |session: &Session| session.user == to && !session.naps.is_empty();
+        self.scene.messages_max == 0
+            && last.is_some_and(|(_, fate)| fate.is_timeout())
+            && self.history.sessions.iter().any(naps)
     }
 
     /// Everybody has left.

@@ -41,8 +41,8 @@ struct Ending {
     over: Time,
     /// When it fell without a goodbye, and when its node had noticed that.
     fell: Option<(Time, Time)>,
-    /// Its node's process ended under it.
-    is_killed: bool,
+    /// When its node's process ended under it.
+    killed: Option<Time>,
 }
 
 impl<'a> Facts<'a> {
@@ -81,9 +81,7 @@ impl<'a> Facts<'a> {
         let over = session.ended.as_ref().map_or(Time::MAX, |(at, _)| *at);
         let killed = self.kills(session.node).find(|kill| (session.asked..=over).contains(kill));
         let left = session.left.map(|(at, _)| at);
-        let cut = session
-            .was_cut(killed.is_some())
-            .then(|| session.last_rest(over.saturating_sub(self.margins.soon)));
+        let cut = session.was_cut(killed).then(|| session.last_rest(over.saturating_sub(self.margins.soon)));
         let gone = left.into_iter().chain(killed).chain(cut).chain([over]).min().unwrap_or(over);
         let fell = match session.left {
             Some((at, Leaving::HangsUp)) => {
@@ -95,7 +93,7 @@ impl<'a> Facts<'a> {
             }
             _ => killed.map(|at| (at, at)),
         };
-        Ending { gone, over, fell, is_killed: killed.is_some() }
+        Ending { gone, over, fell, killed }
     }
 
     /// Each login of a user takes the place of the sessions before, though these may not know it for a while. Of
@@ -160,9 +158,9 @@ impl<'a> Facts<'a> {
         self.ends[session].fell
     }
 
-    /// Whether the process of a session's node ended under it.
-    pub fn is_killed(&self, session: usize) -> bool {
-        self.ends[session].is_killed
+    /// When the process of a session's node ended under it.
+    pub fn killed(&self, session: usize) -> Option<Time> {
+        self.ends[session].killed
     }
 
     /// Whether a connection of a user ended between these two, or might have.

@@ -6,6 +6,7 @@
 
 use pinpost::internals::proto::ErrorCode;
 
+use crate::history::Asks;
 use crate::history::Attempt;
 use crate::history::Fate;
 use crate::history::Message;
@@ -58,7 +59,7 @@ impl Check<'_> {
                 asked = asked.max(before.min(told));
             }
             if self.is_read(attempt.session, asked, told) {
-                self.in_time(&name, node, Some(message), (asked, told));
+                self.in_time(&name, node, Some((message.to, attempt.sent)), (asked, told));
             }
             match fate {
                 Fate::Delivered => self.delivered(&name, message, told, &sights),
@@ -134,7 +135,23 @@ impl Check<'_> {
             let rest = session.stalls.iter().map(|(from, to)| to - from).sum::<Time>();
             let way = self.margins.way;
             session.asked <= told && fell <= to + way + rest && noticed + way >= from
-        })
+        }) || self.fell_entering(message.to, from, told)
+    }
+
+    /// A connection without `ack` broke behind its login and before the client heard that it was in.
+    fn fell_entering(&self, user: usize, from: Time, told: Time) -> bool {
+        let way = self.margins.way;
+        let is_raw = self.history.clients.iter().any(|client| client.user == user && !client.acks);
+        let mut logins = self.history.questions.iter().filter(|question| {
+            (question.asks, question.user, question.answered) == (Asks::Login, user, None)
+        });
+        is_raw
+            && logins.any(|login| {
+                let fell = self.facts.kills(login.node).find(|kill| *kill >= login.asked);
+                let fell = fell.into_iter().chain(login.given_up).min();
+                login.asked <= told
+                    && fell.is_some_and(|fell| fell <= told + self.margins.note + way && fell + way >= from)
+            })
     }
 
     /// The same, when a mailbox was drained: at a login, or when Redis was back.
@@ -325,23 +342,22 @@ impl Check<'_> {
         asked + stalled
     }
 
-    /// What was asked at one time was answered at the other; a message waits for its recipient.
+    /// What was asked at one time was answered at the other. A message waits for its recipient, from when it was sent.
     pub fn in_time(
         &mut self,
         name: &dyn Fn() -> String,
         node: usize,
-        message: Option<&Message>,
+        message: Option<(usize, Time)>,
         (asked, answered): (Time, Time),
     ) {
         // Who moves is looked for again.
-        let moves = message.map_or(0, |message| self.facts.moves(message.to, asked, answered));
+        let moves = message.map_or(0, |(to, _)| self.facts.moves(to, asked, answered));
         let soon = (1 + moves) * self.margins.soon;
         if answered.saturating_sub(asked) <= soon {
             return;
         }
         let took = answered.saturating_sub(asked + self.facts.frozen(node, asked, answered));
-        let napped =
-            |time| message.is_some_and(|message| self.facts.has_napped(message.to, asked, answered, time));
+        let napped = |time| message.is_some_and(|(to, sent)| self.facts.has_napped(to, sent, answered, time));
         // A session that takes its time has more, and so has the one after it.
         let patience = if napped(soon) { 3 * self.margins.ack } else { 0 };
         let took_name = || format!("{} took {} ms", name(), took / self.margins.ms);

@@ -25,12 +25,12 @@ impl Check<'_> {
             Some((_, Leaving::HalfCloses)) => end == End::Closed,
             None => false,
         };
-        let is_killed = self.facts.is_killed(at);
+        let killed = self.facts.killed(at);
         let may_end = match end {
             // It did not even take its last words.
-            End::Broken if session.was_cut(is_killed) => true,
-            End::Broken | End::Closed => is_killed,
-            End::Bye(CloseReason::Draining) => is_killed,
+            End::Broken if session.was_cut(killed) => true,
+            End::Broken | End::Closed => killed.is_some(),
+            End::Bye(CloseReason::Draining) => killed.is_some(),
             End::Bye(CloseReason::Slow) => self.may_be_slow(at),
             End::Bye(CloseReason::Replaced) => self.may_be_replaced(at),
             End::Bye(_) => false,
@@ -153,6 +153,6 @@ impl Check<'_> {
     pub fn was_cut_off(&self, session: usize) -> bool {
         let of = &self.history.sessions[session];
         let is_replaced = of.ended.is_some_and(|(_, end)| end == End::Bye(CloseReason::Replaced));
-        is_replaced || of.was_cut(self.facts.is_killed(session))
+        is_replaced || of.was_cut(self.facts.killed(session))
     }
 }

@@ -24,6 +24,7 @@ use crate::history::End;
 use crate::history::Fate;
 use crate::history::History;
 use crate::history::Leaving;
+use crate::history::Question;
 use crate::history::Seen;
 use crate::history::Session;
 use crate::history::Time;
@@ -214,6 +215,19 @@ fn without_ack_the_kernel_may_lose() {
         history.quit(BOB, last);
     });
     loses(&[Rule::Lost], &|history| history.fall(ALICE, last + 5));
+    // Or one that was just logging in.
+    let enters = |rules: &[Rule], answered: bool, killed: Time| {
+        loses(rules, &|history| {
+            let (asked, user) = (last - 5, CAROL);
+            let answered = answered.then_some((last + 8, Answer::In));
+            history.questions.push(Question { asked, user, answered, node: 2, ..history.questions[0] });
+            history.suffer(Fault::NodeKilled(2), killed, killed + 100);
+        });
+    };
+    let late = margins().note + margins().way;
+    enters(&[], false, last + 2 + late);
+    enters(&[Rule::Lost], false, last + 3 + late);
+    enters(&[Rule::Lost], true, last + 5);
     // The same for what was stored: when it was drained.
     let stored = |rules: &[Rule], came: Time, fell: Time| {
         loses(rules, &|history| {
@@ -262,6 +276,15 @@ fn what_was_not_delivered_was_not_seen() {
         history.fail(3, ErrorCode::Unavailable)
     });
     finds(&[Rule::CauselessTimeout], |history| history.fail(3, ErrorCode::Timeout));
+    // Who read nothing may have been cut off, though its node was killed before it could know.
+    for (stalled, rules) in [(45_000, &[][..]), (44_999, &[Rule::CauselessTimeout])] {
+        finds(rules, |history| {
+            history.rules.mailbox_max = 0;
+            history.fail(bobs(3), ErrorCode::Timeout);
+            history.sessions[BOB].stalls.push((sent(bobs(3)) - 1, stalled));
+            history.fall(BOB, 45_000);
+        });
+    }
     // A fault was at work while it waited for its fate.
     let at = sent(bobs(3));
     let failed = |rules: &[Rule], code: ErrorCode, fault: Fault, from: Time, to: Time| {
@@ -391,6 +414,14 @@ fn a_request_has_one_reply_in_time() {
         late(history, 4_000);
         history.sessions[BOB].naps.push((sent(last), sent(last) + 2_000));
     });
+    // Its recipient rested while its sender did not read, or before it was sent.
+    for (rest, rules) in [(1, &[][..]), (0, &[Rule::Slow])] {
+        finds(rules, |history| {
+            late(history, 4_000);
+            history.sessions[ALICE].stalls.push((sent(last) + 1_000, sent(last) + 1_500));
+            history.sessions[BOB].naps.push((sent(last) - 10, sent(last) + rest));
+        });
+    }
     for (node, rules) in [(0, &[][..]), (1, &[Rule::Late])] {
         finds(rules, |history| {
             late(history, margins().reply);
