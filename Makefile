@@ -10,7 +10,7 @@ seconds = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 SMALL = $(TARGET)/small
 
-.PHONY: help run build test check smoke size instructions cross bench fuzz sim chaos cluster cluster-stop ci needs services peers valgrind
+.PHONY: help run build test check smoke size instructions cross bench fuzz sim lanes chaos cluster cluster-stop ci needs services peers valgrind
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -60,6 +60,9 @@ fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a 
 sim: needs ## play simulated clusters in which everything fails: SECONDS=60; PINPOST_SEED=N repeats a run
 	PINPOST_SIM_SECONDS=$(call seconds,60) $(CARGO) test --profile sim --features internals --test sim every_promise \
 		-- --nocapture
+
+lanes: needs ## go through all states of the lane and the nodes around it, in larger worlds than the tests do; a few minutes
+	$(CARGO) test --profile sim --features internals --lib node::lane -- --include-ignored
 
 chaos: services ## break a cluster at random, 2,000 messages a second: SECONDS=720; PINPOST_SEED=N repeats it
 	PINPOST_CHAOS_SECONDS=$(call seconds,720) $(CARGO) test --release --features internals --test chaos every_promise \

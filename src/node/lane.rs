@@ -25,7 +25,6 @@ use crate::node::seam::Stored;
 
 /// The lane. `M` is what its owner keeps for each message.
 #[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
 pub struct Lane<M> {
     /// There are mailboxes.
     can_store: bool,
@@ -53,7 +52,6 @@ enum Mode {
 
 /// A message in a lane.
 #[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
 pub struct Entry<M> {
     /// What its owner keeps for it.
     pub message: M,

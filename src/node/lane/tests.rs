@@ -1,15 +1,20 @@
 //! The lane in every order of events.
 
 mod explore;
+mod fingerprint;
 mod origin;
 mod recipient;
 mod rules;
+mod set;
 mod steps;
 mod world;
 
 use crate::node::lane::tests::explore::explore;
+use crate::node::lane::tests::explore::explore_all;
 use crate::node::lane::tests::rules::Rule;
+use crate::node::lane::tests::steps::Step;
 use crate::node::lane::tests::world::Setup;
+use crate::node::lane::tests::world::World;
 
 /// Nothing is broken in any state.
 fn holds(setup: Setup) {
@@ -146,13 +151,39 @@ fn casts2() {
 }
 
 #[test]
-fn senders() {
-    holds(Setup { at: &[1], moves: 2, back: true, messages: 4, senders: 2, ..Setup::QUIET });
-}
-
-#[test]
 fn aways() {
     holds(Setup { at: &[1], moves: 2, aways: 1, back: true, ..Setup::QUIET });
+}
+
+/// What is left out of fingerprints does not matter.
+#[test]
+fn fingerprints() {
+    let q = Setup::QUIET;
+    explore_all(&Setup { at: &[1, 2], moves: 1, overdue: Some(1), messages: 2, ..q });
+    explore_all(&Setup { places: &[0, 1], at: &[0], moves: 2, room: Some(4), is_complete: true, ..q });
+    explore_all(&Setup { at: &[1], moves: 2, back: true, casts: &[0, 1], remembers: false, ..q });
+}
+
+/// A letter is shown behind a later one only if its node held it and it came back from there all the same.
+#[test]
+fn late_letters() {
+    let setup = Setup { messages: 2, room: Some(4), ..Setup::QUIET };
+    for (came_back, is_held) in [(true, true), (false, true), (true, false)] {
+        let mut world = World::new(&setup);
+        (world.sent, world.mailbox) = (2, vec![0, 1]);
+        world.nodes[1].session.must_look = true;
+        if is_held {
+            world.hand(1, 0, true);
+        } else {
+            // The letters are in the wrong order.
+            world.mailbox.reverse();
+        }
+        if came_back {
+            world.nodes[1].missed = world.nodes[1].missed.with(0usize);
+        }
+        let is_fine = world.take_step(Step::Drain(1)).is_ok();
+        assert_eq!(is_fine, came_back && is_held, "{came_back} {is_held}");
+    }
 }
 
 /// Without the rule the exploration finds something broken.
@@ -187,16 +218,24 @@ fn each_rule_left_out_is_missed() {
     breaks(Rule::Entering, Setup { moves: 2, ..q });
 }
 
+/// Larger ones, for `make lanes`.
 mod big {
     use super::*;
+
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
+    fn messages() {
+        holds(Setup { at: &[1], moves: 2, back: true, messages: 4, ..Setup::QUIET });
+    }
+
+    #[test]
+    #[ignore = "make lanes"]
     fn moves() {
         holds(Setup { moves: 3, back: true, remembers: false, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn three_places() {
         holds(Setup {
             places: &[0, 1, 2],
@@ -210,57 +249,43 @@ mod big {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn mailbox() {
         holds(Setup { at: &[1], moves: 3, back: true, room: Some(2), ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn deaths() {
         holds(Setup { at: &[1], moves: 2, deaths: 1, room: Some(4), back: true, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn deaths_two() {
         holds(Setup { at: &[1, 2], moves: 2, deaths: 1, back: true, messages: 2, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
-    fn returns() {
-        holds(Setup {
-            at: &[1],
-            moves: 2,
-            back: true,
-            returns: 1,
-            is_complete: false,
-            messages: 2,
-            ..Setup::QUIET
-        });
-    }
-
-    #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn returns_twice() {
         holds(Setup { at: &[1, 2], moves: 1, returns: 2, messages: 2, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn returns_mailbox() {
         holds(Setup { at: &[1], moves: 2, returns: 1, room: Some(4), messages: 2, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn cuts_mailbox() {
         holds(Setup { at: &[1], moves: 2, cuts: 1, room: Some(4), messages: 2, back: true, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn expiries_slow() {
         holds(Setup {
             at: &[1],
@@ -274,7 +299,7 @@ mod big {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn overdue_back() {
         holds(Setup {
             at: &[1],
@@ -288,13 +313,13 @@ mod big {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn overdue_moves() {
         holds(Setup { at: &[1, 2], moves: 3, back: true, overdue: Some(2), messages: 2, ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn slow_mailbox() {
         holds(Setup {
             places: &[0, 1],
@@ -309,7 +334,7 @@ mod big {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn slow_deaths() {
         holds(Setup {
             at: &[1],
@@ -323,7 +348,7 @@ mod big {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn slow_returns() {
         holds(Setup {
             at: &[1],
@@ -337,13 +362,13 @@ mod big {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn casts_mailbox() {
         holds(Setup { at: &[1], moves: 3, back: true, casts: &[1], room: Some(4), ..Setup::QUIET });
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "make lanes"]
     fn all() {
         holds(Setup {
             at: &[1, 2],
@@ -356,8 +381,26 @@ mod big {
             room: Some(1),
             failures: 1,
             messages: 2,
-            senders: 2,
             ..Setup::QUIET
         });
+    }
+
+    #[test]
+    #[ignore = "make lanes"]
+    fn fingerprints() {
+        let q = Setup::QUIET;
+        for setup in [
+            Setup { at: &[1], moves: 1, overdue: Some(1), room: Some(4), messages: 2, ..q },
+            Setup { at: &[1], moves: 2, back: true, casts: &[1], is_complete: true, ..q },
+            Setup { places: &[0, 1], at: &[0], moves: 2, back: true, is_slow: true, ..q },
+            Setup { places: &[0, 1], at: &[0], moves: 3, back: true, remembers: false, ..q },
+            Setup { at: &[1, 2], moves: 1, deaths: 1, is_complete: true, ..q },
+            Setup { at: &[1, 2], moves: 1, returns: 1, is_complete: true, ..q },
+            Setup { at: &[1], moves: 2, room: Some(1), failures: 1, expiries: 1, messages: 2, ..q },
+            Setup { at: &[1], moves: 2, aways: 1, cuts: 1, back: true, messages: 2, ..q },
+            Setup { at: &[1], moves: 2, returns: 1, room: Some(4), messages: 2, ..q },
+        ] {
+            explore_all(&setup);
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Goes through all states of a world, the nearest first, so that what is broken is found by its shortest way.
 
+use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use crate::node::lane::tests::steps::Step;
 use crate::node::lane::tests::world::Broken;
@@ -39,8 +42,11 @@ pub fn explore(setup: &Setup) -> Found {
                 };
             }
         }
-        for step in steps {
-            let mut next = world.clone();
+        let last = steps.len().wrapping_sub(1);
+        let mut world = Some(world);
+        for (number, step) in steps.into_iter().enumerate() {
+            let taken = if number == last { world.take() } else { world.clone() };
+            let mut next = taken.expect("the last step takes it");
             if let Err(broken) = next.take_step(step) {
                 let broken = Some(tell(setup, &ways, at, Some(step), &broken));
                 return Found { states: known.len(), ends, broken };
@@ -52,6 +58,35 @@ pub fn explore(setup: &Setup) -> Found {
         }
     }
     Found { states: known.len(), ends, broken: None }
+}
+
+/// Goes through all states, and leaves nothing out of them: those with one fingerprint lead to the same, and the
+/// same is true of them.
+pub fn explore_all(setup: &Setup) {
+    let first = World::new(setup);
+    let mut known = HashSet::from([first.all_of_it()]);
+    let mut led: HashMap<u128, (bool, BTreeSet<Option<u128>>)> = HashMap::new();
+    let mut todo = vec![first];
+    while let Some(world) = todo.pop() {
+        let steps = world.steps();
+        let is_broken = steps.is_empty() && world.check_end().is_err();
+        let mut leads = BTreeSet::new();
+        for step in steps {
+            let mut next = world.clone();
+            let is_broken = next.take_step(step).is_err();
+            leads.insert((!is_broken).then(|| next.fingerprint()));
+            if !is_broken && known.insert(next.all_of_it()) {
+                todo.push(next);
+            }
+        }
+        let leads = (is_broken, leads);
+        match led.entry(world.fingerprint()) {
+            Entry::Vacant(entry) => _ = entry.insert(leads),
+            Entry::Occupied(entry) => assert!(*entry.get() == leads, "{world:?}"),
+        }
+    }
+    println!("{} states, {} fingerprints", known.len(), led.len());
+    assert!(led.len() < known.len(), "something is left out");
 }
 
 /// The way to a state, step by step.

@@ -3,6 +3,7 @@
 
 use crate::node::lane::End;
 use crate::node::lane::tests::rules::Rule;
+use crate::node::lane::tests::set::Set;
 use crate::node::lane::tests::world::Broken;
 use crate::node::lane::tests::world::Closing;
 use crate::node::lane::tests::world::HERE;
@@ -14,7 +15,6 @@ use crate::node::lane::tests::world::Pending;
 use crate::node::lane::tests::world::Place;
 use crate::node::lane::tests::world::Receipt;
 use crate::node::lane::tests::world::Session;
-use crate::node::lane::tests::world::Set;
 use crate::node::lane::tests::world::State;
 use crate::node::lane::tests::world::Word;
 use crate::node::lane::tests::world::World;
@@ -80,7 +80,13 @@ impl World<'_> {
         } else if node.expired.has(message) {
             self.resolve(at, message, Receipt::Unacked, waiting);
         } else {
-            node.pending.push(Pending { message, waiting, is_mail: false, lost: Receipt::NotHere });
+            node.pending.push(Pending {
+                message,
+                waiting,
+                is_mail: false,
+                lost: Receipt::NotHere,
+                is_late: false,
+            });
             node.pending.sort_by_key(|pending| pending.message);
             self.push(at, message);
         }
@@ -119,11 +125,9 @@ impl World<'_> {
     /// A session of which `shown` was shown is shown a message.
     fn show(&mut self, at: Place, message: Msg, shown: Set) -> Result<Set, Broken> {
         self.tell(|| format!("{message} is shown on {}", name(at)));
-        let is_behind =
-            |later: usize| later > message as usize && self.sender(later as Msg) == self.sender(message);
-        if let Some(later) =
-            shown.iter().find(|later| is_behind(*later)).filter(|_| !self.excepted.has(message))
-        {
+        let is_late = |pending: &Pending| pending.message == message && pending.is_late;
+        let has_order = !self.excepted.has(message) && !self.nodes[at].pending.iter().any(is_late);
+        if let Some(later) = shown.iter().find(|later| has_order && *later > message as usize) {
             return Err(format!("a session on {} is shown {message} after {later}", name(at)));
         }
         if shown.has(message) && self.setup.overdue.is_none() {
@@ -259,8 +263,15 @@ impl World<'_> {
                 self.mailbox.retain(|letter| *letter != message);
             } else if let Some(pending) = node.pending.iter_mut().find(|pending| pending.message == message) {
                 pending.is_mail = true;
+                pending.is_late |= node.missed.has(message) && node.session.held.contains(&message);
             } else if !node.expired.has(message) {
-                node.pending.push(Pending { message, waiting: 0, is_mail: true, lost: Receipt::NotHere });
+                node.pending.push(Pending {
+                    message,
+                    waiting: 0,
+                    is_mail: true,
+                    lost: Receipt::NotHere,
+                    is_late: false,
+                });
                 node.pending.sort_by_key(|pending| pending.message);
                 node.session.outbox.push(message);
             }

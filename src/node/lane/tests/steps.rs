@@ -3,13 +3,13 @@
 use std::fmt;
 
 use crate::node::lane::End;
+use crate::node::lane::tests::set::Set;
 use crate::node::lane::tests::world::Broken;
 use crate::node::lane::tests::world::Fate;
 use crate::node::lane::tests::world::Item;
 use crate::node::lane::tests::world::Msg;
 use crate::node::lane::tests::world::Place;
 use crate::node::lane::tests::world::Question;
-use crate::node::lane::tests::world::Set;
 use crate::node::lane::tests::world::State;
 use crate::node::lane::tests::world::Word;
 use crate::node::lane::tests::world::World;

@@ -6,6 +6,7 @@
 //! out in one step of a node is one step here.
 
 use std::collections::VecDeque;
+use std::hash::DefaultHasher;
 use std::hash::Hash;
 use std::hash::Hasher;
 
@@ -14,6 +15,7 @@ use crate::node::lane::End;
 use crate::node::lane::Lane;
 use crate::node::lane::Member;
 use crate::node::lane::tests::rules::Rule;
+use crate::node::lane::tests::set::Set;
 use crate::node::seam::Stored;
 use crate::node::slab::PeerId;
 
@@ -32,10 +34,6 @@ pub const PLACES: usize = 3;
 /// Messages at most.
 pub const MESSAGES_MAX: usize = 5;
 
-/// A small set of messages or nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Set(u8);
-
 /// What may happen, and how often.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -47,8 +45,6 @@ pub struct Setup {
     pub remembers: bool,
     /// Messages that are sent.
     pub messages: u8,
-    /// How many send them, in turn.
-    pub senders: u8,
     /// Which of them are `CAST`s.
     pub casts: &'static [Msg],
     /// Logins and ends of sessions.
@@ -86,7 +82,6 @@ impl Setup {
         at: &[1],
         remembers: true,
         messages: 3,
-        senders: 1,
         casts: &[],
         moves: 0,
         back: false,
@@ -110,7 +105,7 @@ impl Setup {
 }
 
 /// What is left of what may happen.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Left {
     pub moves: u8,
     pub overdue: u8,
@@ -123,7 +118,7 @@ pub struct Left {
 }
 
 /// All of it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct World<'s> {
     pub setup: &'s Setup,
     pub left: Left,
@@ -149,7 +144,7 @@ pub struct World<'s> {
 }
 
 /// The question where the user is.
-#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     None,
     Asked {
@@ -165,7 +160,7 @@ pub enum Question {
 }
 
 /// Messages that are put into the mailbox.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Store {
     pub numbers: Vec<u64>,
     pub messages: Vec<Msg>,
@@ -175,7 +170,7 @@ pub struct Store {
 }
 
 /// [`Stored`], with a hash.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Yes,
     Full,
@@ -184,7 +179,7 @@ pub enum Fate {
 }
 
 /// One node.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default)]
 pub struct Node {
     pub is_dead: bool,
     /// The origin knows that.
@@ -216,7 +211,7 @@ pub struct Node {
 }
 
 /// On its way to a node.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub enum Item {
     /// `is_void`: its receipt is not waited for any more.
     Message {
@@ -229,13 +224,13 @@ pub enum Item {
 }
 
 /// On its way from a node.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub enum Word {
     Further(Set),
     Receipt(Msg, Receipt),
 }
 
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Receipt {
     Delivered,
     NotHere,
@@ -244,7 +239,7 @@ pub enum Receipt {
 }
 
 /// A session.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default)]
 pub struct Session {
     pub state: State,
     pub number: u8,
@@ -263,7 +258,7 @@ pub struct Session {
     pub since: u8,
 }
 
-#[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     #[default]
     Out,
@@ -275,14 +270,14 @@ pub enum State {
 }
 
 /// What is left of a session.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Closing {
     pub outbox: Vec<Msg>,
     pub shown: Set,
 }
 
 /// A message that a node's sessions have.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Pending {
     pub message: Msg,
     /// How many of the origin wait for its fate.
@@ -291,6 +286,9 @@ pub struct Pending {
     pub is_mail: bool,
     /// The furthest that it came with those who lost it.
     pub lost: Receipt,
+    /// It came back to the origin though it was here, was stored, and is shown behind what was stored with it: it
+    /// was routed again because the node could not be reached, so its order is not promised.
+    pub is_late: bool,
 }
 
 /// What is left to do in a step of the origin.
@@ -298,38 +296,6 @@ pub struct Pending {
 pub enum Todo {
     Act(Act<Msg>),
     EndLane,
-}
-
-/// A quick hash of 128 bits.
-struct Fingerprint(u64, u64);
-
-impl Fingerprint {
-    fn add(&mut self, what: u64) {
-        self.0 = (self.0.rotate_left(23) ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.1 = (self.1 ^ (self.1 >> 31)).wrapping_add(what).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    }
-}
-
-impl Hasher for Fingerprint {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.add(u64::from(*byte)));
-    }
-
-    fn write_u8(&mut self, what: u8) {
-        self.add(u64::from(what));
-    }
-
-    fn write_u64(&mut self, what: u64) {
-        self.add(what);
-    }
-
-    fn write_usize(&mut self, what: usize) {
-        self.add(what as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// What was broken.
@@ -371,14 +337,11 @@ impl<'s> World<'s> {
         world
     }
 
-    /// What tells it from others.
-    pub fn fingerprint(&self) -> u128 {
-        let mut print = Fingerprint(1, 2);
-        let World { left, sent, lane, remembered, question, stores, mailbox, nodes, .. } = self;
-        (left, sent, lane, remembered, question, stores, mailbox, nodes).hash(&mut print);
-        (self.shown, self.lonely, self.excepted).hash(&mut print);
-        self.fates.iter().for_each(|fate| print.add(fate.map_or(0, |fate| fate as u64 + 1)));
-        u128::from(print.0) << 64 | u128::from(print.1)
+    /// A hash of all of it.
+    pub fn all_of_it(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        format!("{self:?}").hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Tells what happens.
@@ -397,11 +360,6 @@ impl<'s> World<'s> {
     /// The other nodes that may have messages.
     pub fn others(&self) -> impl Iterator<Item = Place> + use<'s> {
         self.setup.places.iter().copied().filter(|at| *at != HERE)
-    }
-
-    /// Who sends a message.
-    pub fn sender(&self, message: Msg) -> u8 {
-        message % self.setup.senders
     }
 
     /// Tells whether a message is a `CAST`.
@@ -432,42 +390,6 @@ impl Fate {
             Fate::No => Stored::No,
             Fate::Unknown => Stored::Unknown,
         }
-    }
-}
-
-impl Set {
-    pub fn has(self, what: impl Into<usize>) -> bool {
-        self.0 & 1 << what.into() != 0
-    }
-
-    pub fn with(self, what: impl Into<usize>) -> Set {
-        Set(self.0 | 1 << what.into())
-    }
-
-    pub fn without(self, what: impl Into<usize>) -> Set {
-        Set(self.0 & !(1 << what.into()))
-    }
-
-    pub fn and(self, other: Set) -> Set {
-        Set(self.0 | other.0)
-    }
-
-    pub fn but(self, other: Set) -> Set {
-        Set(self.0 & !other.0)
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..8usize).filter(move |what| self.has(*what))
-    }
-}
-
-impl FromIterator<usize> for Set {
-    fn from_iter<T: IntoIterator<Item = usize>>(all: T) -> Self {
-        all.into_iter().fold(Set::default(), Set::with)
     }
 }
 
