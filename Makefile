@@ -3,14 +3,14 @@
 CARGO ?= cargo
 # How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
 LINES = 1000000
-# How long `make chaos` and `make sim` play. Only as an argument of make: bash has a SECONDS of its own.
+# How long `make chaos`, `make sim` and `make sim-faults` play. Only as an argument of make: bash has a SECONDS of its own.
 seconds = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 
 # Where cargo builds, and the small node beside the full one.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 SMALL = $(TARGET)/small
 
-.PHONY: help run build test check smoke size instructions cross bench fuzz sim chaos cluster cluster-stop ci needs services peers valgrind
+.PHONY: help run build test check smoke size instructions cross bench fuzz sim sim-faults chaos cluster cluster-stop ci needs services peers valgrind
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -60,6 +60,9 @@ fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a 
 sim: needs ## play simulated clusters in which everything fails: SECONDS=60; PINPOST_SEED=N repeats a run
 	PINPOST_SIM_SECONDS=$(call seconds,60) $(CARGO) test --profile sim --features internals --test sim every_promise \
 		-- --nocapture
+
+sim-faults: needs ## plant known faults one by one, each of which the simulator has to find: SECONDS=60 for each; FAULT=NAME plants one
+	tests/sim-faults.sh $(call seconds,60) $(FAULT)
 
 chaos: services ## break a cluster at random, 2,000 messages a second: SECONDS=720; PINPOST_SEED=N repeats it
 	PINPOST_CHAOS_SECONDS=$(call seconds,720) $(CARGO) test --release --features internals --test chaos every_promise \
