@@ -62,7 +62,7 @@ play() { # RULE...
         for rule; do
             found=$(grep -m 1 "^$rule," <<<"$wrong") && return
         done
-        others+=" $(tr '\n' ' ' <<<"${wrong:-a panic}")"
+        others+=${wrong:-a panic}$'\n'
     done
 }
 
@@ -85,7 +85,9 @@ for patch in "${patches[@]}"; do
         if [ -n "$found" ]; then
             echo "$name: found after $((SECONDS - start)) s, $found"
         else
-            echo "$name: NOT FOUND${others:+, though there was$others}"
+            echo "$name: NOT FOUND"
+            # Each rule once, with its first seed.
+            [ -z "$others" ] || sort -u -t, -k1,1 <<<"${others%$'\n'}" | sed "s/^/$name: there was /"
             code=1
         fi
     else
