@@ -68,7 +68,8 @@ impl Check<'_> {
         let stays = |at: usize| self.facts.stays(at) > until;
         let is_beside = |(at, other): &(usize, &Session)| other.since <= session.asked && stays(*at);
         let others = self.facts.of_user(session.user).filter(is_beside).count();
-        if others >= most && stays(at) && self.facts.cause(session.asked, until).is_none() {
+        // One that is replaced is first told what became of its messages, also of those to somebody who rests.
+        if others >= most && stays(at) && !self.facts.is_troubled(session.asked, until) {
             let Session { user, node, since, .. } = *session;
             let what = format!("session {at} of user{user} on node {node} is beside {others} others");
             self.wrong(Rule::TooManySessions, since, what);

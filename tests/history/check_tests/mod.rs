@@ -454,6 +454,7 @@ fn a_user_has_no_more_sessions_than_it_may() {
         stays(most, by + 1, &[], &|history| history.suffer(Fault::PresenceLost, came - 5_000, came - 5_000));
     }
     stays(3, 60_000, &[], &|_| {});
+    stays(1, 60_000, &[], &|history| history.sessions[CAROL].naps.push((came, came + 1)));
     // The other one was the later of the two.
     stays(1, 60_000, &[], &|history| history.quit(BOB_LATER, came + soon));
 }
