@@ -10,7 +10,7 @@ seconds = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 SMALL = $(TARGET)/small
 
-.PHONY: help run build test check smoke size instructions cross bench fuzz sim sim-faults chaos cluster cluster-stop ci needs services peers valgrind
+.PHONY: help run build test check smoke size instructions cross bench fuzz sim sim-faults chaos cluster cluster-stop ci needs services peers valgrind patch
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -61,7 +61,7 @@ sim: needs ## play simulated clusters in which everything fails: SECONDS=60; PIN
 	PINPOST_SIM_SECONDS=$(call seconds,60) $(CARGO) test --profile sim --features internals --test sim every_promise \
 		-- --nocapture
 
-sim-faults: needs ## plant known faults one by one, each of which the simulator has to find: SECONDS=60 for each; FAULT=NAME plants one
+sim-faults: patch ## plant known faults one by one, each of which the simulator has to find: SECONDS=60 for each; FAULT=NAME plants one
 	tests/sim-faults.sh $(call seconds,60) $(FAULT)
 
 chaos: services ## break a cluster at random, 2,000 messages a second: SECONDS=720; PINPOST_SEED=N repeats it
@@ -88,6 +88,10 @@ services:
 # And what the benchmark compares with: NATS, mosquitto and ejabberd, none of them started either.
 peers:
 	@tests/needs.sh peers
+
+# What plants faults.
+patch:
+	@tests/needs.sh patch
 
 # And what counts instructions.
 valgrind:
