@@ -3,14 +3,14 @@
 CARGO ?= cargo
 # How many garbage lines `make fuzz` sends. Not `?=`: some shells export LINES, the terminal's height.
 LINES = 1000000
-# How long `make chaos` and `make sim` play. Only as an argument of make: bash has a SECONDS of its own.
+# How long `make chaos`, `make sim` and `make sim-faults` play. Only as an argument of make: bash has a SECONDS of its own.
 seconds = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 
 # Where cargo builds, and the small node beside the full one.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 SMALL = $(TARGET)/small
 
-.PHONY: help run build test check smoke size instructions cross bench fuzz sim lanes chaos cluster cluster-stop ci needs services peers valgrind
+.PHONY: help run build test check smoke size instructions cross bench fuzz sim sim-faults lanes chaos cluster cluster-stop ci needs services peers valgrind patch
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -61,6 +61,9 @@ sim: needs ## play simulated clusters in which everything fails: SECONDS=60; PIN
 	PINPOST_SIM_SECONDS=$(call seconds,60) $(CARGO) test --profile sim --features internals --test sim every_promise \
 		-- --nocapture
 
+sim-faults: patch ## plant known faults one by one, each of which the simulator has to find: SECONDS=60 for each; FAULT=NAME plants one
+	tests/sim-faults.sh $(call seconds,60) $(FAULT)
+
 lanes: needs ## go through all states of the lane and the nodes around it, in larger worlds than the tests do; a few minutes
 	$(CARGO) test --profile sim --features internals --lib node::lane -- --include-ignored
 
@@ -88,6 +91,10 @@ services:
 # And what the benchmark compares with: NATS, mosquitto and ejabberd, none of them started either.
 peers:
 	@tests/needs.sh peers
+
+# What plants faults.
+patch:
+	@tests/needs.sh patch
 
 # And what counts instructions.
 valgrind:

@@ -4,6 +4,7 @@
 #   needs.sh            for a build: a C linker
 #   needs.sh services   and for tests and a cluster: Redis and RabbitMQ, which tests/services.sh starts
 #   needs.sh valgrind   to count instructions
+#   needs.sh patch      to plant faults
 #   needs.sh cross      for other architectures: Debian's Rust, cross compilers, and an emulator
 #   needs.sh peers      and for the benchmark: the servers that pinpost is compared with
 #
@@ -45,6 +46,10 @@ if [ "${1:-}" = peers ]; then
 fi
 if [ "${1:-}" = valgrind ]; then
     needs valgrind valgrind
+fi
+if [ "${1:-}" = patch ]; then
+    needs patch patch
+    needs flock util-linux
 fi
 if [ "${1:-}" = cross ]; then
     # Those of bookworm-security; the owner's own Rust has no libraries for other architectures.

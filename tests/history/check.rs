@@ -91,6 +91,8 @@ pub enum Rule {
     CauselessLimit,
     /// `WHO` tells the truth.
     WrongPresence,
+    /// A user has no more sessions than it may, where nothing is wrong.
+    TooManySessions,
     /// A connection stands while its client and its node do.
     Dropped,
     /// Nothing else is said or done.
@@ -109,6 +111,7 @@ pub fn check(history: &History) -> Verdict {
     }
     for at in 0..history.sessions.len() {
         check.end(at);
+        check.beside(at);
     }
     check.arrivals();
     check.fates();

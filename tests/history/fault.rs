@@ -107,6 +107,12 @@ impl Fault {
         !matches!(self, Fault::BrokerAlarm | Fault::BatchesTwice)
     }
 
+    /// Both ends of a link count: what the broker loses, carries twice or carries late is made good within a second or so,
+    /// and is no reason for `ERR timeout`.
+    pub fn is_made_good(self) -> bool {
+        matches!(self, Fault::BatchesLost | Fault::BatchesTwice | Fault::BatchesLate)
+    }
+
     /// A node may be back under a new id: until it has written again who is there, nobody is known to be nowhere.
     pub fn renames(self) -> bool {
         match self {

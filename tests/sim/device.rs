@@ -262,7 +262,7 @@ impl World {
             let _ = match (is_cast, is_untagged) {
                 (true, _) => write!(lines, "CAST user{to} {number}"),
                 (false, true) => write!(lines, "SEND user{to} {number}"),
-                (false, false) => write!(lines, "@{number} SEND user{to} {number}"),
+                (false, false) => write!(lines, "@{number} SEND user{to} {}", words(number)),
             };
             if is_long {
                 lines.push(' ');
@@ -295,7 +295,7 @@ impl World {
             // The same line, or it is another message.
             let _ = match self.long.get(&number) {
                 Some(line) => writeln!(lines, "{line}"),
-                None => writeln!(lines, "@{number} SEND user{to} {number}"),
+                None => writeln!(lines, "@{number} SEND user{to} {}", words(number)),
             };
         }
         if !lines.is_empty() {
@@ -314,4 +314,9 @@ impl World {
         self.history.questions.push(Question { asks, node, user, asked, answered, given_up });
         self.say(socket, format!("@w{question} WHO user{user}\n").as_bytes());
     }
+}
+
+/// What a message with a tag says. Some say the same, and only their tag tells them apart.
+fn words(number: usize) -> String {
+    if number.is_multiple_of(8) { "hello".to_owned() } else { number.to_string() }
 }

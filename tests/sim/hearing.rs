@@ -207,7 +207,8 @@ impl World {
         let (from, rest) = message.split_once(' ')?;
         let (id, text) = rest.split_once(' ')?;
         let from = from.parse().ok()?;
-        let message: usize = text.split(' ').next()?.parse().ok()?;
+        // Its number is what it says, or its tag.
+        let message: usize = text.split(' ').next()?.parse().or_else(|_| id.parse()).ok()?;
         let client = self.sockets[socket].side.device;
         let device = &mut self.devices[client];
         let is_shown = !device.acks || device.memory.sees(from, message);

@@ -37,6 +37,8 @@ pub struct Facts<'a> {
 struct Ending {
     /// Until then it was surely there.
     gone: Time,
+    /// The same, if no other login had taken its place.
+    stays: Time,
     /// When nothing more could be heard.
     over: Time,
     /// When it fell without a goodbye, and when its node had noticed that.
@@ -93,7 +95,7 @@ impl<'a> Facts<'a> {
             }
             _ => killed.map(|at| (at, at)),
         };
-        Ending { gone, over, fell, killed }
+        Ending { gone, stays: gone, over, fell, killed }
     }
 
     /// Each login of a user takes the place of the sessions before, though these may not know it for a while. Of
@@ -151,6 +153,11 @@ impl<'a> Facts<'a> {
     /// When a session was there no more, or about to go.
     pub fn gone(&self, session: usize) -> Time {
         self.ends[session].gone
+    }
+
+    /// When a session was there no more, whether or not another login took its place.
+    pub fn stays(&self, session: usize) -> Time {
+        self.ends[session].stays
     }
 
     /// When a connection fell without a goodbye, and when its node had noticed that.
@@ -223,6 +230,12 @@ impl<'a> Facts<'a> {
     /// senders, or with one where its recipient was or was thought to be.
     pub fn near(&self, message: &Message, from: Time, to: Time) -> Option<&'a Trouble> {
         self.at_work(from, to).find(|trouble| self.is_near(trouble.fault, message, to))
+    }
+
+    /// One that may be why nothing is known of a message.
+    pub fn reason(&self, message: &Message, from: Time, to: Time) -> Option<&'a Trouble> {
+        let mut faults = self.at_work(from, to).filter(|trouble| !trouble.fault.is_made_good());
+        faults.find(|trouble| self.is_near(trouble.fault, message, to))
     }
 
     /// Whether a fault has to do with a message.

@@ -241,7 +241,7 @@ impl Check<'_> {
                     self.wrong(Rule::Odd, told, name());
                 }
             }
-            ErrorCode::Timeout => match cause {
+            ErrorCode::Timeout => match self.facts.reason(message, sent, told) {
                 Some(_) => self.excuse("ERR timeout", sent, told),
                 // Without a mailbox, what is not acknowledged in time has no other fate.
                 // What it had for too long it is not given again.

@@ -8,6 +8,7 @@ use crate::history::Asks;
 use crate::history::End;
 use crate::history::Leaving;
 use crate::history::Question;
+use crate::history::Session;
 use crate::history::check::Check;
 use crate::history::check::Rule;
 
@@ -57,6 +58,22 @@ impl Check<'_> {
         self.history.rules.sessions_max == 1
             && (others.any(|(_, other)| other.asked <= ended)
                 || self.history.questions.iter().any(is_logging_in))
+    }
+
+    /// A user has no more sessions than it may when one more comes; where that is one, the others are replaced soon.
+    pub fn beside(&mut self, at: usize) {
+        let session = &self.history.sessions[at];
+        let most = self.history.rules.sessions_max;
+        let until = session.since + if most == 1 { self.margins.soon } else { 0 };
+        let stays = |at: usize| self.facts.stays(at) > until;
+        let is_beside = |(at, other): &(usize, &Session)| other.since <= session.asked && stays(*at);
+        let others = self.facts.of_user(session.user).filter(is_beside).count();
+        // One that is replaced is first told what became of its messages, also of those to somebody who rests.
+        if others >= most && stays(at) && !self.facts.is_troubled(session.asked, until) {
+            let Session { user, node, since, .. } = *session;
+            let what = format!("session {at} of user{user} on node {node} is beside {others} others");
+            self.wrong(Rule::TooManySessions, since, what);
+        }
     }
 
     pub fn questions(&mut self) {

@@ -314,6 +314,8 @@ fn what_was_not_delivered_was_not_seen() {
         failed(&[], word, Fault::NodeKilled(2), at_least, at_least + 100);
         failed(&[rule], word, Fault::NodeKilled(2), at_least - 1, at_least + 100);
     }
+    // What is lost on the way is sent again.
+    failed(&[Rule::CauselessTimeout], ErrorCode::Timeout, Fault::BatchesLost, at, at + 100);
     // A node where he never was is back under a new id.
     for (fault, rules) in [
         (Fault::NodeFrozen(2), &[][..]),
@@ -471,6 +473,33 @@ fn who_tells_the_truth() {
     finds(&[Rule::CauselessUnavailable], |history| {
         history.questions[1].answered.as_mut().expect("it is").1 = error;
     });
+}
+
+#[test]
+fn a_user_has_no_more_sessions_than_it_may() {
+    let came = fine().sessions[BOB_LATER].since;
+    // The first of three leaves at that time.
+    let stays = |most: usize, left: Time, rules: &[Rule], spoil: &dyn Fn(&mut History)| {
+        finds(rules, |history| {
+            history.rules.sessions_max = most;
+            history.quit(BOB, left);
+            if most > 1 {
+                let another = Session { asked: 40_000, since: 40_005, ..history.sessions[BOB_LATER].clone() };
+                history.sessions.push(another);
+            }
+            spoil(history);
+        });
+    };
+    let soon = margins().soon;
+    for (most, by) in [(1, came + soon), (2, came)] {
+        stays(most, by, &[], &|_| {});
+        stays(most, by + 1, &[Rule::TooManySessions], &|_| {});
+        stays(most, by + 1, &[], &|history| history.suffer(Fault::PresenceLost, came - 5_000, came - 5_000));
+    }
+    stays(3, 60_000, &[], &|_| {});
+    stays(1, 60_000, &[], &|history| history.sessions[CAROL].naps.push((came, came + 1)));
+    // The other one was the later of the two.
+    stays(1, 60_000, &[], &|history| history.quit(BOB_LATER, came + soon));
 }
 
 #[test]
