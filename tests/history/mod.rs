@@ -261,11 +261,6 @@ impl Session {
         end == Some(End::Bye(CloseReason::Slow)) || (is_broken && self.rests()) || sleeps
     }
 
-    /// When it began to rest last; or else that time.
-    pub fn last_rest(&self, or: Time) -> Time {
-        self.naps.iter().chain(&self.stalls).map(|rest| rest.0).max().unwrap_or(or)
-    }
-
     /// Whether it ever napped or stalled.
     pub fn rests(&self) -> bool {
         !self.naps.is_empty() || !self.stalls.is_empty()

@@ -72,22 +72,24 @@ impl<'a> Facts<'a> {
         }
         let margins = history.margins;
         let mut facts = Facts { history, margins, ends: vec![], of_users, sights, first_sights };
-        facts.ends = history.sessions.iter().map(|session| facts.ending(session)).collect();
+        facts.ends = (0..history.sessions.len()).map(|at| facts.ending(at)).collect();
         if history.rules.sessions_max == 1 {
             facts.replace();
         }
         facts
     }
 
-    fn ending(&self, session: &Session) -> Ending {
+    fn ending(&self, at: usize) -> Ending {
+        let session = &self.history.sessions[at];
         let over = session.ended.as_ref().map_or(Time::MAX, |(at, _)| *at);
         let killed = self.kills(session.node).find(|kill| (session.asked..=over).contains(kill));
         let left = session.left.map(|(at, _)| at);
-        let cut = session.was_cut(killed).then(|| session.last_rest(over.saturating_sub(self.margins.soon)));
+        let cut = session.was_cut(killed).then(|| self.cut_since(at, over.saturating_sub(self.margins.soon)));
         let gone = left.into_iter().chain(killed).chain(cut).chain([over]).min().unwrap_or(over);
         let fell = match session.left {
             Some((at, Leaving::HangsUp)) => {
-                let freezes = self.troubles(at, at + self.margins.note);
+                // The goodbye may still be on its way when the node stops.
+                let freezes = self.troubles(at, at + self.margins.note.max(self.margins.way));
                 let holds = [Fault::NodeFrozen(session.node), Fault::Stalled];
                 let freezes = freezes.filter(|trouble| holds.contains(&trouble.fault));
                 let noticed = freezes.map(|trouble| trouble.to.unwrap_or(Time::MAX)).max();
@@ -96,6 +98,17 @@ impl<'a> Facts<'a> {
             _ => killed.map(|at| (at, at)),
         };
         Ending { gone, stays: gone, over, fell, killed }
+    }
+
+    /// When a session that was cut off began the rest for which it was: the first behind which it was sent nothing
+    /// new, for it may read for long what came before it was cut off; or else that time.
+    fn cut_since(&self, at: usize, or: Time) -> Time {
+        let session = &self.history.sessions[at];
+        let seen = self.history.clients[session.client].seen.iter().filter(|seen| seen.session == at);
+        let sent = seen.filter_map(|seen| self.history.messages.get(seen.message)).map(Message::sent);
+        let newest = sent.max().unwrap_or(0);
+        let rests = session.naps.iter().chain(&session.stalls).filter(|rest| rest.1 >= newest);
+        rests.map(|rest| rest.0).min().unwrap_or(or)
     }
 
     /// Each login of a user takes the place of the sessions before, though these may not know it for a while. Of

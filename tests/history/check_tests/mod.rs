@@ -210,6 +210,13 @@ fn without_ack_the_kernel_may_lose() {
         history.hang_up(CAROL, last - 3_000);
         history.suffer(Fault::NodeFrozen(1), last - 3_500, last + 1_000);
     });
+    let late = margins().note.max(margins().way);
+    for (frozen, rules) in [(late, &[][..]), (late + 1, &[Rule::Lost])] {
+        loses(rules, &|history| {
+            history.hang_up(CAROL, last - 3_000);
+            history.suffer(Fault::NodeFrozen(1), last - 3_000 + frozen, last + 1_000);
+        });
+    }
     loses(&[], &|history| {
         history.fall(CAROL, last + 5);
         history.quit(BOB, last);
@@ -283,6 +290,17 @@ fn what_was_not_delivered_was_not_seen() {
             history.fail(bobs(3), ErrorCode::Timeout);
             history.sessions[BOB].stalls.push((sent(bobs(3)) - 1, stalled));
             history.fall(BOB, 45_000);
+        });
+    }
+    // Behind the rest for which it was cut off it may read and rest again; but it is sent nothing new.
+    for (number, rules) in [(9, &[][..]), (8, &[Rule::CauselessTimeout])] {
+        finds(rules, |history| {
+            history.rules.mailbox_max = 0;
+            history.fail(bobs(number), ErrorCode::Timeout);
+            let sent = sent(bobs(number));
+            history.sessions[BOB].stalls = vec![(sent - 1, sent + 990), (40_000, 49_000)];
+            history.sessions[BOB].left = None;
+            history.sessions[BOB].ended = Some((50_000, End::Bye(CloseReason::Slow)));
         });
     }
     // A fault was at work while it waited for its fate.
