@@ -229,6 +229,9 @@ impl Check<'_> {
             "out of order: a CAST behind a hop"
         } else if is_taken_elsewhere {
             "out of order: taken elsewhere"
+        } else if newer.session != seen.session && self.is_in_the_kernel(message, newer.at) {
+            // It counted as delivered; a login where others have not taken it yet is given it.
+            "out of order: a connection that broke had it"
         } else if is_unacked {
             "out of order: not acknowledged in time"
         } else if self.is_rerouted(message, seen.at) {

@@ -127,7 +127,7 @@ impl Check<'_> {
     }
 
     /// It was handed to the kernel for a connection without `ack` that was broken then.
-    fn is_in_the_kernel(&self, message: &Message, told: Time) -> bool {
+    pub fn is_in_the_kernel(&self, message: &Message, told: Time) -> bool {
         let note = self.margins.note;
         let (from, to) = (message.sent().saturating_sub(note), told + note);
         // A client that reads nothing leaves it there for as long.

@@ -337,6 +337,28 @@ fn copied(rules: &[Rule], asked: Time, spoil: &dyn Fn(&mut History)) {
 }
 
 #[test]
+fn what_the_kernel_of_a_broken_connection_had_may_come_later() {
+    let (earlier, later) = (sent(carols(3)), sent(carols(4)));
+    let late = margins().note + margins().way;
+    for (fell, rules) in [(later + 1 + late, &[][..]), (later + 2 + late, &[Rule::OutOfOrder])] {
+        finds(rules, |history| {
+            // carol sees a later one on the connection that she has next, and then the earlier one on a third.
+            let session = |asked| Session { asked, since: asked, ..history.sessions[CAROL].clone() };
+            let next = [session(earlier - 5), session(later + 5)];
+            history.sessions.extend(next);
+            let seen = &mut history.clients[CAROL].seen;
+            seen.swap(3, 4);
+            (seen[3].session, seen[4].session) = (4, 5);
+            seen[4].at = later + 20;
+            seen[5..].iter_mut().for_each(|seen| seen.session = 5);
+            history.messages[carols(3)].attempts[0].told = Some((later + 30, Fate::Delivered));
+            history.quit(4, later + 6);
+            history.hang_up(CAROL, fell);
+        });
+    }
+}
+
+#[test]
 fn what_it_took_on_another_node_may_come_again_behind_a_later_one() {
     let (earlier, later) = (sent(bobs(3)), sent(bobs(4)));
     let hops = |rules: &[Rule], node: usize, acked: Time, left: Time| {
