@@ -258,8 +258,13 @@ impl<'a> Facts<'a> {
         let mut origins = message.attempts.iter().map(|attempt| sessions[attempt.session].node);
         let since = message.sent().saturating_sub(self.margins.belief);
         let mut of_user = self.of_user(message.to);
+        // A login that came to nothing may have been found by others, too.
+        let mut logins = self.history.questions.iter().filter(|question| question.asks == Asks::Login);
         origins.any(|origin| origin == node)
             || of_user.any(|(at, session)| session.node == node && self.may_be_in(at, since, to))
+            || logins.any(|login| {
+                (login.user, login.node) == (message.to, node) && (since..=to).contains(&login.asked)
+            })
     }
 
     pub fn troubles(&self, from: Time, to: Time) -> impl Iterator<Item = &'a Trouble> + use<'a> {

@@ -359,7 +359,7 @@ impl Check<'_> {
         let took = answered.saturating_sub(asked + self.facts.frozen(node, asked, answered));
         let napped = |time| message.is_some_and(|(to, sent)| self.facts.has_napped(to, sent, answered, time));
         // A session that takes its time has more, and so has the one after it.
-        let patience = if napped(soon) { 3 * self.margins.ack } else { 0 };
+        let patience = if napped(soon.min(self.margins.ack / 2)) { 3 * self.margins.ack } else { 0 };
         let took_name = || format!("{} took {} ms", name(), took / self.margins.ms);
         if took > self.margins.reply + patience {
             self.wrong(Rule::Late, answered, took_name());

@@ -206,6 +206,14 @@ fn disorder_has_a_cause() {
             history.suffer(Fault::Cut(2, Links::Broker), earlier + margins().belief, came + margins().belief);
         });
     }
+    for (asked, rules) in [(0, &[][..]), (1, &[Rule::OutOfOrder])] {
+        swapped(rules, &|history| {
+            history.delay(margins().belief);
+            let login = Question { node: 2, asked: earlier - asked, ..history.questions[0] };
+            history.questions.push(Question { answered: None, given_up: Some(earlier), ..login });
+            history.suffer(Fault::Cut(2, Links::Broker), earlier + margins().belief, came + margins().belief);
+        });
+    }
     // To hop or to nap makes none.
     swapped(&[Rule::OutOfOrder], &|history| history.sessions[BOB].naps.push((earlier, later)));
     // What is not acknowledged goes another way at last.
