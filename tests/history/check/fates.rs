@@ -328,10 +328,12 @@ impl Check<'_> {
         }
     }
 
-    /// Who does not acknowledge is not read while others have no room, and what it says waits unread.
+    /// Who does not acknowledge is not read while others have no room, and what it says waits unread. What a rest
+    /// has held up is caught up with for a while.
     pub fn is_read(&self, session: usize, from: Time, to: Time) -> bool {
         let client = self.history.sessions[session].client;
-        self.history.clients[client].acks || !self.facts.is_troubled(from, to)
+        let since = from.saturating_sub(self.margins.soon);
+        self.history.clients[client].acks || !self.facts.is_troubled(since, to)
     }
 
     /// Who read nothing meanwhile can't know how long it took: as if it had been asked so much later.

@@ -434,6 +434,15 @@ fn a_request_has_one_reply_in_time() {
         late(history, 4_000);
         history.sessions[BOB].naps.push((sent(last), sent(last) + 2_000));
     });
+    // Who does not acknowledge is not read behind a rest of anybody.
+    let rested = sent(last) - margins().soon;
+    for (rest, rules) in [(rested, &[Rule::Slow][..]), (rested + 1, &[])] {
+        finds(rules, |history| {
+            late(history, 4_000);
+            history.clients[ALICE].acks = false;
+            history.sessions[CAROL].naps.push((rested - 10, rest));
+        });
+    }
     // Its recipient rested while its sender did not read, or before it was sent.
     for (rest, rules) in [(1, &[][..]), (0, &[Rule::Slow])] {
         finds(rules, |history| {
