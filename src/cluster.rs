@@ -54,8 +54,6 @@ mod sessions;
 #[cfg(feature = "cluster")]
 mod shared;
 #[cfg(feature = "cluster")]
-pub mod told;
-#[cfg(feature = "cluster")]
 mod watchdog;
 
 use std::time::{Duration, Instant};

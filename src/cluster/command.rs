@@ -77,7 +77,7 @@ pub enum Reply {
     /// The time, in us.
     Time(i64),
     /// The lease holds, or the node is not in the table: `None`.
-    Lease(Option<Held>),
+    Lease(Option<Lease>),
     /// The sessions; what is none is left out.
     Sessions(Vec<Entry>),
     /// How many messages were stored, from the first on; the others met the bound.
@@ -92,7 +92,7 @@ pub enum Reply {
 
 /// A lease that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct Lease {
     /// Redis's clock, in us.
     pub now_us: i64,
     /// The version of the table.
@@ -106,9 +106,7 @@ pub struct Held {
 impl Entry {
     /// Reads a field of a user's hash; what is none of ours is `None`.
     pub fn parse(tag: &str, value: &str) -> Option<Self> {
-        // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
-        let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
-        let (node, session) = (NodeId::parse(node)?, SessionId::parse(session)?);
+        let (node, session) = parse_tag(tag)?;
         let since_us = value.strip_suffix('d').unwrap_or(value).parse().ok()?;
         Some(Entry { node, session, since_us })
     }
@@ -118,15 +116,22 @@ impl Entry {
         format!("{}{}", self.since_us, if drains { "d" } else { "" })
     }
 
-    /// Whether this login came before `other`: the same answer on every node.
-    pub fn is_before(&self, other: &Entry) -> bool {
-        (self.since_us, self.session) < (other.since_us, other.session)
+    /// By this, logins came one after the other: the same on every node.
+    pub fn age(&self) -> (i64, SessionId) {
+        (self.since_us, self.session)
     }
 }
 
 /// The field of a session, which is never used twice.
 pub fn tag(node: &NodeId, session: SessionId) -> String {
     format!("{}{}", node.as_str(), session.as_str())
+}
+
+/// The session of a field; what is none of ours is `None`.
+pub fn parse_tag(tag: &str) -> Option<(NodeId, SessionId)> {
+    // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
+    let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
+    Some((NodeId::parse(node)?, SessionId::parse(session)?))
 }
 
 #[cfg(test)]

@@ -30,7 +30,6 @@ pub struct Deferred {
     takings: usize,
     /// What the takings weigh.
     bytes: usize,
-    removals: usize,
     /// How many takings were given up since this was asked last.
     given_up: usize,
 }
@@ -40,8 +39,8 @@ pub struct Deferred {
 pub enum DeferredWrite {
     /// Messages were taken: all up to a place, and those at others.
     Take { user: UserName, up_to: u64, also: Vec<u64> },
-    /// A session drains no more, unless it has another number for that by now.
-    Release { session: SessionId, number: u64 },
+    /// A session drains no more, unless it has read on since.
+    Release { session: SessionId, drain: Option<u64> },
     /// A session, or what has its tag, is to be gone; what waits for that, unless it was told.
     Remove { user: UserName, tag: String, token: Option<Token> },
 }
@@ -52,9 +51,9 @@ impl Deferred {
         self.writes.is_empty()
     }
 
-    /// How many removals wait.
+    /// How many removals wait, and releases.
     pub fn removals(&self) -> usize {
-        self.removals
+        self.writes.len() - self.takings
     }
 
     /// Adds what is to be done after all that is there.
@@ -95,7 +94,6 @@ impl Deferred {
     /// Forgets all removals.
     pub fn clear_removals(&mut self) {
         self.writes.retain(|write| !matches!(write, DeferredWrite::Remove { .. }));
-        self.removals = 0;
     }
 
     /// How many takings were given up since the last time.
@@ -105,30 +103,25 @@ impl Deferred {
 
     fn give_up_the_oldest(&mut self) {
         while self.takings > TAKINGS_MAX || self.bytes > TAKINGS_BYTES_MAX {
-            let mut rest = self.takings.div_ceil(2);
-            let mut writes = std::mem::take(&mut self.writes);
-            writes.retain(|write| {
-                let stays = rest == 0 || !matches!(write, DeferredWrite::Take { .. });
-                if !stays {
-                    rest -= 1;
-                    self.discount(write);
+            let least = self.takings / 2;
+            for write in std::mem::take(&mut self.writes) {
+                if self.takings > least && matches!(write, DeferredWrite::Take { .. }) {
+                    self.discount(&write);
                     self.given_up += 1;
+                } else {
+                    self.writes.push_back(write);
                 }
-                stays
-            });
-            self.writes = writes;
+            }
         }
     }
 
     fn count(&mut self, write: &DeferredWrite) {
         self.takings += usize::from(matches!(write, DeferredWrite::Take { .. }));
-        self.removals += usize::from(matches!(write, DeferredWrite::Remove { .. }));
         self.bytes += write.bytes();
     }
 
     fn discount(&mut self, write: &DeferredWrite) {
         self.takings -= usize::from(matches!(write, DeferredWrite::Take { .. }));
-        self.removals -= usize::from(matches!(write, DeferredWrite::Remove { .. }));
         self.bytes -= write.bytes();
     }
 }
@@ -156,7 +149,7 @@ mod tests {
     }
 
     fn release(number: u64) -> DeferredWrite {
-        DeferredWrite::Release { session: SessionId::parse("00000001").expect("valid"), number }
+        DeferredWrite::Release { session: SessionId::parse("00000001").expect("valid"), drain: Some(number) }
     }
 
     fn remove(n: usize) -> DeferredWrite {
@@ -170,12 +163,12 @@ mod tests {
             for write in deferred.next() {
                 all += &match write {
                     DeferredWrite::Take { up_to, .. } => format!("t{up_to} "),
-                    DeferredWrite::Release { number, .. } => format!("r{number} "),
+                    DeferredWrite::Release { drain, .. } => format!("r{} ", drain.expect("as above")),
                     DeferredWrite::Remove { user, .. } => format!("x{} ", &user.as_str()[5..]),
                 };
             }
         }
-        assert_eq!((deferred.takings, deferred.bytes, deferred.removals), (0, 0, 0));
+        assert_eq!((deferred.takings, deferred.bytes, deferred.removals()), (0, 0, 0));
         all
     }
 

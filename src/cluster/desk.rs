@@ -8,7 +8,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::cluster::told::unavailable;
+use crate::cluster::event::unavailable;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
 use crate::proto::name::NodeId;

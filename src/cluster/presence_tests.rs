@@ -7,7 +7,6 @@ use crate::cluster::command::Entry;
 use crate::cluster::deferred::AT_ONCE_MAX;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::lease::RENEW_TIME;
-use crate::cluster::presence::state::REMOVALS_MAX;
 use crate::cluster::redis_model::RedisModel;
 use crate::mailbox::Limits;
 use crate::node::seam::Location;
@@ -401,7 +400,7 @@ fn a_node_joins_when_it_has_a_queue_or_has_waited_for_one() {
     assert!(due > now && presence.next(due - STEP_TIME).is_none());
     let step = presence.next(due);
     answer(presence, step, due);
-    assert!(presence.told().contains(&Told::Joined), "without");
+    assert!(presence.told().contains(&Told::Renewed), "without");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use redis::{Cmd, FromRedisValue, ServerError, Value};
 use crate::cluster::command::Act;
 use crate::cluster::command::Command;
 use crate::cluster::command::Entry;
-use crate::cluster::command::Held;
+use crate::cluster::command::Lease;
 use crate::cluster::command::Reply;
 use crate::cluster::command::tag;
 use crate::cluster::lease::LEASE_TIME;
@@ -41,7 +41,7 @@ if act == 'leave' then
   redis.call('ZREM', nodes, me)
   redis.call('ZREM', doubt, me)
 else
-  if act == 'renew' and not redis.call('ZSCORE', nodes, me) then return {-1} end
+  if act == 'renew' and not redis.call('ZSCORE', nodes, me) then return false end
   local last = redis.call('ZREVRANGE', nodes, 0, 0, 'WITHSCORES')[2]
   local hold = tonumber(redis.call('HGET', meta, 'hold') or 0)
   if last and tonumber(last) < now then
@@ -59,7 +59,7 @@ if changed then
 end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
-if v == known then return {now, v, in_doubt} end
+if v == known then return {now, v, in_doubt, false} end
 return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
 ";
 
@@ -166,27 +166,17 @@ fn member(node: &NodeId) -> String {
 }
 
 /// What the lease's script answers; `None` when it makes no sense.
-fn lease(reply: Value) -> Option<Option<Held>> {
-    let Value::Array(parts) = reply else { return None };
-    let mut parts = parts.into_iter();
-    let now_us = i64::from_redis_value(parts.next()?).ok()?;
-    if now_us < 0 {
+fn lease(reply: Value) -> Option<Option<Lease>> {
+    type Parts = (i64, String, i64, Option<Vec<String>>);
+    let Some((now_us, version, in_doubt, members)) = Option::<Parts>::from_redis_value(reply).ok()? else {
         return Some(None);
-    }
-    let version = String::from_redis_value(parts.next()?).ok()?;
-    let in_doubt = i64::from_redis_value(parts.next()?).ok()? > 0;
-    let living = match parts.next() {
-        Some(list) => {
-            let members = Vec::<String>::from_redis_value(list).ok()?;
-            let node = |member: &String| {
-                let (node, version) = member.rsplit_once(':')?;
-                Some((NodeId::parse(node)?, version.parse().ok()?))
-            };
-            Some(members.iter().filter_map(node).collect())
-        }
-        None => None,
     };
-    Some(Some(Held { now_us, version, in_doubt, living }))
+    let node = |member: &String| {
+        let (node, version) = member.rsplit_once(':')?;
+        Some((NodeId::parse(node)?, version.parse().ok()?))
+    };
+    let living = members.map(|members| members.iter().filter_map(node).collect());
+    Some(Some(Lease { now_us, version, in_doubt: in_doubt > 0, living }))
 }
 
 /// Tells whether the same command would be refused for ever: the key holds something else, or the

@@ -44,7 +44,7 @@ fn comparable(reply: Reply) -> Reply {
         Reply::Lease(Some(held)) => {
             let mut living = held.living;
             living.iter_mut().for_each(|living| living.sort());
-            Reply::Lease(Some(Held { now_us: 0, version: String::new(), living, ..held }))
+            Reply::Lease(Some(Lease { now_us: 0, version: String::new(), living, ..held }))
         }
         Reply::Sessions(mut entries) => {
             entries.sort_by_key(|entry| (entry.node.clone(), entry.session));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::command::Act;
 use crate::cluster::command::Command;
 use crate::cluster::command::Entry;
-use crate::cluster::command::Held;
+use crate::cluster::command::Lease;
 use crate::cluster::command::Reply;
 use crate::cluster::command::tag;
 use crate::cluster::lease::LEASE_TIME;
@@ -131,7 +131,7 @@ impl RedisModel {
         None
     }
 
-    fn lease(&mut self, me: &NodeId, act: Act, known: &str, is_busy: bool) -> Option<Held> {
+    fn lease(&mut self, me: &NodeId, act: Act, known: &str, is_busy: bool) -> Option<Lease> {
         let (now_us, lease_us) = (self.now_us(), LEASE_TIME.as_micros() as i64);
         let mut is_changed = act != Act::Renew;
         if act == Act::Leave {
@@ -162,7 +162,7 @@ impl RedisModel {
         let version = self.version.to_string();
         let living =
             (version != known).then(|| self.leases.keys().map(|node| (node.clone(), VERSION)).collect());
-        Some(Held { now_us, version, in_doubt: !self.doubts.is_empty(), living })
+        Some(Lease { now_us, version, in_doubt: !self.doubts.is_empty(), living })
     }
 
     /// Time passes.

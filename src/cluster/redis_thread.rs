@@ -17,11 +17,11 @@ use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::Presence;
 use crate::cluster::presence::PresenceConfig;
 use crate::cluster::presence::Step;
+use crate::cluster::presence::Told;
 use crate::cluster::redis_commands::parsed;
 use crate::cluster::redis_commands::printed;
 use crate::cluster::redis_connection::RedisConnection;
 use crate::cluster::shared::Shared;
-use crate::cluster::told::Told;
 use crate::config::Redis;
 use crate::mailbox::Limits;
 use crate::random::fresh_id;
@@ -126,27 +126,20 @@ impl RedisThread {
             match told {
                 Told::Answer(answer) => self.shared.hand_up(ClusterEvent::Answered(answer)),
                 Told::News(news) => self.shared.hand_up(ClusterEvent::News(news)),
-                Told::Up(true) => {
-                    self.connection.is_well();
-                    self.shared.desk.change(|papers| papers.is_open = true);
-                }
-                // The desk is closed while it is told.
-                Told::Up(false) => {}
                 Told::Nodes { living, dead } => {
                     self.shared.links(|links| links.know(living, dead, Instant::now()));
                 }
                 Told::Renewed => {
-                    let strangers = self.shared.links(|links| links.strangers(Instant::now()));
+                    let (me, strangers) =
+                        self.shared.links(|links| (links.me().clone(), links.strangers(Instant::now())));
                     self.presence.strangers(strangers);
                     all.extend(self.presence.told());
+                    self.connection.is_well();
+                    self.shared.desk.change(|papers| (papers.is_open, papers.joined) = (true, Some(me)));
                 }
                 Told::Renamed(me) => {
                     self.shared.links(|links| links.restart(me, Instant::now()));
                     self.shared.ring();
-                }
-                Told::Joined => {
-                    let me = self.shared.links(|links| links.me().clone());
-                    self.shared.desk.change(|papers| papers.joined = Some(me));
                 }
                 Told::Warning(why) => warn!("{why}"),
             }

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 
 use pinpost::internals::cluster::command::Reply;
 use pinpost::internals::cluster::event::ClusterEvent;
+use pinpost::internals::cluster::event::unavailable;
 use pinpost::internals::cluster::presence::Presence;
 use pinpost::internals::cluster::presence::PresenceConfig;
 use pinpost::internals::cluster::presence::Step;
-use pinpost::internals::cluster::told::Told;
-use pinpost::internals::cluster::told::unavailable;
+use pinpost::internals::cluster::presence::Told;
 use pinpost::internals::node::seam::Answer;
 use pinpost::internals::node::seam::Ask;
 use pinpost::internals::proto::NodeId;
@@ -296,13 +296,12 @@ impl World {
             match told {
                 Told::Answer(answer) => self.tell(host, ClusterEvent::Answered(answer)),
                 Told::News(news) => self.tell(host, ClusterEvent::News(news)),
-                Told::Up(true) => self.hosts[host].presence.is_open = true,
-                Told::Up(false) | Told::Joined => {}
                 Told::Nodes { living, dead } => mind.links.know(living, dead, now),
                 Told::Renewed => {
                     let strangers = mind.links.strangers(now);
                     mind.presence.strangers(strangers);
                     all.extend(mind.presence.told());
+                    self.hosts[host].presence.is_open = true;
                 }
                 Told::Renamed(me) => {
                     self.note(|| format!("node {host} is {} now", me.as_str()));

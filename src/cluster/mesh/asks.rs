@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use crate::cluster::event::locations;
+use crate::cluster::event::unavailable;
 use crate::mailbox::Limits;
 use crate::mailbox::post::Post;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
 use crate::node::seam::Location;
-use crate::node::seam::Stored;
-use crate::node::seam::Unavailable;
 use crate::node::seam::Welcome;
 use crate::proto::name::NodeId;
 use crate::proto::name::SessionId;
@@ -46,15 +46,8 @@ impl Roster {
 
     /// On which nodes a user is, beside one.
     fn locations(&self, user: &UserName, except: &NodeId) -> Vec<Location> {
-        let mut locations: Vec<Location> = vec![];
-        let sessions = self.sessions.get(user).into_iter().flatten();
-        for (node, session) in sessions.filter(|(node, _)| node != except) {
-            match locations.iter_mut().find(|location| location.node == *node) {
-                Some(location) => location.sessions.push(*session),
-                None => locations.push(Location { node: node.clone(), sessions: vec![*session] }),
-            }
-        }
-        locations
+        let sessions = self.sessions.get(user).into_iter().flatten().filter(|(node, _)| node != except);
+        locations(sessions.map(|(node, session)| (node, *session)))
     }
 
     fn remove(&mut self, user: &UserName, node: &NodeId, session: SessionId) {
@@ -71,16 +64,16 @@ impl Roster {
 
     /// Answers what a node asks, if an answer follows; `reaches` when it reaches others.
     pub fn answer(&mut self, me: &NodeId, reaches: bool, ask: Ask, now: Instant) -> Option<Answer> {
+        let refusal = unavailable(&ask).filter(|_| !reaches);
+        if refusal.is_some() {
+            return refusal;
+        }
         let post = self.post.as_mut().expect("a node has joined");
         let answer = match ask {
             Ask::Locate { token, user, .. } => {
-                let locations = reaches.then(|| self.locations(&user, me)).ok_or(Unavailable);
-                Answer::Located { token, locations }
+                Answer::Located { token, locations: Ok(self.locations(&user, me)) }
             }
             Ask::Register { token, user, session } => {
-                if !reaches {
-                    return Some(Answer::Registered { token, welcome: Err(Unavailable) });
-                }
                 let has_mail = post.has(&user, now);
                 let before = self.locations(&user, me);
                 // What is stored from now on is stored by somebody who finds the session.
@@ -96,17 +89,12 @@ impl Roster {
                 self.remove(&user, &node, session);
                 return None;
             }
-            Ask::Store { token, user, messages } if reaches => {
+            Ask::Store { token, user, messages } => {
                 let fates = post.store(&user, &messages, now);
                 Answer::Stored { token, fates, locations: Ok(self.locations(&user, me)) }
             }
-            Ask::Store { token, messages, .. } => {
-                let fates = messages.iter().map(|_| Stored::No).collect();
-                Answer::Stored { token, fates, locations: Err(Unavailable) }
-            }
             Ask::Read { token, user, session, after } => {
-                let mail = reaches.then(|| post.read(&user, session, after, now)).ok_or(Unavailable);
-                Answer::Read { token, mail }
+                Answer::Read { token, mail: Ok(post.read(&user, session, after, now)) }
             }
             Ask::Take { user, up_to, also } => {
                 post.take(&user, up_to, &also);
