@@ -21,8 +21,6 @@ pub mod link;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
 pub mod links;
 pub mod mesh;
-pub mod unpack;
-mod volume;
 
 // Nodes on several machines.
 #[cfg(feature = "cluster")]

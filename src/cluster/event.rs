@@ -2,6 +2,7 @@
 
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
+use crate::node::seam::Cause;
 use crate::node::seam::Location;
 use crate::node::seam::News;
 use crate::node::seam::Returned;
@@ -66,4 +67,19 @@ pub fn locations<'a>(sessions: impl Iterator<Item = (&'a NodeId, SessionId)>) ->
         }
     }
     locations
+}
+
+/// Tells the node what comes back: together with what came back just before for the same reason.
+pub fn give_back(events: &mut Vec<ClusterEvent>, node: &NodeId, tickets: Vec<u64>, casts: u64, cause: Cause) {
+    match events.last_mut() {
+        _ if tickets.is_empty() && casts == 0 => {}
+        Some(ClusterEvent::Returned(last)) if last.node == *node && last.cause == cause => {
+            last.tickets.extend(tickets);
+            last.casts += casts;
+        }
+        _ => {
+            let returned = Returned { node: node.clone(), tickets, casts, cause };
+            events.push(ClusterEvent::Returned(returned));
+        }
+    }
 }

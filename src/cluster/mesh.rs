@@ -20,8 +20,8 @@ use smol::channel::{Receiver, Sender, unbounded};
 use crate::cluster::event::Batch;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::links::Links;
+use crate::cluster::links::Unpacked;
 use crate::cluster::mesh::asks::Roster;
-use crate::cluster::unpack::Unpacker;
 use crate::mailbox::Limits;
 use crate::node::out::Says;
 use crate::node::seam::Ask;
@@ -43,7 +43,6 @@ pub struct MeshNode {
     /// For the answers to a node that was killed, and asks on.
     events: Sender<ClusterEvent>,
     incoming: Receiver<ClusterEvent>,
-    unpacker: Unpacker,
 }
 
 #[derive(Default)]
@@ -79,7 +78,7 @@ impl Mesh {
         self.bound(Limits::NONE);
         let before = self.lock().nodes.insert(node.clone(), member);
         assert!(before.is_none(), "a node id is never used twice");
-        MeshNode { node, mesh: self.clone(), events, incoming, unpacker: Unpacker::default() }
+        MeshNode { node, mesh: self.clone(), events, incoming }
     }
 
     /// Bounds the mailboxes, which all nodes share: as the first says who calls this or joins.
@@ -194,10 +193,10 @@ impl MeshNode {
 
     /// Gives what another node says.
     pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
-        let Some(mut unpacked) = self.unpacker.read(&batch.bytes) else { return };
+        let Some(mut unpacked) = Unpacked::read(&batch.bytes) else { return };
         let mut state = self.mesh.lock();
         let Some(member) = state.nodes.get_mut(&self.node) else { return };
-        unpacked.hear(batch.epoch, &mut member.links, now);
+        member.links.hear(batch.epoch, &mut unpacked, now);
         drop(state);
         unpacked.give(take);
     }

@@ -21,9 +21,9 @@ use crate::cluster::bus::Bus;
 use crate::cluster::desk::Note;
 use crate::cluster::event::Batch;
 use crate::cluster::event::ClusterEvent;
+use crate::cluster::links::Unpacked;
 use crate::cluster::redis_thread::RedisThread;
 use crate::cluster::shared::Shared;
-use crate::cluster::unpack::Unpacker;
 use crate::config::Amqp;
 use crate::config::Redis;
 use crate::mailbox::Limits;
@@ -40,7 +40,6 @@ const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 pub struct Remote {
     shared: Arc<Shared>,
     incoming: Receiver<ClusterEvent>,
-    unpacker: Unpacker,
     threads: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -70,7 +69,7 @@ impl Remote {
             }
         };
         let threads = vec![start("bus", Box::new(bus)), start("presence", Box::new(presence))];
-        Remote { shared, incoming, unpacker: Unpacker::default(), threads: RefCell::new(threads) }
+        Remote { shared, incoming, threads: RefCell::new(threads) }
     }
 
     /// Waits until this node can be reached by others; `false` when that took too long.
@@ -100,8 +99,8 @@ impl Remote {
 
     /// Gives what another node says.
     pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
-        if let Some(mut unpacked) = self.unpacker.read(&batch.bytes) {
-            self.shared.links(|links| unpacked.hear(batch.epoch, links, now));
+        if let Some(mut unpacked) = Unpacked::read(&batch.bytes) {
+            self.shared.links(|links| links.hear(batch.epoch, &mut unpacked, now));
             unpacked.give(take);
         }
         self.shared.taken.fetch_add(1, Ordering::Release);
