@@ -28,8 +28,6 @@ mod bus;
 #[cfg(feature = "cluster")]
 pub mod command;
 #[cfg(feature = "cluster")]
-mod deferred;
-#[cfg(feature = "cluster")]
 mod desk;
 #[cfg(feature = "cluster")]
 pub mod lease;

@@ -39,16 +39,16 @@ pub enum Command {
     IsMember { node: NodeId },
     /// Write a session, and begin the time to live of its user's key anew: [`Reply::Done`].
     Write { user: UserName, entry: Entry, drains: bool },
-    /// Remove the field of a session, as [`tag`] makes it, or what else stands there: [`Reply::Done`].
-    Remove { user: UserName, tag: String },
+    /// Remove a session: [`Reply::Done`].
+    Remove { user: UserName, node: NodeId, session: SessionId },
     /// All sessions of a user: [`Reply::Sessions`].
     Sessions { user: UserName },
     /// Whether something lies in a mailbox: [`Reply::Flag`].
     HasMail { user: UserName },
     /// Put messages, as bodies, into a mailbox: [`Reply::Stored`].
     Store { user: UserName, messages: Vec<Vec<u8>> },
-    /// Mark the session of this field as the one that drains, unless another is: [`Reply::Claimed`].
-    Claim { user: UserName, tag: String },
+    /// Mark a session as the one that drains, unless another is: [`Reply::Claimed`].
+    Claim { user: UserName, node: NodeId, session: SessionId },
     /// Read in a mailbox, behind a place: [`Reply::Letters`].
     Read { user: UserName, after: u64 },
     /// Remove messages from a mailbox, all up to a place, and those at others: [`Reply::Done`].
@@ -82,8 +82,8 @@ pub enum Reply {
     Sessions(Vec<Entry>),
     /// How many messages were stored, from the first on; the others met the bound.
     Stored(usize),
-    /// The session drains the mailbox, or the one of this field does.
-    Claimed(Option<String>),
+    /// The session drains the mailbox, or this one of that node does.
+    Claimed(Option<(NodeId, SessionId)>),
     /// The messages, the oldest first.
     Letters(Vec<Letter>),
     /// It was not done, and may be refused for ever; what Redis says.

@@ -10,9 +10,11 @@
 //! a newer login. Fields of dead nodes are ignored and removed by whoever meets them; keys
 //! that nobody asks for end by their time to live, which begins anew with every sweep.
 //!
-//! While Redis is away every ask is answered "unavailable" at once, and what is to be removed
-//! waits. Here are the state and its door; `presence/table.rs` keeps this node in the table,
-//! `presence/round.rs` asks and tells.
+//! While Redis is away every ask is answered "unavailable" at once. What writes without an answer
+//! that matters (a message was taken, a mailbox released, a session has ended) is deferred, and done
+//! in the order in which it came, also after a failure: so what a session took is removed before
+//! others may drain, and before the session is gone. Here are the state and its door;
+//! `presence/table.rs` keeps this node in the table, `presence/round.rs` asks and tells.
 
 mod round;
 mod table;
@@ -22,9 +24,6 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::command::Command;
 use crate::cluster::command::Reply;
-use crate::cluster::command::tag;
-use crate::cluster::deferred::Deferred;
-use crate::cluster::deferred::DeferredWrite;
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
 use crate::cluster::sessions::Sessions;
@@ -41,9 +40,9 @@ use crate::proto::name::UserName;
 /// How long the bus may take to be reachable under a new id before others hear of it.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Removals that may wait for Redis; with more, this node takes a new id, and all of its old fields are
-/// dead at once.
-const REMOVALS_MAX: usize = 65_536;
+/// Deferred writes that may wait for Redis, of 2 KiB each at most; with more, all are given up, and this node
+/// takes a new id: all of its old fields are dead at once, and messages that were taken will come once more.
+const DEFERRED_MAX: usize = 65_536;
 
 /// What presence is to know of its node.
 pub struct PresenceConfig {
@@ -121,7 +120,8 @@ pub struct Presence {
     nodes: Nodes,
     sessions: Sessions,
     asks: VecDeque<Ask>,
-    deferred: Deferred,
+    /// Writes that wait for Redis: takings, releases and removals.
+    deferred: VecDeque<Ask>,
     /// Users found nowhere while nodes write their sessions again: since when each is looked for, before
     /// anybody is told so, and who waits.
     doubts: BTreeMap<UserName, (Instant, Vec<Token>)>,
@@ -129,7 +129,7 @@ pub struct Presence {
     doubts_due: Instant,
     /// Redis has refused something for good; said once.
     was_refused: bool,
-    /// There were more removals than may wait.
+    /// There were more deferred writes than may wait.
     has_too_many: bool,
     is_stopping: bool,
     told: Vec<Told>,
@@ -158,17 +158,12 @@ struct Round {
 
 /// One thing that is done in a round.
 enum Job {
-    /// What the node asks and waits for.
+    /// What the node asks.
     Ask(Ask),
     /// A user is looked for once more.
     Seek(UserName),
     /// A session is written once more: without delay, or as its turn comes.
-    Assert {
-        user: UserName,
-        session: SessionId,
-        is_urgent: bool,
-    },
-    Write(DeferredWrite),
+    Assert { user: UserName, session: SessionId, is_urgent: bool },
 }
 
 impl Presence {
@@ -193,7 +188,7 @@ impl Presence {
             nodes: Nodes::default(),
             sessions: Sessions::default(),
             asks: VecDeque::new(),
-            deferred: Deferred::default(),
+            deferred: VecDeque::new(),
             doubts: BTreeMap::new(),
             doubts_due: now,
             was_refused: false,
@@ -214,7 +209,8 @@ impl Presence {
 
     /// A session has ended, and its node was told so already.
     pub fn ended(&mut self, user: UserName, session: SessionId) {
-        self.unregister(user, session, None);
+        self.sessions.remove(session);
+        self.remove(user, self.me.clone(), session);
     }
 
     /// There is a connection to Redis; `is_another` when it is not the Redis of before, or one that was
@@ -237,20 +233,19 @@ impl Presence {
         self.refuse_doubts();
         match self.flight.take() {
             Some(Flight::Round(round)) => {
-                let mut writes = vec![];
+                let mut undone = vec![];
                 for (job, _) in round.jobs {
                     match job {
-                        Job::Write(write) => writes.push(write),
+                        Job::Ask(ask) if is_write(&ask) => undone.push(ask),
                         job => self.refuse_job(job),
                     }
                 }
-                self.deferred.put_back(writes);
+                self.put_back(undone);
             }
             Some(Flight::Leave) => self.has_too_many = true,
             Some(Flight::Lease | Flight::Time) | None => {}
         }
         self.refuse_all();
-        self.stop_waiting_for_removals();
     }
 
     /// There is a queue at the broker for the node of this id.
@@ -322,11 +317,6 @@ impl Presence {
 
     /// What there is to tell, in order; it is taken out.
     pub fn told(&mut self) -> Vec<Told> {
-        let given_up = self.deferred.given_up();
-        if given_up > 0 {
-            let why = format!("too much waits for Redis: {given_up} messages or more may be shown twice");
-            self.told.push(Told::Warning(why));
-        }
         std::mem::take(&mut self.told)
     }
 
@@ -343,14 +333,14 @@ impl Presence {
     fn refuse(&mut self, ask: Ask) {
         match unavailable(&ask) {
             Some(answer) => self.answer(answer),
-            None => self.put_off(ask),
+            None => self.defer(ask),
         }
     }
 
     /// Redis did not answer: nothing is known, and what was to be stored may be.
     fn refuse_job(&mut self, job: Job) {
         let Job::Ask(ask) = job else { return };
-        let mut answer = unavailable(&ask).expect("what needs no answer is deferred");
+        let mut answer = unavailable(&ask).expect("what only writes is deferred");
         if let Answer::Stored { fates, .. } = &mut answer {
             fates.fill(Stored::Unknown);
         }
@@ -369,54 +359,39 @@ impl Presence {
         }
     }
 
-    /// Puts what does not have to be done at once on its list.
-    fn put_off(&mut self, ask: Ask) {
-        match ask {
-            Ask::Unregister { token, user, session } => self.unregister(user, session, Some(token)),
-            Ask::Take { user, up_to, also } => self.deferred.add(DeferredWrite::Take { user, up_to, also }),
-            // One that has ended is removed, and its mark with it.
-            Ask::Release { session, .. } => {
-                if let Some(own) = self.sessions.find(session) {
-                    self.deferred.add(DeferredWrite::Release { session, drain: own.drain });
-                }
-            }
-            Ask::Remove { user, node, session } => self.remove(user, tag(&node, session), None),
-            Ask::Locate { .. } | Ask::Register { .. } | Ask::Store { .. } | Ask::Read { .. } => {
-                unreachable!("it is answered")
-            }
-        }
-    }
-
-    fn unregister(&mut self, user: UserName, session: SessionId, mut token: Option<Token>) {
-        self.sessions.remove(session);
-        // Nobody waits for a Redis that is away.
-        if self.away.is_some()
-            && let Some(token) = token.take()
-        {
-            self.answer(Answer::Unregistered { token });
-        }
-        self.remove(user, tag(&self.me, session), token);
-    }
-
-    /// A session is to be removed from Redis as soon as may be.
-    fn remove(&mut self, user: UserName, tag: String, token: Option<Token>) {
-        if self.deferred.removals() >= REMOVALS_MAX {
-            self.clear_removals();
+    /// What writes is done as soon as may be, and behind what is deferred already.
+    fn defer(&mut self, ask: Ask) {
+        if self.deferred.len() >= DEFERRED_MAX {
+            let is_taking = |ask: &&Ask| matches!(ask, Ask::Take { .. });
+            let count = self.deferred.iter().filter(is_taking).count();
+            let why = format!("too much waits for Redis: {count} messages or more may be shown twice");
+            self.told.push(Told::Warning(why));
+            self.deferred.clear();
             self.has_too_many = true;
         }
-        self.deferred.add(DeferredWrite::Remove { user, tag, token });
+        let ask = self.wait_no_more(ask);
+        self.deferred.push_back(ask);
     }
 
-    fn clear_removals(&mut self) {
-        self.stop_waiting_for_removals();
-        self.deferred.clear_removals();
+    /// These, which were the next, could not be done: they are the next again.
+    fn put_back(&mut self, undone: Vec<Ask>) {
+        for ask in undone.into_iter().rev() {
+            let ask = self.wait_no_more(ask);
+            self.deferred.push_front(ask);
+        }
     }
 
     /// Nobody waits for what can't be removed now.
-    fn stop_waiting_for_removals(&mut self) {
-        for token in self.deferred.take_tokens() {
-            self.answer(Answer::Unregistered { token });
-        }
+    fn wait_no_more(&mut self, ask: Ask) -> Ask {
+        let Ask::Unregister { token, user, session } = ask else { return ask };
+        self.sessions.remove(session);
+        self.answer(Answer::Unregistered { token });
+        Ask::Remove { user, node: self.me.clone(), session }
+    }
+
+    /// A session is to be removed from Redis.
+    fn remove(&mut self, user: UserName, node: NodeId, session: SessionId) {
+        self.defer(Ask::Remove { user, node, session });
     }
 
     /// These are dead, though the table did not tell.
@@ -430,6 +405,14 @@ impl Presence {
     fn tell_nodes(&mut self) {
         let (living, dead) = (self.nodes.living.clone(), self.nodes.dead.iter().cloned().collect());
         self.told.push(Told::Nodes { living, dead });
+    }
+}
+
+/// Tells whether an ask only writes: it is deferred if it can't be done.
+fn is_write(ask: &Ask) -> bool {
+    match ask {
+        Ask::Unregister { .. } | Ask::Remove { .. } | Ask::Take { .. } | Ask::Release { .. } => true,
+        Ask::Locate { .. } | Ask::Register { .. } | Ask::Store { .. } | Ask::Read { .. } => false,
     }
 }
 

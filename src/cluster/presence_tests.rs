@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::cluster::command::Entry;
-use crate::cluster::deferred::AT_ONCE_MAX;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::lease::RENEW_TIME;
+use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
 use crate::cluster::redis_model::RedisModel;
 use crate::mailbox::Limits;
 use crate::node::seam::Location;
@@ -206,7 +206,9 @@ impl World {
     fn asked(&mut self) -> Vec<String> {
         let short = |command| match command {
             Command::Take { user, up_to, .. } => Some(format!("take {} {up_to}", user.as_str())),
-            Command::Remove { user, tag } => Some(format!("remove {} {tag}", user.as_str())),
+            Command::Remove { user, node, session } => {
+                Some(format!("remove {} {}{}", user.as_str(), node.as_str(), session.as_str()))
+            }
             Command::Write { user, drains, .. } => Some(format!("write {} {drains}", user.as_str())),
             _ => None,
         };
@@ -461,15 +463,24 @@ fn one_session_drains_a_mailbox_until_it_lets_go_or_its_node_is_dead() {
 #[test]
 fn removals_wait_for_what_was_deferred_before_them_and_for_no_others() {
     let mut world = World::new(1);
-    (0..AT_ONCE_MAX + 1).for_each(|n| world.take("bob", n as u64));
-    // As if they had come while Redis was away: more than one round may have.
-    let asks = std::mem::take(&mut world.nodes[0].presence.asks);
-    asks.into_iter().for_each(|ask| world.nodes[0].presence.put_off(ask));
+    world.nodes[0].is_cut = true;
+    world.pass(2 * RENEW_TIME);
+    // More than two rounds may have.
+    (0..2 * DEFERRED_AT_ONCE_MAX + 1).for_each(|n| world.take("bob", n as u64));
+    world.nodes[0].is_cut = false;
+    while world.nodes[0].asked.len() < DEFERRED_AT_ONCE_MAX {
+        world.redis.pass(STEP_TIME);
+        world.step(0);
+    }
     world.ask(0, Ask::Remove { user: bob(), node: node("x-1"), session: session(1) });
+    let takings = |from: usize, to: usize| (from..to).map(|n| format!("take bob {n}"));
+    let asked = takings(0, DEFERRED_AT_ONCE_MAX).collect::<Vec<_>>();
+    assert_eq!(world.asked(), asked);
     world.step(0);
-    assert!(world.asked().iter().all(|command| command.starts_with("take")));
+    assert_eq!(world.asked().len(), DEFERRED_AT_ONCE_MAX, "nothing passes what waits");
     world.step(0);
-    assert_eq!(world.asked(), [format!("take bob {AT_ONCE_MAX}"), format!("remove bob x-1{:08}", 1)]);
+    let last = 2 * DEFERRED_AT_ONCE_MAX;
+    assert_eq!(world.asked(), [format!("take bob {last}"), format!("remove bob x-1{:08}", 1)]);
 }
 
 #[test]
@@ -525,9 +536,14 @@ fn a_session_that_drains_again_has_nothing_to_release() {
     world.asked();
     world.ask(0, Ask::Release { user: bob(), session: session(1) });
     assert!(world.read(0, 1).is_ok());
-    assert_eq!(world.asked(), Vec::<String>::new(), "it would lose its claim");
+    world.run();
+    let drains = |world: &World| world.redis.sessions[&bob()].values().all(|(_, drains)| *drains);
+    assert!(drains(&world), "it would lose its claim");
+    assert_eq!(world.asked(), ["write bob false"], "before it");
+    world.nodes[0].presence.assert_all(world.redis.now);
+    world.run();
+    assert!(drains(&world) && world.asked() == ["write bob true"]);
     // The end of a session is the end of its claim.
-    world.ask(0, Ask::Release { user: bob(), session: session(1) });
     world.ask(0, Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
     world.ask(0, Ask::Release { user: bob(), session: session(1) });
     world.run();
@@ -540,7 +556,7 @@ fn too_many_removals_are_worth_a_new_id() {
     world.register(0, "bob", 1);
     world.nodes[0].is_cut = true;
     world.pass(2 * RENEW_TIME);
-    for n in 0..REMOVALS_MAX + 1 {
+    for n in 0..DEFERRED_MAX + 1 {
         world.nodes[0].presence.ended(bob(), session(n));
     }
     world.nodes[0].is_cut = false;
@@ -561,7 +577,7 @@ fn who_goes_removes_what_is_left_and_answers_all() {
     world.ask(0, Ask::Locate { token: Token(9), user: bob(), is_here: false });
     let located = |token| Told::Answer(Answer::Located { token: Token(token), locations: Err(Unavailable) });
     let unregistered = Told::Answer(Answer::Unregistered { token: TOKEN });
-    assert_eq!(world.told(0), [located(8), located(9), unregistered]);
+    assert_eq!(world.told(0), [unregistered, located(8), located(9)]);
     assert!(world.redis.sessions.is_empty());
     let leave = world.nodes[0].presence.leave();
     world.redis.run(&leave);

@@ -17,6 +17,7 @@ use crate::cluster::command::Command;
 use crate::cluster::command::Entry;
 use crate::cluster::command::Lease;
 use crate::cluster::command::Reply;
+use crate::cluster::command::parse_tag;
 use crate::cluster::command::tag;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::redis_mailbox;
@@ -106,11 +107,13 @@ pub fn printed(command: &Command, limits: Limits) -> Cmd {
             let (tag, value) = (tag(&entry.node, entry.session), entry.value(*drains));
             with("EVAL", WRITE).arg(1).arg(key(user)).arg(tag).arg(value).arg(KEY_TIME_MS).take()
         }
-        Command::Remove { user, tag } => with("HDEL", key(user)).arg(tag).take(),
+        Command::Remove { user, node, session } => with("HDEL", key(user)).arg(tag(node, *session)).take(),
         Command::Sessions { user } => with("HGETALL", key(user)),
         Command::HasMail { user } => redis_mailbox::has(user),
         Command::Store { user, messages } => redis_mailbox::store(user, messages, limits),
-        Command::Claim { user, tag } => with("EVAL", CLAIM).arg(1).arg(key(user)).arg(tag).take(),
+        Command::Claim { user, node, session } => {
+            with("EVAL", CLAIM).arg(1).arg(key(user)).arg(tag(node, *session)).take()
+        }
         Command::Read { user, after } => redis_mailbox::read(user, *after, limits),
         Command::Take { user, up_to, also } => redis_mailbox::take(user, *up_to, also),
     }
@@ -139,7 +142,9 @@ pub fn parsed(command: &Command, reply: Value) -> Reply {
         }
         Command::Claim { .. } => match reply {
             Value::Int(_) => Some(Reply::Claimed(None)),
-            Value::BulkString(tag) => Some(Reply::Claimed(Some(String::from_utf8_lossy(&tag).into_owned()))),
+            Value::BulkString(tag) => {
+                str::from_utf8(&tag).ok().and_then(parse_tag).map(|other| Reply::Claimed(Some(other)))
+            }
             _ => None,
         },
         Command::Store { .. } => redis_mailbox::stored(&reply).map(Reply::Stored),

@@ -110,11 +110,11 @@ impl Source {
                 let since_us = self.below(1 << 40) as i64;
                 Command::Write { user, entry: Entry { node, session, since_us }, drains: self.below(4) == 0 }
             }
-            5 => Command::Remove { user, tag: tag(&node, session) },
+            5 => Command::Remove { user, node, session },
             6 => Command::Sessions { user },
             7 => Command::HasMail { user },
             8 => Command::Store { user, messages: (0..self.below(4)).map(|_| self.body()).collect() },
-            9 => Command::Claim { user, tag: tag(&node, session) },
+            9 => Command::Claim { user, node, session },
             _ => {
                 let picks: Vec<usize> = (0..3).map(|_| self.below(6) as usize).collect();
                 let takes = self.below(2) == 0;
@@ -166,10 +166,11 @@ fn redis_and_its_model_reply_the_same() {
 fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
     let user = UserName::parse("bob").expect("valid");
     let node = NodeId::parse("a-1").expect("valid");
+    let session = SessionId::parse("00000001").expect("valid");
     let commands = [
         Command::Time,
         Command::Sessions { user: user.clone() },
-        Command::Claim { user: user.clone(), tag: "x".to_owned() },
+        Command::Claim { user: user.clone(), node: node.clone(), session },
         Command::Store { user: user.clone(), messages: vec![] },
         Command::Read { user: user.clone(), after: 0 },
         Command::Lease { node, act: Act::Renew, known: String::new(), is_busy: false },

@@ -16,6 +16,7 @@ use crate::cluster::lease::LEASE_TIME;
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
 use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
 use crate::proto::name::UserName;
 use crate::proto::wire::VERSION;
 
@@ -91,9 +92,9 @@ impl RedisModel {
                 self.sessions.entry(user.clone()).or_default().insert(tag, (entry.clone(), *drains));
                 Reply::Done
             }
-            Command::Remove { user, tag } => {
+            Command::Remove { user, node, session } => {
                 if let Some(sessions) = self.sessions.get_mut(user) {
-                    sessions.remove(tag);
+                    sessions.remove(&tag(node, *session));
                     if sessions.is_empty() {
                         self.sessions.remove(user);
                     }
@@ -110,7 +111,7 @@ impl RedisModel {
                     |message: &&Vec<u8>| self.mailboxes.store(user.as_str(), message, now).is_ok();
                 Reply::Stored(messages.iter().take_while(&mut store).count())
             }
-            Command::Claim { user, tag } => Reply::Claimed(self.claim(user, tag)),
+            Command::Claim { user, node, session } => Reply::Claimed(self.claim(user, &tag(node, *session))),
             Command::Read { user, after } => Reply::Letters(self.mailboxes.read(user.as_str(), *after, now)),
             Command::Take { user, up_to, also } => {
                 self.mailboxes.take(user.as_str(), *up_to, also);
@@ -119,13 +120,13 @@ impl RedisModel {
         }
     }
 
-    fn claim(&mut self, user: &UserName, tag: &str) -> Option<String> {
+    fn claim(&mut self, user: &UserName, tag: &str) -> Option<(NodeId, SessionId)> {
         let sessions = self.sessions.get_mut(user)?;
         if sessions.get(tag)?.1 {
             return None;
         }
-        if let Some((other, _)) = sessions.iter().find(|(_, (_, drains))| *drains) {
-            return Some(other.clone());
+        if let Some((other, _)) = sessions.values().find(|(_, drains)| *drains) {
+            return Some((other.node.clone(), other.session));
         }
         sessions.get_mut(tag).expect("it was there above").1 = true;
         None

@@ -26,8 +26,8 @@ pub struct Own {
     pub user: UserName,
     /// When it logged in, in us by Redis's clock.
     pub since_us: i64,
-    /// It drains its user's mailbox: the number of its latest reading.
-    pub drain: Option<u64>,
+    /// It drains its user's mailbox.
+    pub drains: bool,
 }
 
 /// The sessions of this node.
@@ -40,14 +40,12 @@ pub struct Sessions {
     order: VecDeque<SessionId>,
     /// When the next ones are.
     due: Option<Instant>,
-    /// How often mailboxes were read.
-    readings: u64,
 }
 
 impl Sessions {
     /// Adds a session that is told to Redis now.
     pub fn add(&mut self, user: &UserName, session: SessionId, since_us: i64, now: Instant) {
-        self.own.insert(session, Own { user: user.clone(), since_us, drain: None });
+        self.own.insert(session, Own { user: user.clone(), since_us, drains: false });
         self.order.push_back(session);
         self.due.get_or_insert(now + SWEEP_TIME);
     }
@@ -70,14 +68,8 @@ impl Sessions {
     /// A session drains its user's mailbox, or no more.
     pub fn set_drains(&mut self, session: SessionId, drains: bool) {
         if let Some(own) = self.own.get_mut(&session) {
-            self.readings += 1;
-            own.drain = drains.then_some(self.readings);
+            own.drains = drains;
         }
-    }
-
-    /// Tells whether a session is there, and has not read on since it drained like this.
-    pub fn has_drain(&self, session: SessionId, drain: Option<u64>) -> bool {
-        self.find(session).is_some_and(|own| own.drain == drain)
     }
 
     /// All are to be asserted without delay.

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 use crate::cluster::command::Command;
 use crate::cluster::command::Entry;
 use crate::cluster::command::Reply;
-use crate::cluster::command::parse_tag;
-use crate::cluster::command::tag;
-use crate::cluster::deferred::DeferredWrite;
 use crate::cluster::event::locations;
 use crate::cluster::presence::Flight;
 use crate::cluster::presence::Job;
 use crate::cluster::presence::Presence;
 use crate::cluster::presence::Round;
 use crate::cluster::presence::Told;
+use crate::cluster::presence::is_write;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
 use crate::node::seam::Location;
@@ -37,6 +35,9 @@ use crate::proto::name::UserName;
 /// Questions in one round.
 const ASKS_MAX: usize = 512;
 
+/// Deferred writes in one round: Redis has a second for all.
+pub(super) const DEFERRED_AT_ONCE_MAX: usize = 1_024;
+
 /// How old the table may be when presence says that it knows nothing of a user.
 const TABLE_TIME_MAX: Duration = Duration::from_millis(100);
 
@@ -49,9 +50,7 @@ impl Presence {
     pub(super) fn next_round(&mut self, now: Instant) -> Option<Vec<Command>> {
         let jobs = self.next_jobs(now);
         if jobs.is_empty() {
-            // What was asked may have been put off: to this round, as there is no other.
-            let has_more = !self.asks.is_empty() || !self.deferred.is_empty();
-            return if has_more { self.next_round(now) } else { None };
+            return None;
         }
         let (mut commands, mut known, mut round) = (vec![], HashSet::new(), Round::default());
         // Somebody is told that a user is nowhere if presence knows nothing.
@@ -61,7 +60,7 @@ impl Presence {
                 Job::Ask(Ask::Locate { user, is_here, .. }) => (Some(user), !is_here),
                 Job::Ask(Ask::Store { user, .. }) | Job::Seek(user) => (Some(user), true),
                 Job::Ask(Ask::Register { user, .. }) | Job::Assert { user, .. } => (Some(user), false),
-                Job::Ask(_) | Job::Write(_) => (None, false),
+                Job::Ask(_) => (None, false),
             };
             looks_for_others |= looks;
             round.users.extend(user.filter(|user| known.insert((*user).clone())).cloned());
@@ -86,19 +85,21 @@ impl Presence {
                 let user = own.user.clone();
                 // One that is to drain no more keeps its mark until that is its turn, which is behind
                 // this: when what it took is removed.
-                let commands = self.write_and_look(session, &user, own.drain.is_some());
+                let commands = self.write_and_look(session, &user, own.drains);
                 jobs.push((Job::Assert { user, session, is_urgent }, commands));
             }
         }
-        for write in self.deferred.next() {
-            // A session that has ended, or drains again, has nothing to release.
-            if let Some(command) = self.deferred_command(&write) {
-                jobs.push((Job::Write(write), vec![command]));
-            }
+        for _ in 0..self.deferred.len().min(DEFERRED_AT_ONCE_MAX) {
+            let ask = self.deferred.pop_front().expect("it was counted");
+            jobs.extend(self.begin(ask, now));
         }
         for _ in 0..self.asks.len().min(ASKS_MAX) {
             let ask = self.asks.pop_front().expect("it was counted");
-            jobs.extend(self.begin(ask, now));
+            if is_write(&ask) && !self.deferred.is_empty() {
+                self.defer(ask);
+            } else {
+                jobs.extend(self.begin(ask, now));
+            }
         }
         if !self.doubts.is_empty() && now >= self.doubts_due {
             self.doubts_due = now + DOUBT_PAUSE;
@@ -107,7 +108,7 @@ impl Presence {
         jobs
     }
 
-    /// What to ask for somebody who asks, unless that is put off.
+    /// What to ask for somebody who asks; a session that has ended has nothing to release.
     fn begin(&mut self, mut ask: Ask, now: Instant) -> Option<(Job, Vec<Command>)> {
         let commands = match &mut ask {
             Ask::Locate { .. } => vec![],
@@ -121,14 +122,22 @@ impl Presence {
                 let messages = messages.iter_mut().map(std::mem::take).collect();
                 vec![Command::Store { user: user.clone(), messages }]
             }
-            Ask::Read { user, session, after, .. } => vec![
-                Command::Claim { user: user.clone(), tag: tag(&self.me, *session) },
-                Command::Read { user: user.clone(), after: *after },
-            ],
-            _ => {
-                self.put_off(ask);
-                return None;
+            Ask::Read { user, session, after, .. } => {
+                let (user, node, session) = (user.clone(), self.me.clone(), *session);
+                let read = Command::Read { user: user.clone(), after: *after };
+                vec![Command::Claim { user, node, session }, read]
             }
+            Ask::Unregister { user, session, .. } => {
+                self.sessions.remove(*session);
+                vec![Command::Remove { user: user.clone(), node: self.me.clone(), session: *session }]
+            }
+            Ask::Remove { user, node, session } => {
+                vec![Command::Remove { user: user.clone(), node: node.clone(), session: *session }]
+            }
+            Ask::Take { user, up_to, also } => {
+                vec![Command::Take { user: user.clone(), up_to: *up_to, also: also.clone() }]
+            }
+            Ask::Release { session, .. } => vec![self.write(*session, false)?],
         };
         Some((Job::Ask(ask), commands))
     }
@@ -146,20 +155,6 @@ impl Presence {
         Some(Command::Write { user: own.user.clone(), entry, drains })
     }
 
-    fn deferred_command(&self, write: &DeferredWrite) -> Option<Command> {
-        match write {
-            DeferredWrite::Take { user, up_to, also } => {
-                Some(Command::Take { user: user.clone(), up_to: *up_to, also: also.clone() })
-            }
-            DeferredWrite::Release { session, drain } => {
-                self.sessions.has_drain(*session, *drain).then(|| self.write(*session, false))?
-            }
-            DeferredWrite::Remove { user, tag, .. } => {
-                Some(Command::Remove { user: user.clone(), tag: tag.clone() })
-            }
-        }
-    }
-
     pub(super) fn replied_to_round(
         &mut self,
         round: Round,
@@ -170,8 +165,10 @@ impl Presence {
         let (mut undone, mut rest) = (vec![], Round::default());
         for (job, count) in round.jobs {
             match job {
-                Job::Write(write) if self.is_settled(replies.next()) => self.wrote(write),
-                Job::Write(write) => undone.push(write),
+                Job::Ask(ask) if is_write(&ask) => match self.is_settled(replies.next()) {
+                    true => self.wrote(ask),
+                    false => undone.push(ask),
+                },
                 job => {
                     rest.replies.extend(replies.by_ref().take(count));
                     rest.jobs.push((job, count));
@@ -181,7 +178,7 @@ impl Presence {
         rest.replies.extend(replies.by_ref().take(round.users.len()));
         rest.users = round.users;
         let is_writable = undone.is_empty();
-        self.deferred.put_back(undone);
+        self.put_back(undone);
         // That presence knows nothing may mean that it lost everything since the lease was renewed,
         // or that others are about to write their sessions again.
         let is_member = replies.next() != Some(Reply::Flag(false));
@@ -195,13 +192,10 @@ impl Presence {
         if is_writable { Ok(()) } else { Err("it takes no writes".to_owned()) }
     }
 
-    /// A deferred write is done.
-    fn wrote(&mut self, write: DeferredWrite) {
-        match write {
-            DeferredWrite::Release { session, drain } if self.sessions.has_drain(session, drain) => {
-                self.sessions.set_drains(session, false);
-            }
-            DeferredWrite::Remove { token: Some(token), .. } => self.answer(Answer::Unregistered { token }),
+    fn wrote(&mut self, ask: Ask) {
+        match ask {
+            Ask::Release { session, .. } => self.sessions.set_drains(session, false),
+            Ask::Unregister { token, .. } => self.answer(Answer::Unregistered { token }),
             _ => {}
         }
     }
@@ -224,7 +218,7 @@ impl Presence {
         for reply in &round.replies {
             match reply {
                 Reply::Sessions(entries) => nodes.extend(entries.iter().map(|entry| entry.node.clone())),
-                Reply::Claimed(Some(tag)) => nodes.extend(parse_tag(tag).map(|(node, _)| node)),
+                Reply::Claimed(Some((node, _))) => nodes.extend([node.clone()]),
                 _ => {}
             }
         }
@@ -299,7 +293,6 @@ impl Presence {
                     self.tell_asserted(user, session, entries, is_urgent);
                 }
             }
-            Job::Write(_) => unreachable!("nobody waits for it"),
         }
     }
 
@@ -333,7 +326,7 @@ impl Presence {
 
     /// Tells what a session has read.
     fn tell_read(&mut self, ask: Ask, claim: Option<Reply>, letters: Option<Reply>) {
-        let Ask::Read { token, user, session, .. } = &ask else { unreachable!("it was put off") };
+        let Ask::Read { token, user, session, .. } = &ask else { unreachable!("it was told already") };
         let (token, session) = (*token, *session);
         let mail = match (claim, letters) {
             (Some(Reply::Claimed(None)), letters) => {
@@ -343,8 +336,8 @@ impl Presence {
                     _ => Err(Unavailable),
                 }
             }
-            (Some(Reply::Claimed(Some(other))), _) if self.is_void(&other) => {
-                self.remove(user.clone(), other, None);
+            (Some(Reply::Claimed(Some((node, other)))), _) if self.is_void(&node, other) => {
+                self.remove(user.clone(), node, other);
                 // Behind the removal.
                 return self.asks.push_front(ask);
             }
@@ -354,11 +347,9 @@ impl Presence {
         self.answer(Answer::Read { token, mail });
     }
 
-    /// Tells whether a tag is that of a dead node, or of a session of this node that has ended.
-    fn is_void(&self, tag: &str) -> bool {
-        parse_tag(tag).is_none_or(|(node, session)| {
-            if node == self.me { self.sessions.find(session).is_none() } else { self.nodes.is_dead(&node) }
-        })
+    /// Tells whether a session is that of a dead node, or one of this node that has ended.
+    fn is_void(&self, node: &NodeId, session: SessionId) -> bool {
+        if *node == self.me { self.sessions.find(session).is_none() } else { self.nodes.is_dead(node) }
     }
 
     /// Tells what stands beside a session that was written once more.
@@ -373,7 +364,7 @@ impl Presence {
         }
         let (locations, _) = self.settle(&user, session, entries);
         for Location { node, sessions } in &locations {
-            sessions.iter().for_each(|session| self.remove(user.clone(), tag(node, *session), None));
+            sessions.iter().for_each(|session| self.remove(user.clone(), node.clone(), *session));
         }
         if !locations.is_empty() {
             self.told.push(Told::News(News::Replaces { user, locations }));
@@ -408,15 +399,15 @@ impl Presence {
     /// The sessions of a user on nodes that live. Those of dead ones, and those of this node that it does
     /// not know, will be removed.
     fn living(&mut self, user: &UserName, mut entries: Vec<Entry>) -> Vec<Entry> {
-        let wrong = entries.extract_if(.., |Entry { node, session, .. }| {
+        let is_wrong = |Entry { node, session, .. }: &mut Entry| {
             if *node == self.me {
                 self.sessions.find(*session).is_none()
             } else {
                 !self.nodes.is_living(node)
             }
-        });
-        let wrong: Vec<String> = wrong.map(|entry| tag(&entry.node, entry.session)).collect();
-        wrong.into_iter().for_each(|tag| self.remove(user.clone(), tag, None));
+        };
+        let wrong: Vec<Entry> = entries.extract_if(.., is_wrong).collect();
+        wrong.into_iter().for_each(|Entry { node, session, .. }| self.remove(user.clone(), node, session));
         entries
     }
 

@@ -109,7 +109,6 @@ impl Presence {
         self.has_joined = false;
         self.join_since = None;
         self.busy_since = Some(now);
-        self.clear_removals();
         self.sessions.assert_all(now);
         self.told.push(Told::Renamed(self.me.clone()));
     }
