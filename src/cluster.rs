@@ -28,17 +28,13 @@ mod bus;
 #[cfg(feature = "cluster")]
 pub mod command;
 #[cfg(feature = "cluster")]
-mod desk;
-#[cfg(feature = "cluster")]
 pub mod lease;
 #[cfg(feature = "cluster")]
 pub mod presence;
 #[cfg(feature = "cluster")]
-mod redis_commands;
+pub mod redis_commands;
 #[cfg(feature = "cluster")]
 mod redis_connection;
-#[cfg(feature = "cluster")]
-pub mod redis_mailbox;
 #[cfg(all(any(test, feature = "internals"), feature = "cluster"))]
 pub mod redis_model;
 #[cfg(feature = "cluster")]

@@ -32,9 +32,9 @@ use amiquip::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
-use crate::cluster::desk::Note;
 use crate::cluster::event::Batch;
 use crate::cluster::event::ClusterEvent;
+use crate::cluster::shared::Note;
 use crate::cluster::shared::Shared;
 use crate::cluster::watchdog::Watchdog;
 use crate::config::Amqp;
@@ -126,11 +126,11 @@ impl Bus {
     pub fn run(self) {
         let mut pauses = Pauses::new(PAUSE_TIME_MAX);
         let mut is_lost = false;
-        while !self.shared.desk.is_stopping() {
+        while !self.shared.desk().is_stopping {
             self.up_since.set(None);
             let end = catch_unwind(AssertUnwindSafe(|| self.session(&mut is_lost)));
             self.set_up(false);
-            self.tell(Note::Queue(None));
+            self.shared.note(Note::Queue(None));
             match end {
                 Ok(Ok(End::Stop)) => return,
                 Ok(Ok(End::Restart)) => continue,
@@ -149,12 +149,8 @@ impl Bus {
         if !is_up {
             self.down_since.set(Some(since.unwrap_or_else(Instant::now)));
         } else if since.is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
-            self.tell(Note::AssertAll);
+            self.shared.note(Note::AssertAll);
         }
-    }
-
-    fn tell(&self, note: Note) {
-        self.shared.desk.change(|papers| papers.note(note));
     }
 
     /// Says once that the broker is away.
@@ -169,7 +165,7 @@ impl Bus {
     /// Waits, unless the node goes.
     fn rest(&self, time: Duration) {
         let until = Instant::now() + time;
-        while !self.shared.desk.is_stopping() {
+        while !self.shared.desk().is_stopping {
             if let Err(RecvTimeoutError::Timeout) = self.bell.recv_deadline(until) {
                 return;
             }
@@ -212,7 +208,7 @@ impl Bus {
         }
         self.up_since.set(Some(Instant::now()));
         self.set_up(true);
-        self.tell(Note::Queue(Some(node)));
+        self.shared.note(Note::Queue(Some(node)));
         let wires = Wires { to: &to, from: &from, consuming: &consuming, returned, blocked };
         let end = self.serve(&wires, epoch);
         if let Ok(End::Stop) = end {
@@ -280,7 +276,7 @@ impl Bus {
         let mut is_active = true;
         let mut ticked = Instant::now();
         loop {
-            if self.shared.desk.is_stopping() {
+            if self.shared.desk().is_stopping {
                 return Ok(End::Stop);
             }
             if self.shared.links(|links| links.epoch()) != epoch {

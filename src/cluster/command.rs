@@ -3,12 +3,6 @@
 //! A round of commands goes in one pipeline, and its replies come back in order. The Redis
 //! library knows nothing of these (`redis_commands.rs` translates), and a simulator answers
 //! them from a model: for each command its meaning stands here.
-//!
-//! ```text
-//! p:{user}    hash         tag -> time of the login, in us, and a `d` while it drains the mailbox
-//! m:{user}    list         the mailbox                     (`redis_mailbox.rs`)
-//! {nodes}...               the living nodes                (`lease.rs`)
-//! ```
 
 use crate::node::seam::Letter;
 use crate::proto::name::NodeId;

@@ -253,6 +253,11 @@ impl Presence {
         self.queue = node;
     }
 
+    /// Others know of this node, and it has a queue.
+    pub fn can_be_reached(&self) -> bool {
+        self.has_joined && self.queue.as_ref() == Some(&self.me)
+    }
+
     /// All sessions are to be written again.
     pub fn assert_all(&mut self, now: Instant) {
         self.sessions.assert_all(now);

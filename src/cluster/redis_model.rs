@@ -1,6 +1,6 @@
 //! A Redis in memory that knows our commands and nothing else: for tests without one.
 //!
-//! It answers as the scripts of `redis_commands.rs` and `redis_mailbox.rs` do, in a time of its
+//! It answers as the scripts of `redis_commands.rs` do, in a time of its
 //! own; one test gives the same commands to both and compares.
 
 use std::collections::BTreeMap;

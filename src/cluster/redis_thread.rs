@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::warn;
 
 use crate::cluster::command::Command;
-use crate::cluster::desk::Note;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::Presence;
@@ -21,6 +20,7 @@ use crate::cluster::presence::Told;
 use crate::cluster::redis_commands::parsed;
 use crate::cluster::redis_commands::printed;
 use crate::cluster::redis_connection::RedisConnection;
+use crate::cluster::shared::Note;
 use crate::cluster::shared::Shared;
 use crate::config::Redis;
 use crate::mailbox::Limits;
@@ -56,8 +56,8 @@ impl RedisThread {
     /// Runs until the node goes.
     pub fn run(mut self) {
         let mut until = Instant::now();
-        while !self.shared.desk.is_stopping() {
-            let notes = self.shared.desk.take(until);
+        while !self.shared.desk().is_stopping {
+            let notes = self.shared.take(until);
             self.note(notes);
             let now = Instant::now();
             self.shared.links(|links| links.give_up_waiting(now));
@@ -81,7 +81,6 @@ impl RedisThread {
                 Note::Ended(user, session) => self.presence.ended(user, session),
                 Note::Queue(queue) => self.presence.has_queue(queue),
                 Note::AssertAll => self.presence.assert_all(Instant::now()),
-                Note::Stop => self.presence.stop(),
             }
         }
     }
@@ -107,14 +106,15 @@ impl RedisThread {
         self.presence.replied(replies.collect(), Instant::now())
     }
 
-    /// Redis is away: nobody waits for it.
+    /// Redis is away: nobody waits for it, and what had come before is answered before what comes now.
     fn lose(&mut self, why: &str) {
         self.tell();
         let retry_at = self.connection.lose(why);
-        let shared = self.shared.clone();
         self.presence.lost(retry_at);
-        shared.desk.close(|notes| {
-            self.note(notes);
+        let shared = self.shared.clone();
+        shared.change(|desk| {
+            desk.is_open = false;
+            self.note(std::mem::take(&mut desk.notes));
             self.tell();
         });
     }
@@ -130,12 +130,12 @@ impl RedisThread {
                     self.shared.links(|links| links.know(living, dead, Instant::now()));
                 }
                 Told::Renewed => {
-                    let (me, strangers) =
-                        self.shared.links(|links| (links.me().clone(), links.strangers(Instant::now())));
+                    let strangers = self.shared.links(|links| links.strangers(Instant::now()));
                     self.presence.strangers(strangers);
                     all.extend(self.presence.told());
                     self.connection.is_well();
-                    self.shared.desk.change(|papers| (papers.is_open, papers.joined) = (true, Some(me)));
+                    let has_joined = self.presence.can_be_reached();
+                    self.shared.change(|desk| (desk.is_open, desk.has_joined) = (true, has_joined));
                 }
                 Told::Renamed(me) => {
                     self.shared.links(|links| links.restart(me, Instant::now()));
@@ -148,8 +148,9 @@ impl RedisThread {
 
     /// Takes this node out of the table, and what was left to remove with it.
     fn leave(mut self) {
-        let notes = self.shared.desk.take(Instant::now());
+        let notes = self.shared.take(Instant::now());
         self.note(notes);
+        self.presence.stop();
         let mut result = Ok(());
         while let (Ok(()), Some(Step::Run(commands))) = (&result, self.presence.next(Instant::now())) {
             result = self.ask(&commands);
@@ -157,7 +158,7 @@ impl RedisThread {
         }
         self.tell();
         // A node that is not in the table any more is not listened to.
-        drop(self.shared.desk.wait_while(BUS_END_TIME_MAX, |papers| !papers.bus_has_ended));
+        drop(self.shared.wait_while(BUS_END_TIME_MAX, |desk| !desk.bus_has_ended));
         let leave = [self.presence.leave()];
         let mut pipe = redis::pipe();
         pipe.add_command(printed(&leave[0], self.limits));
