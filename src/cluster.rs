@@ -33,8 +33,6 @@ pub mod lease;
 pub mod presence;
 #[cfg(feature = "cluster")]
 pub mod redis_commands;
-#[cfg(feature = "cluster")]
-mod redis_connection;
 #[cfg(all(any(test, feature = "internals"), feature = "cluster"))]
 pub mod redis_model;
 #[cfg(feature = "cluster")]

@@ -5,8 +5,8 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::cluster::redis_connection::RedisConnection;
 use crate::cluster::redis_model::RedisModel;
+use crate::cluster::redis_thread::RedisConnection;
 use crate::config::Redis;
 use crate::node::seam::Letter;
 use crate::proto::name::IdRef;

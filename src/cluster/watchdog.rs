@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A watchdog; its thread ends some time after it is dropped.
+/// A watchdog; its thread ends some time after the last clone is dropped.
+#[derive(Clone)]
 pub struct Watchdog {
     watched: Arc<Watched>,
 }
@@ -54,13 +55,7 @@ impl Watchdog {
 
     /// Shuts the sockets now, and forgets them: whatever still uses them ends.
     pub fn shut(&self) {
-        self.watched.shut();
-    }
-}
-
-impl Watched {
-    fn shut(&self) {
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sockets = self.watched.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for socket in sockets.drain(..) {
             // Fails only for one that is closed already.
             let _ = socket.shutdown(Shutdown::Both);
@@ -74,7 +69,7 @@ fn watch(watched: &Weak<Watched>) {
         let Some(watched) = watched.upgrade() else { return };
         let overdue_ms = watched.overdue_ms.load(SeqCst);
         if overdue_ms != 0 && watched.start.elapsed() > Duration::from_millis(overdue_ms) {
-            watched.shut();
+            Watchdog { watched }.shut();
         }
     }
 }
