@@ -9,11 +9,11 @@
 //! to everyone who had to do with it, once. What it does not: that anything arrives. The
 //! origin keeps each message until it has a receipt.
 //!
-//! Reading order: `event.rs` is what comes up. `links.rs`, `link.rs`, `volume.rs` and
-//! `unpack.rs` are how batches get from node to node; `mesh.rs` shows what the calls mean,
-//! in memory. Of several machines, `remote.rs`, `shared.rs` and `desk.rs` join the parts; `presence.rs`,
-//! `command.rs`, `lease.rs`, `sessions.rs` and `deferred.rs` decide what Redis is asked and what it
-//! means, `redis_thread.rs` and the files beside it carry that; `bus.rs` and `watchdog.rs` carry batches.
+//! Reading order: `event.rs` is what comes up. `links.rs` and `link.rs` are how batches get from
+//! node to node; `mesh.rs` shows what the calls mean, in memory. Of several machines, `remote.rs` and
+//! `shared.rs` join the parts; `presence.rs`, `command.rs`, `lease.rs` and `sessions.rs` decide what Redis
+//! is asked and what it means, `redis_thread.rs` and `redis_commands.rs` carry that; `bus.rs` and
+//! `watchdog.rs` carry batches.
 
 pub mod event;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]

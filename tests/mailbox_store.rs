@@ -7,7 +7,7 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
-use pinpost::internals::cluster::command::{Command, Reply};
+use pinpost::internals::cluster::command::{RedisCommand, RedisReply};
 use pinpost::internals::cluster::redis_commands::{parsed, printed};
 use pinpost::internals::mailbox::memory::Mailboxes;
 use pinpost::internals::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX};
@@ -29,11 +29,11 @@ enum Backend {
     Redis(Connection, Limits, #[expect(dead_code)] Redis),
 }
 
-fn store(user: &str, messages: &[Vec<u8>]) -> Command {
-    Command::Store { user: name(user), messages: messages.to_vec() }
+fn store(user: &str, messages: &[Vec<u8>]) -> RedisCommand {
+    RedisCommand::Store { user: name(user), messages: messages.to_vec() }
 }
 
-fn run(connection: &mut Connection, limits: Limits, command: &Command) -> Reply {
+fn run(connection: &mut Connection, limits: Limits, command: &RedisCommand) -> RedisReply {
     parsed(command, printed(command, limits).query(connection).unwrap())
 }
 
@@ -56,7 +56,7 @@ impl Backend {
                 messages.iter().take_while(|message| mailboxes.store(user, message, now).is_ok()).count()
             }
             Backend::Redis(connection, limits, _) => match run(connection, *limits, &store(user, messages)) {
-                Reply::Stored(count) => count,
+                RedisReply::Stored(count) => count,
                 reply => panic!("{reply:?}"),
             },
         }
@@ -66,7 +66,8 @@ impl Backend {
         match self {
             Backend::Memory(mailboxes) => mailboxes.has(user, Instant::now()),
             Backend::Redis(connection, limits, _) => {
-                run(connection, *limits, &Command::HasMail { user: name(user) }) == Reply::Flag(true)
+                run(connection, *limits, &RedisCommand::HasMail { user: name(user) })
+                    == RedisReply::Flag(true)
             }
         }
     }
@@ -75,8 +76,8 @@ impl Backend {
         match self {
             Backend::Memory(mailboxes) => mailboxes.read(user, after, Instant::now()),
             Backend::Redis(connection, limits, _) => {
-                match run(connection, *limits, &Command::Read { user: name(user), after }) {
-                    Reply::Letters(letters) => letters,
+                match run(connection, *limits, &RedisCommand::Read { user: name(user), after }) {
+                    RedisReply::Letters(letters) => letters,
                     reply => panic!("{reply:?}"),
                 }
             }
@@ -87,8 +88,8 @@ impl Backend {
         match self {
             Backend::Memory(mailboxes) => mailboxes.take(user, up_to, also),
             Backend::Redis(connection, limits, _) => {
-                let command = Command::Take { user: name(user), up_to, also: also.to_vec() };
-                assert_eq!(run(connection, *limits, &command), Reply::Done);
+                let command = RedisCommand::Take { user: name(user), up_to, also: also.to_vec() };
+                assert_eq!(run(connection, *limits, &command), RedisReply::Done);
             }
         }
     }
@@ -341,12 +342,12 @@ fn garbage_in_redis_is_skipped() {
     // A key of another kind is an error, and so is a reply of another kind.
     let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
     redis::cmd("SET").arg("m:bob").arg("text").exec(connection).unwrap();
-    let (read, store) = (Command::Read { user: name("bob"), after: 0 }, store("bob", &[]));
+    let (read, store) = (RedisCommand::Read { user: name("bob"), after: 0 }, store("bob", &[]));
     assert!(printed(&read, *limits).query::<Value>(connection).is_err());
     for value in [Value::Nil, Value::Okay, Value::Int(-1)] {
         for command in [&read, &store] {
             let reply = parsed(command, value.clone());
-            assert!(matches!(reply, Reply::Refused { is_final: false, .. }), "{reply:?}");
+            assert!(matches!(reply, RedisReply::Refused { is_final: false, .. }), "{reply:?}");
         }
     }
 }

@@ -100,7 +100,7 @@ pub struct Bus {
 }
 
 /// Why a session ended, unless it was the world that failed.
-enum End {
+enum SessionEnd {
     /// The node goes.
     Stop,
     /// The node has a new id.
@@ -110,7 +110,7 @@ enum End {
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// What a session works with.
-struct Session<'a> {
+struct BusSession<'a> {
     to: &'a Channel,
     from: &'a Channel,
     consuming: Consumer<'a>,
@@ -149,8 +149,8 @@ impl Bus {
             self.set_up(false);
             self.shared.note(Note::Queue(None));
             let why = match end {
-                Ok(Ok(End::Stop)) => return,
-                Ok(Ok(End::Restart)) => continue,
+                Ok(Ok(SessionEnd::Stop)) => return,
+                Ok(Ok(SessionEnd::Restart)) => continue,
                 Ok(Err(why)) => why.to_string(),
                 Err(_) => "the AMQP library panicked".to_owned(),
             };
@@ -186,7 +186,7 @@ impl Bus {
     }
 
     /// One life of both connections.
-    fn session(&mut self) -> Outcome<End> {
+    fn session(&mut self) -> Outcome<SessionEnd> {
         let (epoch, node) = self.shared.links(|links| (links.epoch(), links.me().clone()));
         let sockets = self.connect()?;
         let watchdog = self.watchdog.clone();
@@ -210,7 +210,7 @@ impl Bus {
         let consuming = watchdog.limit(SETUP_TIME_MAX, consume).inspect_err(|_| watchdog.shut())?;
         let (waiting, first) = (VecDeque::new(), self.handed);
         let mut session =
-            Session { to: &to, from: &from, consuming, returned, blocked, epoch, waiting, first };
+            BusSession { to: &to, from: &from, consuming, returned, blocked, epoch, waiting, first };
         // Dropped before all of the above, also by a panic.
         let shut = Shut(&watchdog);
         if std::mem::take(&mut self.is_lost) {
@@ -220,7 +220,7 @@ impl Bus {
         self.set_up(true);
         self.shared.note(Note::Queue(Some(node)));
         let end = self.serve(&mut session);
-        if let Ok(End::Stop) = end {
+        if let Ok(SessionEnd::Stop) = end {
             watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&to));
         }
         self.set_up(false);
@@ -275,15 +275,15 @@ impl Bus {
     }
 
     /// Carries batches until something ends it; the error tells what failed.
-    fn serve(&mut self, session: &mut Session<'_>) -> Outcome<End> {
+    fn serve(&mut self, session: &mut BusSession<'_>) -> Outcome<SessionEnd> {
         let coming = session.consuming.receiver().clone();
         let (mut is_active, mut ticked) = (true, Instant::now());
         loop {
             if self.shared.desk().is_stopping {
-                return Ok(End::Stop);
+                return Ok(SessionEnd::Stop);
             }
             if self.shared.links(|links| links.epoch()) != session.epoch {
-                return Ok(End::Restart);
+                return Ok(SessionEnd::Restart);
             }
             is_active |= self.publish(session.to)?;
             let now = Instant::now();
@@ -333,7 +333,7 @@ impl Bus {
     }
 
     /// Hands up what came.
-    fn take(&mut self, session: &mut Session<'_>, message: ConsumerMessage) -> Outcome<()> {
+    fn take(&mut self, session: &mut BusSession<'_>, message: ConsumerMessage) -> Outcome<()> {
         match message {
             ConsumerMessage::Delivery(mut delivery) => {
                 let bytes = std::mem::take(&mut delivery.body);
@@ -351,7 +351,7 @@ impl Bus {
     }
 
     /// Acknowledges what the node has taken over: at once if there is much, else when it is time.
-    fn acknowledge(&self, session: &mut Session<'_>, is_time: bool) -> Outcome<()> {
+    fn acknowledge(&self, session: &mut BusSession<'_>, is_time: bool) -> Outcome<()> {
         let taken = self.shared.taken.load(Acquire).saturating_sub(session.first);
         let count = usize::try_from(taken).expect("less than the prefetch").min(session.waiting.len());
         if count == 0 || (count < ACKS_MIN && !is_time) {

@@ -11,7 +11,7 @@ use crate::proto::name::UserName;
 
 /// One session in Redis: a field of its user's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SessionEntry {
     /// Where it is.
     pub node: NodeId,
     /// Which it is.
@@ -23,35 +23,35 @@ pub struct Entry {
 /// One thing to do in Redis, in one step. Whatever is written may be written again, or late.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "what the fields are stands in the sentence of the variant")]
-pub enum Command {
+pub enum RedisCommand {
     /// What the script of a lease does, for a node that knows the table of version `known` (empty for
-    /// none), and may be busy writing its sessions again: [`Reply::Lease`].
-    Lease { node: NodeId, act: Act, known: String, is_busy: bool },
-    /// Redis's clock: [`Reply::Time`].
+    /// none), and may be busy writing its sessions again: [`RedisReply::Lease`].
+    Lease { node: NodeId, act: LeaseAct, known: String, is_busy: bool },
+    /// Redis's clock: [`RedisReply::Time`].
     Time,
-    /// Whether a node is in the table: [`Reply::Flag`].
+    /// Whether a node is in the table: [`RedisReply::Flag`].
     IsMember { node: NodeId },
-    /// Write a session, and begin the time to live of its user's key anew: [`Reply::Done`].
-    Write { user: UserName, entry: Entry, drains: bool },
-    /// Remove a session: [`Reply::Done`].
+    /// Write a session, and begin the time to live of its user's key anew: [`RedisReply::Done`].
+    Write { user: UserName, entry: SessionEntry, drains: bool },
+    /// Remove a session: [`RedisReply::Done`].
     Remove { user: UserName, node: NodeId, session: SessionId },
-    /// All sessions of a user: [`Reply::Sessions`].
+    /// All sessions of a user: [`RedisReply::Sessions`].
     Sessions { user: UserName },
-    /// Whether something lies in a mailbox: [`Reply::Flag`].
+    /// Whether something lies in a mailbox: [`RedisReply::Flag`].
     HasMail { user: UserName },
-    /// Put messages, as bodies, into a mailbox: [`Reply::Stored`].
+    /// Put messages, as bodies, into a mailbox: [`RedisReply::Stored`].
     Store { user: UserName, messages: Vec<Vec<u8>> },
-    /// Mark a session as the one that drains, unless another is: [`Reply::Claimed`].
+    /// Mark a session as the one that drains, unless another is: [`RedisReply::Claimed`].
     Claim { user: UserName, node: NodeId, session: SessionId },
-    /// Read in a mailbox, behind a place: [`Reply::Letters`].
+    /// Read in a mailbox, behind a place: [`RedisReply::Letters`].
     Read { user: UserName, after: u64 },
-    /// Remove messages from a mailbox, all up to a place, and those at others: [`Reply::Done`].
+    /// Remove messages from a mailbox, all up to a place, and those at others: [`RedisReply::Done`].
     Take { user: UserName, up_to: u64, also: Vec<u64> },
 }
 
 /// What a node wants of its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum LeaseAct {
     /// Enter the table.
     Join,
     /// Stay in it.
@@ -63,7 +63,7 @@ pub enum Act {
 /// What Redis replies to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "what the fields are stands in the sentence of the variant")]
-pub enum Reply {
+pub enum RedisReply {
     /// It is done.
     Done,
     /// Yes, or no.
@@ -73,7 +73,7 @@ pub enum Reply {
     /// The lease holds, or the node is not in the table: `None`.
     Lease(Option<Lease>),
     /// The sessions; what is none is left out.
-    Sessions(Vec<Entry>),
+    Sessions(Vec<SessionEntry>),
     /// How many messages were stored, from the first on; the others met the bound.
     Stored(usize),
     /// The session drains the mailbox, or this one of that node does.
@@ -97,12 +97,12 @@ pub struct Lease {
     pub living: Option<Vec<(NodeId, u8)>>,
 }
 
-impl Entry {
+impl SessionEntry {
     /// Reads a field of a user's hash; what is none of ours is `None`.
     pub fn parse(tag: &str, value: &str) -> Option<Self> {
         let (node, session) = parse_tag(tag)?;
         let since_us = value.strip_suffix('d').unwrap_or(value).parse().ok()?;
-        Some(Entry { node, session, since_us })
+        Some(SessionEntry { node, session, since_us })
     }
 
     /// The value of its field.
@@ -136,9 +136,9 @@ mod tests {
     fn fields_are_read_back() {
         let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
         let session = SessionId::parse("00000007").expect("valid");
-        let entry = Entry { node: node.clone(), session, since_us: -5 };
+        let entry = SessionEntry { node: node.clone(), session, since_us: -5 };
         for drains in [false, true] {
-            assert_eq!(Entry::parse(&tag(&node, session), &entry.value(drains)), Some(entry.clone()));
+            assert_eq!(SessionEntry::parse(&tag(&node, session), &entry.value(drains)), Some(entry.clone()));
         }
         for (tag, since) in [
             ("", "1"),
@@ -148,7 +148,7 @@ mod tests {
             ("é0000007", "1"),
             ("x00000007", "y"),
         ] {
-            assert_eq!(Entry::parse(tag, since), None, "{tag}");
+            assert_eq!(SessionEntry::parse(tag, since), None, "{tag}");
         }
     }
 }

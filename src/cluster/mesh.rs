@@ -39,7 +39,7 @@ const TICK_TIME: Duration = Duration::from_millis(50);
 
 /// Several nodes in one process. Cheap to clone; all clones are the same mesh.
 #[derive(Clone, Default)]
-pub struct Mesh(Arc<Mutex<State>>);
+pub struct Mesh(Arc<Mutex<MeshState>>);
 
 /// One node's end of a mesh.
 pub struct MeshNode {
@@ -51,8 +51,8 @@ pub struct MeshNode {
 }
 
 #[derive(Default)]
-struct State {
-    nodes: BTreeMap<NodeId, Member>,
+struct MeshState {
+    nodes: BTreeMap<NodeId, MeshMember>,
     dead: Vec<NodeId>,
     /// Where users are, in the order of their logins.
     sessions: HashMap<UserName, Vec<(NodeId, SessionId)>>,
@@ -62,7 +62,7 @@ struct State {
     batch: Vec<u8>,
 }
 
-struct Member {
+struct MeshMember {
     links: Links,
     ticked: Instant,
     events: Sender<ClusterEvent>,
@@ -82,7 +82,7 @@ impl Mesh {
         let now = Instant::now();
         let mut links = Links::new(node.clone());
         links.set_up(true, now);
-        let member = Member { links, ticked: now, events: events.clone(), is_cut: false, held: None };
+        let member = MeshMember { links, ticked: now, events: events.clone(), is_cut: false, held: None };
         self.bound(Limits::NONE);
         let before = self.lock().nodes.insert(node.clone(), member);
         assert!(before.is_none(), "a node id is never used twice");
@@ -146,13 +146,13 @@ impl Mesh {
         self.lock().sessions.len()
     }
 
-    fn with(&self, node: &NodeId, change: impl FnOnce(&mut Member)) {
+    fn with(&self, node: &NodeId, change: impl FnOnce(&mut MeshMember)) {
         if let Some(member) = self.lock().nodes.get_mut(node) {
             change(member);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MeshState> {
         // No method leaves the state half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,7 +220,7 @@ impl MeshNode {
     }
 }
 
-impl State {
+impl MeshState {
     fn reaches(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(|member| !member.is_cut)
     }
@@ -336,7 +336,7 @@ impl State {
     }
 }
 
-impl Member {
+impl MeshMember {
     /// Tells the node what its links have to tell.
     fn tell(&mut self) {
         for event in self.links.events() {

@@ -22,8 +22,8 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Command;
-use crate::cluster::command::Reply;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
 use crate::cluster::sessions::Sessions;
@@ -58,11 +58,11 @@ pub struct PresenceConfig {
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PresenceStep {
     /// Connect to Redis: [`Presence::connected`] or [`Presence::lost`] follows.
     Connect,
     /// Run these in one pipeline: [`Presence::replied`] or [`Presence::lost`] follows.
-    Run(Vec<Command>),
+    Run(Vec<RedisCommand>),
 }
 
 /// One thing that presence tells whoever drives it.
@@ -153,7 +153,7 @@ struct Round {
     /// Behind these the sessions of these users are read.
     users: Vec<UserName>,
     /// What Redis replied, once it did, but for deferred writes.
-    replies: Vec<Reply>,
+    replies: Vec<RedisReply>,
 }
 
 /// One thing that is done in a round.
@@ -287,31 +287,31 @@ impl Presence {
     }
 
     /// What is to be done now, if anything is; nothing while a step is under way.
-    pub fn next(&mut self, now: Instant) -> Option<Step> {
+    pub fn next(&mut self, now: Instant) -> Option<PresenceStep> {
         if self.flight.is_some() {
             return None;
         }
         if let Some(retry_at) = self.away {
-            return (now >= retry_at && !self.is_stopping).then_some(Step::Connect);
+            return (now >= retry_at && !self.is_stopping).then_some(PresenceStep::Connect);
         }
         self.asked = now;
         let of_table = if self.is_stopping { None } else { self.next_of_table(now) };
         let can_ask = self.is_stopping || self.has_joined;
-        of_table.or_else(|| can_ask.then(|| self.next_round(now))?).map(Step::Run)
+        of_table.or_else(|| can_ask.then(|| self.next_round(now))?).map(PresenceStep::Run)
     }
 
     /// The replies to the last step, in order.
     ///
     /// # Errors
     /// When Redis does not do its work: the connection is to be given up.
-    pub fn replied(&mut self, replies: Vec<Reply>, now: Instant) -> Result<(), String> {
+    pub fn replied(&mut self, replies: Vec<RedisReply>, now: Instant) -> Result<(), String> {
         let flight = self.flight.take().expect("replies come to what was asked");
         let mut replies = replies.into_iter();
         match flight {
             Flight::Lease => return self.renewed(replies.next(), now),
             Flight::Leave => self.restart("too many sessions ended while Redis was away", now),
             Flight::Time => {
-                if let Some(Reply::Time(redis_us)) = replies.next() {
+                if let Some(RedisReply::Time(redis_us)) = replies.next() {
                     self.nodes.clock.learn(redis_us, self.clock_us(self.asked), self.clock_us(now));
                 }
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::command::Entry;
+use crate::cluster::command::SessionEntry;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
@@ -28,7 +28,7 @@ struct Node {
     presence: Presence,
     told: Vec<Told>,
     /// What Redis was asked for.
-    asked: Vec<Command>,
+    asked: Vec<RedisCommand>,
     /// Refuses commands, by what they look like, with whether that is final.
     refuses: Vec<(&'static str, bool)>,
     is_cut: bool,
@@ -110,16 +110,18 @@ impl World {
         };
         let result = match step {
             _ if node.is_cut => Err("it is cut off".to_owned()),
-            Step::Connect => {
+            PresenceStep::Connect => {
                 node.presence.connected(false, now);
                 Ok(())
             }
-            Step::Run(commands) => {
-                let run = |command: &Command| {
+            PresenceStep::Run(commands) => {
+                let run = |command: &RedisCommand| {
                     let printed = format!("{command:?}");
                     let refusal = node.refuses.iter().find(|(part, _)| printed.contains(part));
                     match refusal {
-                        Some((_, is_final)) => Reply::Refused { is_final: *is_final, why: "no".to_owned() },
+                        Some((_, is_final)) => {
+                            RedisReply::Refused { is_final: *is_final, why: "no".to_owned() }
+                        }
                         None => self.redis.run(command),
                     }
                 };
@@ -205,11 +207,11 @@ impl World {
     /// What the first node has asked Redis for since the last time, in short, but for its lease.
     fn asked(&mut self) -> Vec<String> {
         let short = |command| match command {
-            Command::Take { user, up_to, .. } => Some(format!("take {} {up_to}", user.as_str())),
-            Command::Remove { user, node, session } => {
+            RedisCommand::Take { user, up_to, .. } => Some(format!("take {} {up_to}", user.as_str())),
+            RedisCommand::Remove { user, node, session } => {
                 Some(format!("remove {} {}{}", user.as_str(), node.as_str(), session.as_str()))
             }
-            Command::Write { user, drains, .. } => Some(format!("write {} {drains}", user.as_str())),
+            RedisCommand::Write { user, drains, .. } => Some(format!("write {} {drains}", user.as_str())),
             _ => None,
         };
         std::mem::take(&mut self.nodes[0].asked).into_iter().filter_map(short).collect()
@@ -249,9 +251,11 @@ fn of_two_logins_in_one_round_each_sees_the_other() {
     assert_eq!(world.told(0), [registered(1), registered(2)].map(Told::Answer), "both are here");
     let mut other = World::new(2);
     other.ask(0, Ask::Register { token: TOKEN, user: bob(), session: session(1) });
-    let Some(Step::Run(first)) = other.nodes[0].presence.next(other.redis.now) else { panic!("it asks") };
+    let Some(PresenceStep::Run(first)) = other.nodes[0].presence.next(other.redis.now) else {
+        panic!("it asks")
+    };
     // The session is written, and then another logs in before the first reads.
-    let mut replies: Vec<Reply> = first[..1].iter().map(|command| other.redis.run(command)).collect();
+    let mut replies: Vec<RedisReply> = first[..1].iter().map(|command| other.redis.run(command)).collect();
     other.redis.pass(STEP_TIME);
     assert_eq!(other.register(1, "bob", 2).before, [location("a-1", &[1])]);
     replies.extend(first[1..].iter().map(|command| other.redis.run(command)));
@@ -270,7 +274,8 @@ fn the_sessions_of_a_user_are_read_once_however_many_ask() {
         world.ask(0, Ask::Locate { token: TOKEN, user: user("carol"), is_here: true });
     }
     assert_eq!(world.told(0).len(), 300);
-    let asked = world.nodes[0].asked.iter().filter(|command| matches!(command, Command::Sessions { .. }));
+    let asked =
+        world.nodes[0].asked.iter().filter(|command| matches!(command, RedisCommand::Sessions { .. }));
     assert_eq!(asked.count(), 2);
 }
 
@@ -345,7 +350,7 @@ fn while_redis_is_away_asks_are_answered_at_once_and_removals_wait() {
     assert_eq!(world.locate(1, "bob"), Ok(vec![]));
     // What was under way may have been done.
     world.ask(0, store);
-    let Some(Step::Run(_)) = world.nodes[0].presence.next(world.redis.now) else { panic!("it asks") };
+    let Some(PresenceStep::Run(_)) = world.nodes[0].presence.next(world.redis.now) else { panic!("it asks") };
     let retry_at = world.redis.now;
     world.nodes[0].presence.lost(retry_at);
     let unknown = Answer::Stored { token: TOKEN, fates: vec![Stored::Unknown], locations: Err(Unavailable) };
@@ -391,7 +396,7 @@ fn a_node_joins_when_it_has_a_queue_or_has_waited_for_one() {
     world.redis.pass(RENEW_TIME);
     let presence = &mut world.nodes[0].presence;
     let mut answer = |presence: &mut Presence, step, now| {
-        let Some(Step::Run(commands)) = step else { panic!("{step:?}") };
+        let Some(PresenceStep::Run(commands)) = step else { panic!("{step:?}") };
         let replies = commands.iter().map(|command| world.redis.run(command)).collect();
         presence.replied(replies, now).expect("Redis is well");
     };
@@ -587,8 +592,8 @@ fn who_goes_removes_what_is_left_and_answers_all() {
 #[test]
 fn an_entry_of_this_node_that_it_does_not_know_is_removed() {
     let mut world = World::new(1);
-    let entry = Entry { node: node("a-1"), session: session(9), since_us: 1 };
-    world.redis.run(&Command::Write { user: bob(), entry, drains: false });
+    let entry = SessionEntry { node: node("a-1"), session: session(9), since_us: 1 };
+    world.redis.run(&RedisCommand::Write { user: bob(), entry, drains: false });
     assert_eq!(world.locate(0, "bob"), Ok(vec![]));
     world.run();
     assert!(world.redis.sessions.is_empty());

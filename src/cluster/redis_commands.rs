@@ -20,11 +20,11 @@
 
 use redis::{Cmd, FromRedisValue, ServerError, Value};
 
-use crate::cluster::command::Act;
-use crate::cluster::command::Command;
-use crate::cluster::command::Entry;
 use crate::cluster::command::Lease;
-use crate::cluster::command::Reply;
+use crate::cluster::command::LeaseAct;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
+use crate::cluster::command::SessionEntry;
 use crate::cluster::command::parse_tag;
 use crate::cluster::command::tag;
 use crate::cluster::lease::LEASE_TIME;
@@ -197,29 +197,29 @@ end
 ";
 
 /// The command as Redis takes it.
-pub fn printed(command: &Command, limits: Limits) -> Cmd {
+pub fn printed(command: &RedisCommand, limits: Limits) -> Cmd {
     match command {
-        Command::Lease { node, act, known, is_busy } => {
+        RedisCommand::Lease { node, act, known, is_busy } => {
             let act = match act {
-                Act::Join => "join",
-                Act::Renew => "renew",
-                Act::Leave => "leave",
+                LeaseAct::Join => "join",
+                LeaseAct::Renew => "renew",
+                LeaseAct::Leave => "leave",
             };
             let mut lease = redis::cmd("EVAL");
             lease.arg(LEASE).arg(3).arg("{nodes}").arg("{nodes}:m").arg("{nodes}:d");
             lease.arg(member(node)).arg(LEASE_TIME.as_micros() as u64).arg(known).arg(act);
             lease.arg(u8::from(*is_busy)).take()
         }
-        Command::Time => redis::cmd("TIME"),
-        Command::IsMember { node } => Cmd::zscore("{nodes}", member(node)),
-        Command::Write { user, entry, drains } => {
+        RedisCommand::Time => redis::cmd("TIME"),
+        RedisCommand::IsMember { node } => Cmd::zscore("{nodes}", member(node)),
+        RedisCommand::Write { user, entry, drains } => {
             let (tag, value) = (tag(&entry.node, entry.session), entry.value(*drains));
             eval(WRITE, sessions(user)).arg(tag).arg(value).arg(KEY_TIME_MS).take()
         }
-        Command::Remove { user, node, session } => Cmd::hdel(sessions(user), tag(node, *session)),
-        Command::Sessions { user } => Cmd::hgetall(sessions(user)),
-        Command::HasMail { user } => Cmd::exists(mailbox(user)),
-        Command::Store { user, messages } => {
+        RedisCommand::Remove { user, node, session } => Cmd::hdel(sessions(user), tag(node, *session)),
+        RedisCommand::Sessions { user } => Cmd::hgetall(sessions(user)),
+        RedisCommand::HasMail { user } => Cmd::exists(mailbox(user)),
+        RedisCommand::Store { user, messages } => {
             let mut store = eval(&[COMMON, STORE].concat(), mailbox(user));
             store.arg(limits.messages_max).arg(limits.time_us()).arg(REPEATS_MAX);
             for message in messages {
@@ -227,12 +227,14 @@ pub fn printed(command: &Command, limits: Limits) -> Cmd {
             }
             store
         }
-        Command::Claim { user, node, session } => eval(CLAIM, sessions(user)).arg(tag(node, *session)).take(),
-        Command::Read { user, after } => {
+        RedisCommand::Claim { user, node, session } => {
+            eval(CLAIM, sessions(user)).arg(tag(node, *session)).take()
+        }
+        RedisCommand::Read { user, after } => {
             let mut read = eval(&[COMMON, READ].concat(), mailbox(user));
             read.arg(limits.time_us()).arg(after).arg(READ_MESSAGES_MAX).arg(READ_BYTES_MAX).take()
         }
-        Command::Take { user, up_to, also } => {
+        RedisCommand::Take { user, up_to, also } => {
             let mut also: Vec<u64> = also.iter().copied().filter(|place| place > up_to).collect();
             also.sort_unstable();
             let mut take = eval(&[COMMON, TAKE].concat(), mailbox(user));
@@ -246,38 +248,43 @@ pub fn printed(command: &Command, limits: Limits) -> Cmd {
 }
 
 /// What Redis replied to the command.
-pub fn parsed(command: &Command, reply: Value) -> Reply {
+pub fn parsed(command: &RedisCommand, reply: Value) -> RedisReply {
     if let Value::ServerError(error) = reply {
-        return Reply::Refused { is_final: is_final(&error), why: error.to_string() };
+        return RedisReply::Refused { is_final: is_final(&error), why: error.to_string() };
     }
-    let nonsense = || Reply::Refused { is_final: false, why: "it answers what makes no sense".to_owned() };
+    let nonsense =
+        || RedisReply::Refused { is_final: false, why: "it answers what makes no sense".to_owned() };
     understood(command, reply).unwrap_or_else(nonsense)
 }
 
-fn understood(command: &Command, reply: Value) -> Option<Reply> {
+fn understood(command: &RedisCommand, reply: Value) -> Option<RedisReply> {
     let reply = match (command, reply) {
-        (Command::Write { .. } | Command::Remove { .. } | Command::Take { .. }, _) => Reply::Done,
-        (Command::IsMember { .. }, reply) => Reply::Flag(reply != Value::Nil),
-        (Command::HasMail { .. }, reply) => Reply::Flag(i64::from_redis_value(reply).ok()? > 0),
-        (Command::Lease { .. }, reply) => Reply::Lease(lease(reply)?),
-        (Command::Time, reply) => {
+        (RedisCommand::Write { .. } | RedisCommand::Remove { .. } | RedisCommand::Take { .. }, _) => {
+            RedisReply::Done
+        }
+        (RedisCommand::IsMember { .. }, reply) => RedisReply::Flag(reply != Value::Nil),
+        (RedisCommand::HasMail { .. }, reply) => RedisReply::Flag(i64::from_redis_value(reply).ok()? > 0),
+        (RedisCommand::Lease { .. }, reply) => RedisReply::Lease(lease(reply)?),
+        (RedisCommand::Time, reply) => {
             let (s, us) = <(i64, i64)>::from_redis_value(reply).ok()?;
-            Reply::Time(s.saturating_mul(1_000_000).saturating_add(us))
+            RedisReply::Time(s.saturating_mul(1_000_000).saturating_add(us))
         }
-        (Command::Sessions { .. }, reply) => {
+        (RedisCommand::Sessions { .. }, reply) => {
             let fields = Vec::<(String, String)>::from_redis_value(reply).ok()?;
-            let entries = fields.iter().filter_map(|(tag, value)| Entry::parse(tag, value));
-            Reply::Sessions(entries.collect())
+            let entries = fields.iter().filter_map(|(tag, value)| SessionEntry::parse(tag, value));
+            RedisReply::Sessions(entries.collect())
         }
-        (Command::Claim { .. }, Value::Int(_)) => Reply::Claimed(None),
-        (Command::Claim { .. }, Value::BulkString(tag)) => {
-            Reply::Claimed(Some(parse_tag(str::from_utf8(&tag).ok()?)?))
+        (RedisCommand::Claim { .. }, Value::Int(_)) => RedisReply::Claimed(None),
+        (RedisCommand::Claim { .. }, Value::BulkString(tag)) => {
+            RedisReply::Claimed(Some(parse_tag(str::from_utf8(&tag).ok()?)?))
         }
-        (Command::Store { .. }, Value::Int(count)) => Reply::Stored(count.try_into().ok()?),
-        (Command::Read { .. }, Value::Array(elements)) => {
-            Reply::Letters(elements.iter().filter_map(letter).collect())
+        (RedisCommand::Store { .. }, Value::Int(count)) => RedisReply::Stored(count.try_into().ok()?),
+        (RedisCommand::Read { .. }, Value::Array(elements)) => {
+            RedisReply::Letters(elements.iter().filter_map(letter).collect())
         }
-        (Command::Claim { .. } | Command::Store { .. } | Command::Read { .. }, _) => return None,
+        (RedisCommand::Claim { .. } | RedisCommand::Store { .. } | RedisCommand::Read { .. }, _) => {
+            return None;
+        }
     };
     Some(reply)
 }

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Act;
-use crate::cluster::command::Command;
-use crate::cluster::command::Entry;
 use crate::cluster::command::Lease;
-use crate::cluster::command::Reply;
+use crate::cluster::command::LeaseAct;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
+use crate::cluster::command::SessionEntry;
 use crate::cluster::command::tag;
 use crate::cluster::lease::LEASE_TIME;
 use crate::mailbox::Limits;
@@ -32,7 +32,7 @@ pub struct RedisModel {
     version: i64,
     hold_us: i64,
     /// By tag; whether it drains.
-    pub sessions: BTreeMap<UserName, BTreeMap<String, (Entry, bool)>>,
+    pub sessions: BTreeMap<UserName, BTreeMap<String, (SessionEntry, bool)>>,
     /// By user.
     pub mailboxes: Mailboxes,
 }
@@ -79,43 +79,47 @@ impl RedisModel {
     }
 
     /// Does what the command says.
-    pub fn run(&mut self, command: &Command) -> Reply {
+    pub fn run(&mut self, command: &RedisCommand) -> RedisReply {
         let now = self.now;
         match command {
-            Command::Lease { node, act, known, is_busy } => {
-                Reply::Lease(self.lease(node, *act, known, *is_busy))
+            RedisCommand::Lease { node, act, known, is_busy } => {
+                RedisReply::Lease(self.lease(node, *act, known, *is_busy))
             }
-            Command::Time => Reply::Time(self.now_us()),
-            Command::IsMember { node } => Reply::Flag(self.leases.contains_key(node)),
-            Command::Write { user, entry, drains } => {
+            RedisCommand::Time => RedisReply::Time(self.now_us()),
+            RedisCommand::IsMember { node } => RedisReply::Flag(self.leases.contains_key(node)),
+            RedisCommand::Write { user, entry, drains } => {
                 let tag = tag(&entry.node, entry.session);
                 self.sessions.entry(user.clone()).or_default().insert(tag, (entry.clone(), *drains));
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Remove { user, node, session } => {
+            RedisCommand::Remove { user, node, session } => {
                 if let Some(sessions) = self.sessions.get_mut(user) {
                     sessions.remove(&tag(node, *session));
                     if sessions.is_empty() {
                         self.sessions.remove(user);
                     }
                 }
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Sessions { user } => {
+            RedisCommand::Sessions { user } => {
                 let sessions = self.sessions.get(user).into_iter().flatten();
-                Reply::Sessions(sessions.map(|(_, (entry, _))| entry.clone()).collect())
+                RedisReply::Sessions(sessions.map(|(_, (entry, _))| entry.clone()).collect())
             }
-            Command::HasMail { user } => Reply::Flag(self.mailboxes.has(user.as_str(), now)),
-            Command::Store { user, messages } => {
+            RedisCommand::HasMail { user } => RedisReply::Flag(self.mailboxes.has(user.as_str(), now)),
+            RedisCommand::Store { user, messages } => {
                 let mut store =
                     |message: &&Vec<u8>| self.mailboxes.store(user.as_str(), message, now).is_ok();
-                Reply::Stored(messages.iter().take_while(&mut store).count())
+                RedisReply::Stored(messages.iter().take_while(&mut store).count())
             }
-            Command::Claim { user, node, session } => Reply::Claimed(self.claim(user, &tag(node, *session))),
-            Command::Read { user, after } => Reply::Letters(self.mailboxes.read(user.as_str(), *after, now)),
-            Command::Take { user, up_to, also } => {
+            RedisCommand::Claim { user, node, session } => {
+                RedisReply::Claimed(self.claim(user, &tag(node, *session)))
+            }
+            RedisCommand::Read { user, after } => {
+                RedisReply::Letters(self.mailboxes.read(user.as_str(), *after, now))
+            }
+            RedisCommand::Take { user, up_to, also } => {
                 self.mailboxes.take(user.as_str(), *up_to, also);
-                Reply::Done
+                RedisReply::Done
             }
         }
     }
@@ -132,14 +136,14 @@ impl RedisModel {
         None
     }
 
-    fn lease(&mut self, me: &NodeId, act: Act, known: &str, is_busy: bool) -> Option<Lease> {
+    fn lease(&mut self, me: &NodeId, act: LeaseAct, known: &str, is_busy: bool) -> Option<Lease> {
         let (now_us, lease_us) = (self.now_us(), LEASE_TIME.as_micros() as i64);
-        let mut is_changed = act != Act::Renew;
-        if act == Act::Leave {
+        let mut is_changed = act != LeaseAct::Renew;
+        if act == LeaseAct::Leave {
             self.leases.remove(me);
             self.doubts.remove(me);
         } else {
-            if act == Act::Renew && !self.leases.contains_key(me) {
+            if act == LeaseAct::Renew && !self.leases.contains_key(me) {
                 return None;
             }
             if self.leases.values().max().is_some_and(|last| *last < now_us) {

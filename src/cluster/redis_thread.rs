@@ -15,12 +15,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{debug, info, warn};
 use redis::{FromRedisValue, IntoConnectionInfo, Pipeline, Value};
 
-use crate::cluster::command::Command;
+use crate::cluster::command::RedisCommand;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::Presence;
 use crate::cluster::presence::PresenceConfig;
-use crate::cluster::presence::Step;
+use crate::cluster::presence::PresenceStep;
 use crate::cluster::presence::Told;
 use crate::cluster::redis_commands::parsed;
 use crate::cluster::redis_commands::printed;
@@ -100,18 +100,18 @@ impl RedisThread {
         }
     }
 
-    fn carry_out(&mut self, step: Step) -> Result<(), String> {
+    fn carry_out(&mut self, step: PresenceStep) -> Result<(), String> {
         match step {
-            Step::Connect => {
+            PresenceStep::Connect => {
                 let is_another = self.connection.connect()?;
                 self.presence.connected(is_another, Instant::now());
                 Ok(())
             }
-            Step::Run(commands) => self.ask(&commands),
+            PresenceStep::Run(commands) => self.ask(&commands),
         }
     }
 
-    fn ask(&mut self, commands: &[Command]) -> Result<(), String> {
+    fn ask(&mut self, commands: &[RedisCommand]) -> Result<(), String> {
         let mut pipe = redis::pipe();
         for command in commands {
             pipe.add_command(printed(command, self.limits));
@@ -167,7 +167,8 @@ impl RedisThread {
         self.note(notes);
         self.presence.stop();
         let mut result = Ok(());
-        while let (Ok(()), Some(Step::Run(commands))) = (&result, self.presence.next(Instant::now())) {
+        while let (Ok(()), Some(PresenceStep::Run(commands))) = (&result, self.presence.next(Instant::now()))
+        {
             result = self.ask(&commands);
             self.tell();
         }

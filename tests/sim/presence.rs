@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
-use pinpost::internals::cluster::command::Reply;
+use pinpost::internals::cluster::command::RedisReply;
 use pinpost::internals::cluster::event::ClusterEvent;
 use pinpost::internals::cluster::event::unavailable;
 use pinpost::internals::cluster::presence::Presence;
 use pinpost::internals::cluster::presence::PresenceConfig;
-use pinpost::internals::cluster::presence::Step;
+use pinpost::internals::cluster::presence::PresenceStep;
 use pinpost::internals::cluster::presence::Told;
 use pinpost::internals::node::seam::Answer;
 use pinpost::internals::node::seam::Ask;
@@ -162,8 +162,8 @@ impl World {
         let due = mind.presence.due().saturating_duration_since(now).as_micros() as Time;
         match step {
             None => self.wake_presence(host, due.min(LOOK_TIME)),
-            Some(Step::Connect) => self.connect_to_redis(host),
-            Some(Step::Run(commands)) => {
+            Some(PresenceStep::Connect) => self.connect_to_redis(host),
+            Some(PresenceStep::Run(commands)) => {
                 self.note(|| format!("node {host} asks Redis {commands:?}"));
                 let at = self.arrival(self.scene.redis_time);
                 let of = &mut self.hosts[host];
@@ -330,7 +330,7 @@ impl World {
         }
         let data = &mut self.redis.data;
         data.now = now;
-        while let Some(Step::Run(commands)) = mind.presence.next(now) {
+        while let Some(PresenceStep::Run(commands)) = mind.presence.next(now) {
             let replies = commands.iter().map(|command| data.run(command)).collect();
             if mind.presence.replied(replies, now).is_err() {
                 return;
@@ -357,7 +357,7 @@ impl crate::host::Mind {
     }
 }
 
-fn in_short(reply: &Reply) -> String {
+fn in_short(reply: &RedisReply) -> String {
     let mut text = format!("{reply:?}");
     text.truncate(200);
     text

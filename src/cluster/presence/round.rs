@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Command;
-use crate::cluster::command::Entry;
-use crate::cluster::command::Reply;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
+use crate::cluster::command::SessionEntry;
 use crate::cluster::event::locations;
 use crate::cluster::presence::Flight;
 use crate::cluster::presence::Job;
@@ -47,7 +47,7 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Presence {
     /// The commands of the next round, if there is anything to do.
-    pub(super) fn next_round(&mut self, now: Instant) -> Option<Vec<Command>> {
+    pub(super) fn next_round(&mut self, now: Instant) -> Option<Vec<RedisCommand>> {
         let jobs = self.next_jobs(now);
         if jobs.is_empty() {
             return None;
@@ -67,16 +67,16 @@ impl Presence {
             round.jobs.push((job, of_job.len()));
             commands.append(&mut of_job);
         }
-        commands.extend(round.users.iter().map(|user| Command::Sessions { user: user.clone() }));
+        commands.extend(round.users.iter().map(|user| RedisCommand::Sessions { user: user.clone() }));
         if looks_for_others {
             // Last: if Redis lost its data before any of them, it lost this too.
-            commands.push(Command::IsMember { node: self.me.clone() });
+            commands.push(RedisCommand::IsMember { node: self.me.clone() });
         }
         self.flight = Some(Flight::Round(round));
         Some(commands)
     }
 
-    fn next_jobs(&mut self, now: Instant) -> Vec<(Job, Vec<Command>)> {
+    fn next_jobs(&mut self, now: Instant) -> Vec<(Job, Vec<RedisCommand>)> {
         let mut jobs = vec![];
         if !self.is_stopping && self.sessions.due().is_some_and(|due| due <= now) {
             let is_urgent = self.sessions.is_asserting_all();
@@ -109,7 +109,7 @@ impl Presence {
     }
 
     /// What to ask for somebody who asks; a session that has ended has nothing to release.
-    fn begin(&mut self, mut ask: Ask, now: Instant) -> Option<(Job, Vec<Command>)> {
+    fn begin(&mut self, mut ask: Ask, now: Instant) -> Option<(Job, Vec<RedisCommand>)> {
         let commands = match &mut ask {
             Ask::Locate { .. } => vec![],
             Ask::Register { user, session, .. } => {
@@ -120,22 +120,22 @@ impl Presence {
             Ask::Store { user, messages, .. } => {
                 // Their number stays.
                 let messages = messages.iter_mut().map(std::mem::take).collect();
-                vec![Command::Store { user: user.clone(), messages }]
+                vec![RedisCommand::Store { user: user.clone(), messages }]
             }
             Ask::Read { user, session, after, .. } => {
                 let (user, node, session) = (user.clone(), self.me.clone(), *session);
-                let read = Command::Read { user: user.clone(), after: *after };
-                vec![Command::Claim { user, node, session }, read]
+                let read = RedisCommand::Read { user: user.clone(), after: *after };
+                vec![RedisCommand::Claim { user, node, session }, read]
             }
             Ask::Unregister { user, session, .. } => {
                 self.sessions.remove(*session);
-                vec![Command::Remove { user: user.clone(), node: self.me.clone(), session: *session }]
+                vec![RedisCommand::Remove { user: user.clone(), node: self.me.clone(), session: *session }]
             }
             Ask::Remove { user, node, session } => {
-                vec![Command::Remove { user: user.clone(), node: node.clone(), session: *session }]
+                vec![RedisCommand::Remove { user: user.clone(), node: node.clone(), session: *session }]
             }
             Ask::Take { user, up_to, also } => {
-                vec![Command::Take { user: user.clone(), up_to: *up_to, also: also.clone() }]
+                vec![RedisCommand::Take { user: user.clone(), up_to: *up_to, also: also.clone() }]
             }
             Ask::Release { session, .. } => vec![self.write(*session, false)?],
         };
@@ -143,22 +143,22 @@ impl Presence {
     }
 
     /// The commands that write a session of this node, and look into its user's mailbox.
-    fn write_and_look(&self, session: SessionId, user: &UserName, drains: bool) -> Vec<Command> {
-        let look = Command::HasMail { user: user.clone() };
+    fn write_and_look(&self, session: SessionId, user: &UserName, drains: bool) -> Vec<RedisCommand> {
+        let look = RedisCommand::HasMail { user: user.clone() };
         self.write(session, drains).into_iter().chain([look]).collect()
     }
 
     /// The command that writes a session of this node.
-    fn write(&self, session: SessionId, drains: bool) -> Option<Command> {
+    fn write(&self, session: SessionId, drains: bool) -> Option<RedisCommand> {
         let own = self.sessions.find(session)?;
-        let entry = Entry { node: self.me.clone(), session, since_us: own.since_us };
-        Some(Command::Write { user: own.user.clone(), entry, drains })
+        let entry = SessionEntry { node: self.me.clone(), session, since_us: own.since_us };
+        Some(RedisCommand::Write { user: own.user.clone(), entry, drains })
     }
 
     pub(super) fn replied_to_round(
         &mut self,
         round: Round,
-        replies: impl IntoIterator<Item = Reply>,
+        replies: impl IntoIterator<Item = RedisReply>,
         now: Instant,
     ) -> Result<(), String> {
         let mut replies = replies.into_iter();
@@ -181,9 +181,10 @@ impl Presence {
         self.put_back(undone);
         // That presence knows nothing may mean that it lost everything since the lease was renewed,
         // or that others are about to write their sessions again.
-        let is_member = replies.next() != Some(Reply::Flag(false));
+        let is_member = replies.next() != Some(RedisReply::Flag(false));
         let is_old = !is_member || now.duration_since(self.renewed) >= TABLE_TIME_MAX;
-        let is_nothing = |reply: &Reply| matches!(reply, Reply::Sessions(entries) if entries.is_empty());
+        let is_nothing =
+            |reply: &RedisReply| matches!(reply, RedisReply::Sessions(entries) if entries.is_empty());
         if (is_old && rest.replies.iter().any(is_nothing)) || !self.unknown(&rest).is_empty() {
             self.held = rest;
         } else {
@@ -202,8 +203,8 @@ impl Presence {
 
     /// Tells whether a command needs no other attempt: it was done, or it is refused for good.
     /// One such key must not keep this node from Redis, and whoever wrote it wants it so.
-    fn is_settled(&mut self, reply: Option<Reply>) -> bool {
-        let Some(Reply::Refused { is_final, why }) = reply else { return reply.is_some() };
+    fn is_settled(&mut self, reply: Option<RedisReply>) -> bool {
+        let Some(RedisReply::Refused { is_final, why }) = reply else { return reply.is_some() };
         if is_final && !std::mem::replace(&mut self.was_refused, true) {
             self.told.push(Told::Warning(format!(
                 "Redis refuses what is not tried again: {why}; others wrote to our keys, or it is too old"
@@ -217,8 +218,8 @@ impl Presence {
         let mut nodes = BTreeSet::new();
         for reply in &round.replies {
             match reply {
-                Reply::Sessions(entries) => nodes.extend(entries.iter().map(|entry| entry.node.clone())),
-                Reply::Claimed(Some((node, _))) => nodes.extend([node.clone()]),
+                RedisReply::Sessions(entries) => nodes.extend(entries.iter().map(|entry| entry.node.clone())),
+                RedisReply::Claimed(Some((node, _))) => nodes.extend([node.clone()]),
                 _ => {}
             }
         }
@@ -234,7 +235,7 @@ impl Presence {
         let of_users = round.replies.split_off(round.jobs.iter().map(|(_, count)| count).sum());
         let mut living = BTreeMap::new();
         for (user, reply) in round.users.into_iter().zip(of_users) {
-            if let Reply::Sessions(entries) = reply {
+            if let RedisReply::Sessions(entries) = reply {
                 let entries = self.living(&user, entries);
                 living.insert(user, entries);
             }
@@ -251,9 +252,9 @@ impl Presence {
     fn finish_job(
         &mut self,
         job: Job,
-        one: Option<Reply>,
-        two: Option<Reply>,
-        living: &BTreeMap<UserName, Vec<Entry>>,
+        one: Option<RedisReply>,
+        two: Option<RedisReply>,
+        living: &BTreeMap<UserName, Vec<SessionEntry>>,
         now: Instant,
     ) {
         match job {
@@ -263,7 +264,7 @@ impl Presence {
             Job::Seek(user) => self.tell_located(None, &user, false, living.get(&user), now),
             Job::Ask(Ask::Register { token, user, session }) => {
                 let welcome = match (one, two, living.get(&user)) {
-                    (Some(Reply::Done), Some(Reply::Flag(has_mail)), Some(entries)) => {
+                    (Some(RedisReply::Done), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
                         let (before, after) = self.settle(&user, session, entries);
                         Ok(Welcome { before, after, has_mail })
                     }
@@ -275,9 +276,9 @@ impl Presence {
                 let locations = living.get(&user).map(|entries| self.elsewhere(entries));
                 // Without knowing where the recipient is now, nobody knows whether it will see them.
                 let fate = |at: usize| match (&one, &locations) {
-                    (Some(Reply::Stored(stored)), Some(_)) if at < *stored => Stored::Yes,
-                    (Some(Reply::Stored(stored)), _) if at >= *stored => Stored::Full,
-                    (Some(Reply::Refused { .. }), _) => Stored::No,
+                    (Some(RedisReply::Stored(stored)), Some(_)) if at < *stored => Stored::Yes,
+                    (Some(RedisReply::Stored(stored)), _) if at >= *stored => Stored::Full,
+                    (Some(RedisReply::Refused { .. }), _) => Stored::No,
                     _ => Stored::Unknown,
                 };
                 let fates = (0..messages.len()).map(fate).collect();
@@ -285,11 +286,11 @@ impl Presence {
             }
             Job::Ask(ask) => self.tell_read(ask, one, two),
             Job::Assert { user, session, is_urgent } => {
-                if two == Some(Reply::Flag(true)) && self.config.has_mailboxes {
+                if two == Some(RedisReply::Flag(true)) && self.config.has_mailboxes {
                     // Somebody stored it who did not see the session, and could not tell.
                     self.told.push(Told::News(News::Mail(user.clone())));
                 }
-                if let Some(entries) = living.get(&user).filter(|_| one == Some(Reply::Done)) {
+                if let Some(entries) = living.get(&user).filter(|_| one == Some(RedisReply::Done)) {
                     self.tell_asserted(user, session, entries, is_urgent);
                 }
             }
@@ -302,7 +303,7 @@ impl Presence {
         token: Option<Token>,
         user: &UserName,
         is_here: bool,
-        entries: Option<&Vec<Entry>>,
+        entries: Option<&Vec<SessionEntry>>,
         now: Instant,
     ) {
         if self.doubts.is_empty() {
@@ -325,23 +326,23 @@ impl Presence {
     }
 
     /// Tells what a session has read.
-    fn tell_read(&mut self, ask: Ask, claim: Option<Reply>, letters: Option<Reply>) {
+    fn tell_read(&mut self, ask: Ask, claim: Option<RedisReply>, letters: Option<RedisReply>) {
         let Ask::Read { token, user, session, .. } = &ask else { unreachable!("it was told already") };
         let (token, session) = (*token, *session);
         let mail = match (claim, letters) {
-            (Some(Reply::Claimed(None)), letters) => {
+            (Some(RedisReply::Claimed(None)), letters) => {
                 self.sessions.set_drains(session, true);
                 match letters {
-                    Some(Reply::Letters(letters)) => Ok(Mail::Letters(letters)),
+                    Some(RedisReply::Letters(letters)) => Ok(Mail::Letters(letters)),
                     _ => Err(Unavailable),
                 }
             }
-            (Some(Reply::Claimed(Some((node, other)))), _) if self.is_void(&node, other) => {
+            (Some(RedisReply::Claimed(Some((node, other)))), _) if self.is_void(&node, other) => {
                 self.remove(user.clone(), node, other);
                 // Behind the removal.
                 return self.asks.push_front(ask);
             }
-            (Some(Reply::Claimed(Some(_))), _) => Ok(Mail::Busy),
+            (Some(RedisReply::Claimed(Some(_))), _) => Ok(Mail::Busy),
             _ => Err(Unavailable),
         };
         self.answer(Answer::Read { token, mail });
@@ -353,7 +354,13 @@ impl Presence {
     }
 
     /// Tells what stands beside a session that was written once more.
-    fn tell_asserted(&mut self, user: UserName, session: SessionId, entries: &[Entry], is_urgent: bool) {
+    fn tell_asserted(
+        &mut self,
+        user: UserName,
+        session: SessionId,
+        entries: &[SessionEntry],
+        is_urgent: bool,
+    ) {
         if !self.config.is_single {
             // Its tag may be new, so other nodes may know the user's locations without this one.
             let nodes: Vec<NodeId> = self.elsewhere(entries).into_iter().map(|there| there.node).collect();
@@ -378,7 +385,7 @@ impl Presence {
         &mut self,
         user: &UserName,
         session: SessionId,
-        entries: &[Entry],
+        entries: &[SessionEntry],
     ) -> (Vec<Location>, Vec<Location>) {
         let Some(own) = self.sessions.find(session) else { return (vec![], vec![]) };
         let own = (own.since_us, session);
@@ -398,22 +405,25 @@ impl Presence {
 
     /// The sessions of a user on nodes that live. Those of dead ones, and those of this node that it does
     /// not know, will be removed.
-    fn living(&mut self, user: &UserName, mut entries: Vec<Entry>) -> Vec<Entry> {
-        let is_wrong = |Entry { node, session, .. }: &mut Entry| {
+    fn living(&mut self, user: &UserName, mut entries: Vec<SessionEntry>) -> Vec<SessionEntry> {
+        let is_wrong = |SessionEntry { node, session, .. }: &mut SessionEntry| {
             if *node == self.me {
                 self.sessions.find(*session).is_none()
             } else {
                 !self.nodes.is_living(node)
             }
         };
-        let wrong: Vec<Entry> = entries.extract_if(.., is_wrong).collect();
-        wrong.into_iter().for_each(|Entry { node, session, .. }| self.remove(user.clone(), node, session));
+        let wrong: Vec<SessionEntry> = entries.extract_if(.., is_wrong).collect();
+        wrong
+            .into_iter()
+            .for_each(|SessionEntry { node, session, .. }| self.remove(user.clone(), node, session));
         entries
     }
 
     /// The sessions on other nodes, by node, in the order of the logins.
-    fn elsewhere<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Location> {
-        let mut entries: Vec<&Entry> = entries.into_iter().filter(|entry| entry.node != self.me).collect();
+    fn elsewhere<'a>(&self, entries: impl IntoIterator<Item = &'a SessionEntry>) -> Vec<Location> {
+        let mut entries: Vec<&SessionEntry> =
+            entries.into_iter().filter(|entry| entry.node != self.me).collect();
         entries.sort_unstable_by_key(|entry| entry.age());
         locations(entries.into_iter().map(|entry| (&entry.node, entry.session)))
     }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Act;
-use crate::cluster::command::Command;
-use crate::cluster::command::Reply;
+use crate::cluster::command::LeaseAct;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::Flight;
 use crate::cluster::presence::Presence;
@@ -21,7 +21,7 @@ const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 impl Presence {
     /// Renews the lease, or enters the table, or asks the time.
-    pub(super) fn next_of_table(&mut self, now: Instant) -> Option<Vec<Command>> {
+    pub(super) fn next_of_table(&mut self, now: Instant) -> Option<Vec<RedisCommand>> {
         if self.has_joined && self.held.jobs.is_empty() && now < self.renew_at {
             return self.next_of_time();
         }
@@ -36,25 +36,25 @@ impl Presence {
         let is_new = self.busy_since.is_some_and(|since| now.duration_since(since) < DOUBT_TIME);
         let is_busy = is_new || (self.busy_since.is_some() && self.sessions.is_asserting_all());
         self.flight = Some(Flight::Lease);
-        Some(vec![self.lease(if self.has_joined { Act::Renew } else { Act::Join }, is_busy)])
+        Some(vec![self.lease(if self.has_joined { LeaseAct::Renew } else { LeaseAct::Join }, is_busy)])
     }
 
     /// The command that takes this node out of the table: the last word of one that goes.
-    pub fn leave(&self) -> Command {
-        self.lease(Act::Leave, false)
+    pub fn leave(&self) -> RedisCommand {
+        self.lease(LeaseAct::Leave, false)
     }
 
-    fn lease(&self, act: Act, is_busy: bool) -> Command {
-        Command::Lease { node: self.me.clone(), act, known: self.nodes.version.clone(), is_busy }
+    fn lease(&self, act: LeaseAct, is_busy: bool) -> RedisCommand {
+        RedisCommand::Lease { node: self.me.clone(), act, known: self.nodes.version.clone(), is_busy }
     }
 
-    fn next_of_time(&mut self) -> Option<Vec<Command>> {
+    fn next_of_time(&mut self) -> Option<Vec<RedisCommand>> {
         if self.time_asks == 0 || self.nodes.clock.is_close() {
             return None;
         }
         self.time_asks -= 1;
         self.flight = Some(Flight::Time);
-        Some(vec![Command::Time])
+        Some(vec![RedisCommand::Time])
     }
 
     /// Others are to hear of this node when they can reach it, or soon.
@@ -75,10 +75,10 @@ impl Presence {
         true
     }
 
-    pub(super) fn renewed(&mut self, reply: Option<Reply>, now: Instant) -> Result<(), String> {
+    pub(super) fn renewed(&mut self, reply: Option<RedisReply>, now: Instant) -> Result<(), String> {
         let lease = match reply {
-            Some(Reply::Lease(lease)) => lease,
-            Some(Reply::Refused { why, .. }) => return Err(why),
+            Some(RedisReply::Lease(lease)) => lease,
+            Some(RedisReply::Refused { why, .. }) => return Err(why),
             _ => return Err("it answers what makes no sense".to_owned()),
         };
         (self.renewed, self.renew_at) = (now, now + RENEW_TIME);
