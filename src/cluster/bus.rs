@@ -175,7 +175,6 @@ impl Bus {
         }
     }
 
-    /// Waits, unless the node goes.
     fn rest(&self, time: Duration) {
         let until = Instant::now() + time;
         while !self.shared.desk().is_stopping {
@@ -238,7 +237,6 @@ impl Bus {
         }
     }
 
-    /// Connects two sockets.
     fn connect(&self) -> Outcome<[TcpStream; 2]> {
         let host = (&self.amqp.host[..], self.amqp.port);
         let addrs = host.to_socket_addrs().map_err(|error| format!("its name is not known: {error}"))?;
@@ -332,7 +330,6 @@ impl Bus {
         }
     }
 
-    /// Hands up what came.
     fn take(&mut self, session: &mut BusSession<'_>, message: ConsumerMessage) -> Outcome<()> {
         match message {
             ConsumerMessage::Delivery(mut delivery) => {
@@ -362,7 +359,6 @@ impl Bus {
         Ok(last.ack_multiple(session.from)?)
     }
 
-    /// A batch came back: nobody has that queue now.
     fn returned(&self, returned: &Return) {
         let Some(node) = NodeId::parse(&returned.routing_key) else { return };
         self.shared.links(|links| links.returned(&node, &returned.content, Instant::now()));

@@ -27,8 +27,6 @@ pub enum RedisCommand {
     /// What the script of a lease does, for a node that knows the table of version `known` (empty for
     /// none), and may be busy writing its sessions again: [`RedisReply::Lease`].
     Lease { node: NodeId, act: LeaseAct, known: String, is_busy: bool },
-    /// Redis's clock: [`RedisReply::Time`].
-    Time,
     /// Whether a node is in the table: [`RedisReply::Flag`].
     IsMember { node: NodeId },
     /// Write a session, and begin the time to live of its user's key anew: [`RedisReply::Done`].
@@ -68,8 +66,6 @@ pub enum RedisReply {
     Done,
     /// Yes, or no.
     Flag(bool),
-    /// The time, in us.
-    Time(i64),
     /// The lease holds, or the node is not in the table: `None`.
     Lease(Option<Lease>),
     /// The sessions; what is none is left out.

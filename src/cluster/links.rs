@@ -292,13 +292,11 @@ fn link<'a>(
     Some(peers.get_or_insert_with(node, || Link::new(node.clone(), version(versions, node), now)))
 }
 
-/// The version that a node reads, as this one does.
 fn version(versions: &BTreeMap<NodeId, u8>, node: &NodeId) -> u8 {
     versions.get(node).map_or(VERSION_MIN, |version| VERSION.min(*version))
 }
 
 impl Due {
-    /// Notes a link that has something to publish.
     fn note(&mut self, link: &mut Link, now: Instant) {
         if !link.is_ready && link.is_due(now) {
             link.is_ready = true;

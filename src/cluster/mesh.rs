@@ -225,7 +225,6 @@ impl MeshState {
         self.nodes.get(node).is_some_and(|member| !member.is_cut)
     }
 
-    /// Forgets a node's sessions.
     fn forget(&mut self, node: &NodeId) {
         let post = self.post.as_mut().expect("a node has joined");
         self.sessions.retain(|user, sessions| {
@@ -299,7 +298,6 @@ impl MeshState {
         Some(answer)
     }
 
-    /// Publishes what a node's links have.
     fn publish(&mut self, me: &NodeId, now: Instant) {
         let mut batch = std::mem::take(&mut self.batch);
         while let Some(member) = self.nodes.get_mut(me) {
@@ -337,7 +335,6 @@ impl MeshState {
 }
 
 impl MeshMember {
-    /// Tells the node what its links have to tell.
     fn tell(&mut self) {
         for event in self.links.events() {
             // Fails only for a node whose receiver is dropped already.

@@ -141,7 +141,6 @@ enum Flight {
     Lease,
     /// To leave the table, because a new id is to follow.
     Leave,
-    Time,
     Round(Round),
 }
 
@@ -243,7 +242,7 @@ impl Presence {
                 self.put_back(undone);
             }
             Some(Flight::Leave) => self.has_too_many = true,
-            Some(Flight::Lease | Flight::Time) | None => {}
+            Some(Flight::Lease) | None => {}
         }
         self.refuse_all();
     }
@@ -282,7 +281,7 @@ impl Presence {
         }
         let due = self.join_since.map_or(self.renew_at, |since| since + QUEUE_TIME_MAX);
         let doubts = (!self.doubts.is_empty()).then_some(self.doubts_due);
-        let of_round = self.sessions.due().into_iter().chain(doubts).filter(|_| self.has_joined);
+        let of_round = self.sessions.due.into_iter().chain(doubts).filter(|_| self.has_joined);
         of_round.fold(due, Instant::min)
     }
 
@@ -306,15 +305,9 @@ impl Presence {
     /// When Redis does not do its work: the connection is to be given up.
     pub fn replied(&mut self, replies: Vec<RedisReply>, now: Instant) -> Result<(), String> {
         let flight = self.flight.take().expect("replies come to what was asked");
-        let mut replies = replies.into_iter();
         match flight {
-            Flight::Lease => return self.renewed(replies.next(), now),
+            Flight::Lease => return self.renewed(replies.into_iter().next(), now),
             Flight::Leave => self.restart("too many sessions ended while Redis was away", now),
-            Flight::Time => {
-                if let Some(RedisReply::Time(redis_us)) = replies.next() {
-                    self.nodes.clock.learn(redis_us, self.clock_us(self.asked), self.clock_us(now));
-                }
-            }
             Flight::Round(round) => return self.replied_to_round(round, replies, now),
         }
         Ok(())
@@ -329,7 +322,6 @@ impl Presence {
         self.told.push(Told::Answer(answer));
     }
 
-    /// This machine's clock, in us.
     fn clock_us(&self, at: Instant) -> i64 {
         self.config.clock_us + at.duration_since(self.start).as_micros() as i64
     }

@@ -210,7 +210,6 @@ pub fn printed(command: &RedisCommand, limits: Limits) -> Cmd {
             lease.arg(member(node)).arg(LEASE_TIME.as_micros() as u64).arg(known).arg(act);
             lease.arg(u8::from(*is_busy)).take()
         }
-        RedisCommand::Time => redis::cmd("TIME"),
         RedisCommand::IsMember { node } => Cmd::zscore("{nodes}", member(node)),
         RedisCommand::Write { user, entry, drains } => {
             let (tag, value) = (tag(&entry.node, entry.session), entry.value(*drains));
@@ -265,10 +264,6 @@ fn understood(command: &RedisCommand, reply: Value) -> Option<RedisReply> {
         (RedisCommand::IsMember { .. }, reply) => RedisReply::Flag(reply != Value::Nil),
         (RedisCommand::HasMail { .. }, reply) => RedisReply::Flag(i64::from_redis_value(reply).ok()? > 0),
         (RedisCommand::Lease { .. }, reply) => RedisReply::Lease(lease(reply)?),
-        (RedisCommand::Time, reply) => {
-            let (s, us) = <(i64, i64)>::from_redis_value(reply).ok()?;
-            RedisReply::Time(s.saturating_mul(1_000_000).saturating_add(us))
-        }
         (RedisCommand::Sessions { .. }, reply) => {
             let fields = Vec::<(String, String)>::from_redis_value(reply).ok()?;
             let entries = fields.iter().filter_map(|(tag, value)| SessionEntry::parse(tag, value));
@@ -322,7 +317,6 @@ fn lease(reply: Value) -> Option<Option<Lease>> {
     Some(Some(Lease { now_us, version, in_doubt: in_doubt > 0, living }))
 }
 
-/// A message in a mailbox.
 fn letter(element: &Value) -> Option<Letter> {
     let Value::BulkString(element) = element else { return None };
     let (place, rest) = element.split_at_checked(PLACE_BYTES)?;

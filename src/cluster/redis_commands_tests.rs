@@ -40,7 +40,6 @@ fn run(connection: &mut RedisConnection, command: &RedisCommand) -> RedisReply {
 /// The same of both, but for what their clocks tell.
 fn comparable(reply: RedisReply) -> RedisReply {
     match reply {
-        RedisReply::Time(_) => RedisReply::Time(0),
         RedisReply::Lease(Some(held)) => {
             let mut living = held.living;
             living.iter_mut().for_each(|living| living.sort());
@@ -105,8 +104,7 @@ impl Source {
                     RedisCommand::Lease { node: node.clone(), act, known, is_busy }
                 });
             }
-            1 => RedisCommand::Time,
-            2 => RedisCommand::IsMember { node },
+            1 | 2 => RedisCommand::IsMember { node },
             3 | 4 => {
                 let since_us = self.below(1 << 40) as i64;
                 RedisCommand::Write {
@@ -174,7 +172,6 @@ fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
     let node = NodeId::parse("a-1").expect("valid");
     let session = SessionId::parse("00000001").expect("valid");
     let commands = [
-        RedisCommand::Time,
         RedisCommand::Sessions { user: user.clone() },
         RedisCommand::Claim { user: user.clone(), node: node.clone(), session },
         RedisCommand::Store { user: user.clone(), messages: vec![] },
@@ -191,7 +188,7 @@ fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
         }
     }
     let mut redis = redis_with_wrong_keys();
-    for command in &commands[1..5] {
+    for command in &commands[..4] {
         let reply = run(&mut redis, command);
         assert!(matches!(reply, RedisReply::Refused { is_final: true, .. }), "{command:?}: {reply:?}");
     }

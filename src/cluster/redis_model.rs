@@ -85,7 +85,6 @@ impl RedisModel {
             RedisCommand::Lease { node, act, known, is_busy } => {
                 RedisReply::Lease(self.lease(node, *act, known, *is_busy))
             }
-            RedisCommand::Time => RedisReply::Time(self.now_us()),
             RedisCommand::IsMember { node } => RedisReply::Flag(self.leases.contains_key(node)),
             RedisCommand::Write { user, entry, drains } => {
                 let tag = tag(&entry.node, entry.session);

@@ -39,7 +39,7 @@ pub struct Sessions {
     /// The same, as their turn comes.
     order: VecDeque<SessionId>,
     /// When the next ones are.
-    due: Option<Instant>,
+    pub due: Option<Instant>,
 }
 
 impl Sessions {
@@ -81,11 +81,6 @@ impl Sessions {
     /// Tells whether [`Sessions::assert_all`] is not done yet.
     pub fn is_asserting_all(&self) -> bool {
         !self.urgent.is_empty()
-    }
-
-    /// When the next sessions are to be asserted.
-    pub fn due(&self) -> Option<Instant> {
-        self.due
     }
 
     /// The sessions to assert now; they are back at the end of the order.
@@ -131,7 +126,7 @@ mod tests {
         sessions.assert_all(now);
         let (mut taken, mut rounds, mut at) = (vec![], 0, now);
         while sessions.is_asserting_all() {
-            at = sessions.due().expect("there are more");
+            at = sessions.due.expect("there are more");
             taken.extend(sessions.take(at));
             rounds += 1;
         }
@@ -141,10 +136,10 @@ mod tests {
         taken.dedup();
         assert_eq!(taken.len(), 1_000, "each of them once");
         // The sweep comes to each of them in its time.
-        let start = sessions.due().expect("the sweep goes on");
+        let start = sessions.due.expect("the sweep goes on");
         let mut swept = 0;
         while swept < 1_000 {
-            at = sessions.due().expect("the sweep goes on");
+            at = sessions.due.expect("the sweep goes on");
             swept += sessions.take(at).len();
         }
         assert!(at - start <= SWEEP_TIME, "{:?}", at - start);
@@ -164,7 +159,7 @@ mod tests {
         }
         assert_eq!(taken, 300);
         (0..3_000).for_each(|n| sessions.remove(session(n)));
-        while sessions.due().is_some() {
+        while sessions.due.is_some() {
             assert!(sessions.take(now).is_empty());
         }
         assert_eq!((sessions.own.len(), sessions.order.len()), (0, 0));

@@ -78,7 +78,7 @@ impl Presence {
 
     fn next_jobs(&mut self, now: Instant) -> Vec<(Job, Vec<RedisCommand>)> {
         let mut jobs = vec![];
-        if !self.is_stopping && self.sessions.due().is_some_and(|due| due <= now) {
+        if !self.is_stopping && self.sessions.due.is_some_and(|due| due <= now) {
             let is_urgent = self.sessions.is_asserting_all();
             for session in self.sessions.take(now) {
                 let own = self.sessions.find(session).expect("one that has ended is not taken");
@@ -148,7 +148,6 @@ impl Presence {
         self.write(session, drains).into_iter().chain([look]).collect()
     }
 
-    /// The command that writes a session of this node.
     fn write(&self, session: SessionId, drains: bool) -> Option<RedisCommand> {
         let own = self.sessions.find(session)?;
         let entry = SessionEntry { node: self.me.clone(), session, since_us: own.since_us };
@@ -158,7 +157,7 @@ impl Presence {
     pub(super) fn replied_to_round(
         &mut self,
         round: Round,
-        replies: impl IntoIterator<Item = RedisReply>,
+        replies: Vec<RedisReply>,
         now: Instant,
     ) -> Result<(), String> {
         let mut replies = replies.into_iter();

@@ -20,10 +20,11 @@ const TIME_ASKS_MAX: usize = 8;
 const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 impl Presence {
-    /// Renews the lease, or enters the table, or asks the time.
+    /// Renews the lease, which tells the time too, or enters the table.
     pub(super) fn next_of_table(&mut self, now: Instant) -> Option<Vec<RedisCommand>> {
-        if self.has_joined && self.held.jobs.is_empty() && now < self.renew_at {
-            return self.next_of_time();
+        let asks_time = self.time_asks > 0 && !self.nodes.clock.is_close();
+        if self.has_joined && self.held.jobs.is_empty() && now < self.renew_at && !asks_time {
+            return None;
         }
         if std::mem::take(&mut self.has_too_many) {
             // Under the old id those who are gone would count until its lease has run out.
@@ -35,6 +36,7 @@ impl Presence {
         }
         let is_new = self.busy_since.is_some_and(|since| now.duration_since(since) < DOUBT_TIME);
         let is_busy = is_new || (self.busy_since.is_some() && self.sessions.is_asserting_all());
+        self.time_asks = self.time_asks.saturating_sub(1);
         self.flight = Some(Flight::Lease);
         Some(vec![self.lease(if self.has_joined { LeaseAct::Renew } else { LeaseAct::Join }, is_busy)])
     }
@@ -46,15 +48,6 @@ impl Presence {
 
     fn lease(&self, act: LeaseAct, is_busy: bool) -> RedisCommand {
         RedisCommand::Lease { node: self.me.clone(), act, known: self.nodes.version.clone(), is_busy }
-    }
-
-    fn next_of_time(&mut self) -> Option<Vec<RedisCommand>> {
-        if self.time_asks == 0 || self.nodes.clock.is_close() {
-            return None;
-        }
-        self.time_asks -= 1;
-        self.flight = Some(Flight::Time);
-        Some(vec![RedisCommand::Time])
     }
 
     /// Others are to hear of this node when they can reach it, or soon.
