@@ -29,8 +29,9 @@ pub enum RedisCommand {
     Lease { node: NodeId, act: LeaseAct, known: String, is_busy: bool },
     /// Whether a node is in the table: [`RedisReply::Flag`].
     IsMember { node: NodeId },
-    /// Write a session, and begin the time to live of its user's key anew: [`RedisReply::Done`].
-    Write { user: UserName, entry: SessionEntry, drains: bool },
+    /// Write a session, which logs in now if there is no other time, and begin the time to live of its
+    /// user's key anew: [`RedisReply::Done`].
+    Write { user: UserName, node: NodeId, session: SessionId, since_us: Option<i64>, drains: bool },
     /// Remove a session: [`RedisReply::Done`].
     Remove { user: UserName, node: NodeId, session: SessionId },
     /// All sessions of a user: [`RedisReply::Sessions`].
@@ -83,8 +84,6 @@ pub enum RedisReply {
 /// A lease that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Redis's clock, in us.
-    pub now_us: i64,
     /// The version of the table.
     pub version: String,
     /// Some node is busy writing its sessions again.
@@ -99,11 +98,6 @@ impl SessionEntry {
         let (node, session) = parse_tag(tag)?;
         let since_us = value.strip_suffix('d').unwrap_or(value).parse().ok()?;
         Some(SessionEntry { node, session, since_us })
-    }
-
-    /// The value of its field.
-    pub fn value(&self, drains: bool) -> String {
-        format!("{}{}", self.since_us, if drains { "d" } else { "" })
     }
 
     /// By this, logins came one after the other: the same on every node.
@@ -133,8 +127,8 @@ mod tests {
         let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
         let session = SessionId::parse("00000007").expect("valid");
         let entry = SessionEntry { node: node.clone(), session, since_us: -5 };
-        for drains in [false, true] {
-            assert_eq!(SessionEntry::parse(&tag(&node, session), &entry.value(drains)), Some(entry.clone()));
+        for value in ["-5", "-5d"] {
+            assert_eq!(SessionEntry::parse(&tag(&node, session), value), Some(entry.clone()));
         }
         for (tag, since) in [
             ("", "1"),

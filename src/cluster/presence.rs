@@ -52,8 +52,6 @@ pub struct PresenceConfig {
     pub has_mailboxes: bool,
     /// Makes node ids that nobody else has, ever.
     pub fresh_id: Box<dyn FnMut() -> NodeId + Send>,
-    /// This machine's clock, in us since 1970: what counts until Redis has told its own.
-    pub clock_us: i64,
 }
 
 /// What is to be done next.
@@ -93,13 +91,10 @@ pub enum Told {
 pub struct Presence {
     config: PresenceConfig,
     me: NodeId,
-    start: Instant,
     /// When to connect, if Redis can't be asked.
     away: Option<Instant>,
     /// What was asked of Redis and is not answered.
     flight: Option<Flight>,
-    /// When that was.
-    asked: Instant,
     /// A round whose replies can be understood when the table is known.
     held: Round,
     /// This node is in the table.
@@ -115,8 +110,6 @@ pub struct Presence {
     had_queue: bool,
     /// When this node came back under a new id, or was about to, or to another Redis.
     busy_since: Option<Instant>,
-    /// How often Redis may still be asked the time.
-    time_asks: usize,
     nodes: Nodes,
     sessions: Sessions,
     asks: VecDeque<Ask>,
@@ -171,10 +164,8 @@ impl Presence {
         Presence {
             config,
             me,
-            start: now,
             away: Some(now),
             flight: None,
-            asked: now,
             held: Round::default(),
             has_joined: false,
             renewed: now,
@@ -183,7 +174,6 @@ impl Presence {
             queue: None,
             had_queue: true,
             busy_since: None,
-            time_asks: 0,
             nodes: Nodes::default(),
             sessions: Sessions::default(),
             asks: VecDeque::new(),
@@ -293,7 +283,6 @@ impl Presence {
         if let Some(retry_at) = self.away {
             return (now >= retry_at && !self.is_stopping).then_some(PresenceStep::Connect);
         }
-        self.asked = now;
         let of_table = if self.is_stopping { None } else { self.next_of_table(now) };
         let can_ask = self.is_stopping || self.has_joined;
         of_table.or_else(|| can_ask.then(|| self.next_round(now))?).map(PresenceStep::Run)
@@ -320,10 +309,6 @@ impl Presence {
 
     fn answer(&mut self, answer: Answer) {
         self.told.push(Told::Answer(answer));
-    }
-
-    fn clock_us(&self, at: Instant) -> i64 {
-        self.config.clock_us + at.duration_since(self.start).as_micros() as i64
     }
 
     /// Does what can be done without Redis.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::command::SessionEntry;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
@@ -85,7 +84,6 @@ impl World {
                 count += 1;
                 node(&format!("{name}-{count}"))
             }),
-            clock_us: 1_700_000_000_000_000,
         };
         let me = node(&format!("{name}-1"));
         let mut presence = Presence::new(me.clone(), config, self.redis.now);
@@ -592,8 +590,8 @@ fn who_goes_removes_what_is_left_and_answers_all() {
 #[test]
 fn an_entry_of_this_node_that_it_does_not_know_is_removed() {
     let mut world = World::new(1);
-    let entry = SessionEntry { node: node("a-1"), session: session(9), since_us: 1 };
-    world.redis.run(&RedisCommand::Write { user: bob(), entry, drains: false });
+    let (node, session) = (node("a-1"), session(9));
+    world.redis.run(&RedisCommand::Write { user: bob(), node, session, since_us: None, drains: false });
     assert_eq!(world.locate(0, "bob"), Ok(vec![]));
     world.run();
     assert!(world.redis.sessions.is_empty());

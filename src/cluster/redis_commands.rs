@@ -78,14 +78,19 @@ if changed then
 end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
-if v == known then return {now, v, in_doubt, false} end
-return {now, v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
+if v == known then return {v, in_doubt, false} end
+return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
 ";
 
 /// Writes a session, and begins the time to live of its user's key anew: in one command, so that
-/// no node can die between the two.
-const WRITE: &str =
-    "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
+/// no node can die between the two. ARGV: its field, when it logged in or nothing for now, its mark, the time to
+/// live in ms.
+const WRITE: &str = r"
+local since, t = ARGV[2], redis.call('TIME')
+if since == '' then since = string.format('%.0f', t[1] * 1000000 + t[2]) end
+redis.call('HSET', KEYS[1], ARGV[1], since .. ARGV[3])
+return redis.call('PEXPIRE', KEYS[1], ARGV[4])
+";
 
 /// Marks the session ARGV[1] as the one that drains, unless another is: returns that one's tag, or 1.
 const CLAIM: &str = r"
@@ -211,9 +216,11 @@ pub fn printed(command: &RedisCommand, limits: Limits) -> Cmd {
             lease.arg(u8::from(*is_busy)).take()
         }
         RedisCommand::IsMember { node } => Cmd::zscore("{nodes}", member(node)),
-        RedisCommand::Write { user, entry, drains } => {
-            let (tag, value) = (tag(&entry.node, entry.session), entry.value(*drains));
-            eval(WRITE, sessions(user)).arg(tag).arg(value).arg(KEY_TIME_MS).take()
+        RedisCommand::Write { user, node, session, since_us, drains } => {
+            let since = since_us.map_or_else(String::new, |since| since.to_string());
+            let mark = if *drains { "d" } else { "" };
+            let mut write = eval(WRITE, sessions(user));
+            write.arg(tag(node, *session)).arg(since).arg(mark).arg(KEY_TIME_MS).take()
         }
         RedisCommand::Remove { user, node, session } => Cmd::hdel(sessions(user), tag(node, *session)),
         RedisCommand::Sessions { user } => Cmd::hgetall(sessions(user)),
@@ -305,8 +312,8 @@ fn member(node: &NodeId) -> String {
 
 /// What the lease's script answers; `None` when it makes no sense.
 fn lease(reply: Value) -> Option<Option<Lease>> {
-    type Parts = (i64, String, i64, Option<Vec<String>>);
-    let Some((now_us, version, in_doubt, members)) = Option::<Parts>::from_redis_value(reply).ok()? else {
+    type Parts = (String, i64, Option<Vec<String>>);
+    let Some((version, in_doubt, members)) = Option::<Parts>::from_redis_value(reply).ok()? else {
         return Some(None);
     };
     let node = |member: &String| {
@@ -314,7 +321,7 @@ fn lease(reply: Value) -> Option<Option<Lease>> {
         Some((NodeId::parse(node)?, version.parse().ok()?))
     };
     let living = members.map(|members| members.iter().filter_map(node).collect());
-    Some(Some(Lease { now_us, version, in_doubt: in_doubt > 0, living }))
+    Some(Some(Lease { version, in_doubt: in_doubt > 0, living }))
 }
 
 fn letter(element: &Value) -> Option<Letter> {

@@ -43,10 +43,12 @@ fn comparable(reply: RedisReply) -> RedisReply {
         RedisReply::Lease(Some(held)) => {
             let mut living = held.living;
             living.iter_mut().for_each(|living| living.sort());
-            RedisReply::Lease(Some(Lease { now_us: 0, version: String::new(), living, ..held }))
+            RedisReply::Lease(Some(Lease { version: String::new(), living, ..held }))
         }
         RedisReply::Sessions(mut entries) => {
             entries.sort_by_key(|entry| (entry.node.clone(), entry.session));
+            let own_times = entries.iter_mut().filter(|entry| entry.since_us > 1 << 40);
+            own_times.for_each(|entry| entry.since_us = i64::MAX);
             RedisReply::Sessions(entries)
         }
         RedisReply::Letters(letters) => {
@@ -106,12 +108,8 @@ impl Source {
             }
             1 | 2 => RedisCommand::IsMember { node },
             3 | 4 => {
-                let since_us = self.below(1 << 40) as i64;
-                RedisCommand::Write {
-                    user,
-                    entry: SessionEntry { node, session, since_us },
-                    drains: self.below(4) == 0,
-                }
+                let since_us = (self.below(2) == 0).then(|| self.below(1 << 40) as i64);
+                RedisCommand::Write { user, node, session, since_us, drains: self.below(4) == 0 }
             }
             5 => RedisCommand::Remove { user, node, session },
             6 => RedisCommand::Sessions { user },

@@ -31,6 +31,7 @@ pub struct RedisModel {
     doubts: BTreeMap<NodeId, i64>,
     version: i64,
     hold_us: i64,
+    last_us: i64,
     /// By tag; whether it drains.
     pub sessions: BTreeMap<UserName, BTreeMap<String, (SessionEntry, bool)>>,
     /// By user.
@@ -51,6 +52,7 @@ impl RedisModel {
             doubts: BTreeMap::new(),
             version: 0,
             hold_us: 0,
+            last_us: 0,
             sessions: BTreeMap::new(),
             mailboxes: Mailboxes::new(limits),
         }
@@ -86,9 +88,12 @@ impl RedisModel {
                 RedisReply::Lease(self.lease(node, *act, known, *is_busy))
             }
             RedisCommand::IsMember { node } => RedisReply::Flag(self.leases.contains_key(node)),
-            RedisCommand::Write { user, entry, drains } => {
-                let tag = tag(&entry.node, entry.session);
-                self.sessions.entry(user.clone()).or_default().insert(tag, (entry.clone(), *drains));
+            RedisCommand::Write { user, node, session, since_us, drains } => {
+                // A real one's clock goes on between two commands.
+                self.last_us = self.now_us().max(self.last_us + 1);
+                let (node, since_us) = (node.clone(), since_us.unwrap_or(self.last_us));
+                let (tag, entry) = (tag(&node, *session), SessionEntry { node, session: *session, since_us });
+                self.sessions.entry(user.clone()).or_default().insert(tag, (entry, *drains));
                 RedisReply::Done
             }
             RedisCommand::Remove { user, node, session } => {
@@ -106,8 +111,13 @@ impl RedisModel {
             }
             RedisCommand::HasMail { user } => RedisReply::Flag(self.mailboxes.has(user.as_str(), now)),
             RedisCommand::Store { user, messages } => {
+                let user = user.as_str();
+                // If not all fit, those that are there already need no room.
+                let held = if messages.len() > 1 { self.mailboxes.read(user, 0, now) } else { vec![] };
+                let is_short = held.len() + messages.len() > self.limits.messages_max;
+                let is_known = |body: &Vec<u8>| is_short && held.iter().any(|letter| letter.body == *body);
                 let mut store =
-                    |message: &&Vec<u8>| self.mailboxes.store(user.as_str(), message, now).is_ok();
+                    |body: &&Vec<u8>| is_known(body) || self.mailboxes.store(user, body, now).is_ok();
                 RedisReply::Stored(messages.iter().take_while(&mut store).count())
             }
             RedisCommand::Claim { user, node, session } => {
@@ -166,7 +176,7 @@ impl RedisModel {
         let version = self.version.to_string();
         let living =
             (version != known).then(|| self.leases.keys().map(|node| (node.clone(), VERSION)).collect());
-        Some(Lease { now_us, version, in_doubt: !self.doubts.is_empty(), living })
+        Some(Lease { version, in_doubt: !self.doubts.is_empty(), living })
     }
 
     /// Time passes.

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use redis::{FromRedisValue, IntoConnectionInfo, Pipeline, Value};
@@ -57,12 +57,10 @@ impl RedisThread {
     pub fn new(shared: Arc<Shared>, redis: Redis, name: &str, is_single: bool, limits: Limits) -> Self {
         let me = shared.links(|links| links.me().clone());
         let name = name.to_owned();
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let config = PresenceConfig {
             is_single,
             has_mailboxes: limits.messages_max > 0,
             fresh_id: Box::new(move || fresh_id(&name)),
-            clock_us: since_epoch.as_micros() as i64,
         };
         let presence = Presence::new(me, config, Instant::now());
         RedisThread { shared, presence, connection: RedisConnection::new(redis), limits }

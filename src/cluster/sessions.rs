@@ -24,8 +24,8 @@ const SWEEP_TIME: Duration = Duration::from_secs(600);
 pub struct Own {
     /// Whose it is.
     pub user: UserName,
-    /// When it logged in, in us by Redis's clock.
-    pub since_us: i64,
+    /// When it logged in, in us by Redis's clock, as Redis has told.
+    pub since_us: Option<i64>,
     /// It drains its user's mailbox.
     pub drains: bool,
 }
@@ -44,8 +44,8 @@ pub struct Sessions {
 
 impl Sessions {
     /// Adds a session that is told to Redis now.
-    pub fn add(&mut self, user: &UserName, session: SessionId, since_us: i64, now: Instant) {
-        self.own.insert(session, Own { user: user.clone(), since_us, drains: false });
+    pub fn add(&mut self, user: &UserName, session: SessionId, now: Instant) {
+        self.own.insert(session, Own { user: user.clone(), since_us: None, drains: false });
         self.order.push_back(session);
         self.due.get_or_insert(now + SWEEP_TIME);
     }
@@ -63,6 +63,13 @@ impl Sessions {
     /// A session of this node.
     pub fn find(&self, session: SessionId) -> Option<&Own> {
         self.own.get(&session)
+    }
+
+    /// Redis has told when a session logged in.
+    pub fn set_since(&mut self, session: SessionId, since_us: i64) {
+        if let Some(own) = self.own.get_mut(&session) {
+            own.since_us = Some(since_us);
+        }
     }
 
     /// A session drains its user's mailbox, or no more.
@@ -115,7 +122,7 @@ mod tests {
     fn sessions(count: usize, now: Instant) -> Sessions {
         let mut sessions = Sessions::default();
         let bob = UserName::parse("bob").expect("valid");
-        (0..count).for_each(|n| sessions.add(&bob, session(n), n as i64, now));
+        (0..count).for_each(|n| sessions.add(&bob, session(n), now));
         sessions
     }
 

@@ -73,9 +73,6 @@ const PAUSE_TIME_MAX: Time = 2 * SECOND;
 /// How often the links are looked at, at least.
 const LOOK_TIME: Time = SECOND;
 
-/// Redis's clock when the world begins, in us.
-const BEGIN_US: i64 = 1_800_000_000_000_000;
-
 impl World {
     /// The presence of a process that starts.
     pub fn new_presence(&mut self, host: usize, me: NodeId) -> Presence {
@@ -84,13 +81,10 @@ impl World {
             count += 1;
             NodeId::new(&name, &format!("{start:04}{count:04}")).expect("a name and numbers")
         });
-        // No two clocks show the same.
-        let error = self.random.below(2_000_000) as i64 - 1_000_000;
         let config = PresenceConfig {
             is_single: self.scene.sessions_max == 1,
             has_mailboxes: self.scene.messages_max > 0,
             fresh_id,
-            clock_us: BEGIN_US + self.queue.now() as i64 + error,
         };
         let connection = self.hosts[host].presence.connection;
         let refused = self.hosts[host].presence.refused;

@@ -113,8 +113,7 @@ impl Presence {
         let commands = match &mut ask {
             Ask::Locate { .. } => vec![],
             Ask::Register { user, session, .. } => {
-                let since_us = self.nodes.now_us(self.clock_us(now));
-                self.sessions.add(user, *session, since_us, now);
+                self.sessions.add(user, *session, now);
                 self.write_and_look(*session, user, false)
             }
             Ask::Store { user, messages, .. } => {
@@ -149,9 +148,8 @@ impl Presence {
     }
 
     fn write(&self, session: SessionId, drains: bool) -> Option<RedisCommand> {
-        let own = self.sessions.find(session)?;
-        let entry = SessionEntry { node: self.me.clone(), session, since_us: own.since_us };
-        Some(RedisCommand::Write { user: own.user.clone(), entry, drains })
+        let (own, node) = (self.sessions.find(session)?, self.me.clone());
+        Some(RedisCommand::Write { user: own.user.clone(), node, session, since_us: own.since_us, drains })
     }
 
     pub(super) fn replied_to_round(
@@ -386,8 +384,8 @@ impl Presence {
         session: SessionId,
         entries: &[SessionEntry],
     ) -> (Vec<Location>, Vec<Location>) {
-        let Some(own) = self.sessions.find(session) else { return (vec![], vec![]) };
-        let own = (own.since_us, session);
+        let own = entries.iter().find(|entry| entry.session == session);
+        let Some(own) = own.map(SessionEntry::age) else { return (vec![], vec![]) };
         let replaced = |session| Told::News(News::Replaced { user: user.clone(), session });
         let others = entries.iter().filter(|entry| entry.session != session);
         let (after, before): (Vec<_>, Vec<_>) = others.partition(|entry| own < entry.age());
@@ -405,6 +403,9 @@ impl Presence {
     /// The sessions of a user on nodes that live. Those of dead ones, and those of this node that it does
     /// not know, will be removed.
     fn living(&mut self, user: &UserName, mut entries: Vec<SessionEntry>) -> Vec<SessionEntry> {
+        for entry in entries.iter().filter(|entry| entry.node == self.me) {
+            self.sessions.set_since(entry.session, entry.since_us);
+        }
         let is_wrong = |SessionEntry { node, session, .. }: &mut SessionEntry| {
             if *node == self.me {
                 self.sessions.find(*session).is_none()

@@ -11,19 +11,14 @@ use crate::cluster::presence::Presence;
 use crate::cluster::presence::QUEUE_TIME_MAX;
 use crate::cluster::presence::Told;
 
-/// How often Redis is asked the time, at most, when a node has joined: an answer that was long on its
-/// way says little.
-const TIME_ASKS_MAX: usize = 8;
-
 /// How long there is doubt after this node came back under a new id. If Redis lost its data the
 /// others are to come back too: each looks for Redis every 2 seconds, and waits as long for a queue.
 const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 impl Presence {
-    /// Renews the lease, which tells the time too, or enters the table.
+    /// Renews the lease, or enters the table.
     pub(super) fn next_of_table(&mut self, now: Instant) -> Option<Vec<RedisCommand>> {
-        let asks_time = self.time_asks > 0 && !self.nodes.clock.is_close();
-        if self.has_joined && self.held.jobs.is_empty() && now < self.renew_at && !asks_time {
+        if self.has_joined && self.held.jobs.is_empty() && now < self.renew_at {
             return None;
         }
         if std::mem::take(&mut self.has_too_many) {
@@ -36,7 +31,6 @@ impl Presence {
         }
         let is_new = self.busy_since.is_some_and(|since| now.duration_since(since) < DOUBT_TIME);
         let is_busy = is_new || (self.busy_since.is_some() && self.sessions.is_asserting_all());
-        self.time_asks = self.time_asks.saturating_sub(1);
         self.flight = Some(Flight::Lease);
         Some(vec![self.lease(if self.has_joined { LeaseAct::Renew } else { LeaseAct::Join }, is_busy)])
     }
@@ -75,8 +69,7 @@ impl Presence {
             _ => return Err("it answers what makes no sense".to_owned()),
         };
         (self.renewed, self.renew_at) = (now, now + RENEW_TIME);
-        let (asked_us, answered_us) = (self.clock_us(self.asked), self.clock_us(now));
-        let Some(is_changed) = self.nodes.renewed(lease, asked_us, answered_us) else {
+        let Some(is_changed) = self.nodes.renewed(lease) else {
             self.restart("others took this node for dead, or Redis lost its data", now);
             return Ok(());
         };
@@ -84,10 +77,7 @@ impl Presence {
             self.tell_nodes();
         }
         self.told.push(Told::Renewed);
-        if !std::mem::replace(&mut self.has_joined, true) {
-            self.join_since = None;
-            self.time_asks = TIME_ASKS_MAX;
-        }
+        (self.has_joined, self.join_since) = (true, None);
         let held = std::mem::take(&mut self.held);
         self.finish(held, now);
         Ok(())
