@@ -93,8 +93,6 @@ pub struct Bus {
     handed: u64,
     /// Since when this session, if there is one, can publish.
     up_since: Option<Instant>,
-    /// Since when nothing can be published, if so.
-    down_since: Option<Instant>,
     /// The broker is away; said once.
     is_lost: bool,
 }
@@ -135,7 +133,6 @@ impl Bus {
             batch: vec![],
             handed: 0,
             up_since: None,
-            down_since: None,
             is_lost: false,
         }
     }
@@ -165,12 +162,9 @@ impl Bus {
     }
 
     /// Batches can be published, or no longer.
-    fn set_up(&mut self, is_up: bool) {
-        self.shared.links(|links| links.set_up(is_up, Instant::now()));
-        let since = self.down_since.take();
-        if !is_up {
-            self.down_since = since.or_else(|| Some(Instant::now()));
-        } else if since.is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
+    fn set_up(&self, is_up: bool) {
+        let was_down = self.shared.links(|links| links.set_up(is_up, Instant::now()));
+        if is_up && was_down >= OUTAGE_TIME {
             self.shared.note(Note::AssertAll);
         }
     }
@@ -365,7 +359,7 @@ impl Bus {
     }
 
     /// The broker is short of memory or disk, or no longer.
-    fn blocked(&mut self, notice: &ConnectionBlockedNotification) {
+    fn blocked(&self, notice: &ConnectionBlockedNotification) {
         let is_up = matches!(notice, ConnectionBlockedNotification::Unblocked);
         match notice {
             ConnectionBlockedNotification::Blocked(why) => {

@@ -221,15 +221,17 @@ impl Links {
         is_active
     }
 
-    /// Batches can be published, from now on or no more.
-    pub fn set_up(&mut self, is_up: bool, now: Instant) {
+    /// Batches can be published, from now on or no more. Returns for how long they could not.
+    pub fn set_up(&mut self, is_up: bool, now: Instant) -> Duration {
+        let was_down = self.down_since.map_or(Duration::ZERO, |since| now.duration_since(since));
         if is_up {
             self.down_since = None;
-        } else if self.is_up {
+        } else if self.down_since.is_none() {
             self.down_since = Some(now);
             self.peers.iter_mut().for_each(|(_, link)| link.lose());
         }
         self.is_up = is_up;
+        was_down
     }
 
     /// Gives up what waits for a broker that is away for longer than a moment.
