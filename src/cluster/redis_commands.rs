@@ -86,8 +86,11 @@ return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
 /// no node can die between the two. ARGV: its field, when it logged in or nothing for now, its mark, the time to
 /// live in ms.
 const WRITE: &str = r"
-local since, t = ARGV[2], redis.call('TIME')
-if since == '' then since = string.format('%.0f', t[1] * 1000000 + t[2]) end
+local since = ARGV[2]
+if since == '' then
+  local t = redis.call('TIME')
+  since = string.format('%.0f', t[1] * 1000000 + t[2])
+end
 redis.call('HSET', KEYS[1], ARGV[1], since .. ARGV[3])
 return redis.call('PEXPIRE', KEYS[1], ARGV[4])
 ";
