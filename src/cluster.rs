@@ -9,11 +9,11 @@
 //! to everyone who had to do with it, once. What it does not: that anything arrives. The
 //! origin keeps each message until it has a receipt.
 //!
-//! Reading order: `event.rs` is what comes up. `links.rs`, `link.rs`, `volume.rs` and
-//! `unpack.rs` are how batches get from node to node; `mesh.rs` shows what the calls mean,
-//! in memory. Of several machines, `remote.rs`, `shared.rs` and `desk.rs` join the parts; `presence.rs`,
-//! `command.rs`, `lease.rs`, `sessions.rs` and `deferred.rs` decide what Redis is asked and what it
-//! means, `redis_thread.rs` and the files beside it carry that; `bus.rs` and `watchdog.rs` carry batches.
+//! Reading order: `event.rs` is what comes up. `links.rs` and `link.rs` are how batches get from
+//! node to node; `mesh.rs` shows what the calls mean, in memory. Of several machines, `remote.rs` and
+//! `shared.rs` join the parts; `presence.rs`, `command.rs`, `lease.rs` and `sessions.rs` decide what Redis
+//! is asked and what it means, `redis_thread.rs` and `redis_commands.rs` carry that; `bus.rs` and
+//! `watchdog.rs` carry batches.
 
 pub mod event;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
@@ -21,8 +21,6 @@ pub mod link;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
 pub mod links;
 pub mod mesh;
-pub mod unpack;
-mod volume;
 
 // Nodes on several machines.
 #[cfg(feature = "cluster")]
@@ -30,19 +28,11 @@ mod bus;
 #[cfg(feature = "cluster")]
 pub mod command;
 #[cfg(feature = "cluster")]
-mod deferred;
-#[cfg(feature = "cluster")]
-mod desk;
-#[cfg(feature = "cluster")]
 pub mod lease;
 #[cfg(feature = "cluster")]
 pub mod presence;
 #[cfg(feature = "cluster")]
-mod redis_commands;
-#[cfg(feature = "cluster")]
-mod redis_connection;
-#[cfg(feature = "cluster")]
-pub mod redis_mailbox;
+pub mod redis_commands;
 #[cfg(all(any(test, feature = "internals"), feature = "cluster"))]
 pub mod redis_model;
 #[cfg(feature = "cluster")]
@@ -53,8 +43,6 @@ pub mod remote;
 mod sessions;
 #[cfg(feature = "cluster")]
 mod shared;
-#[cfg(feature = "cluster")]
-pub mod told;
 #[cfg(feature = "cluster")]
 mod watchdog;
 

@@ -115,11 +115,11 @@
 //!    (`node/out.rs`), the list of what the node says to others.
 //! 4. `Driver::end_round` (`net/driver.rs`), when all outboxes are written, hands that list to `Cluster::say`
 //!    (`cluster.rs`), and rings the bus.
-//! 5. `Links::say` (`cluster/links.rs`) appends the message to what waits for B (`cluster/link/outgoing.rs`).
+//! 5. `Links::say` (`cluster/links.rs`) appends the message to what waits for B (`cluster/link.rs`).
 //! 6. `Bus::publish` (`cluster/bus.rs`), on its thread, takes what waits as one batch with a number
 //!    (`Links::next`), and publishes it under B's id. RabbitMQ puts it into B's queue.
 //! 7. `Bus::take`, on B, hands the bytes up as an event, and `hear_others` (`server.rs`) on B's own thread has them
-//!    unpacked (`cluster/unpack.rs`): the link counts the batch, and only one that is the next counts.
+//!    unpacked (`Links::hear`): the link counts the batch, and only one that is the next counts.
 //! 8. `Node::said` (`node.rs`) takes each item; a message goes to `Node::receive` (`node/receive.rs`), which finds
 //!    bob's sessions. `hand`, `push`, `flush_some`, `written` and `take_delivery` follow as above.
 //! 9. `Node::resolve` (`node/resolve.rs`) finds that an origin waits: a receipt for it goes into B's `Says`, and

@@ -1,7 +1,7 @@
 //! Mailboxes: messages for users who have no session, kept until they log in.
 //!
 //! One mailbox a user, in the memory of a node that is alone ([`memory`]) or in the Redis
-//! of a cluster (`cluster/redis_mailbox.rs`); both mean the same, and one test holds both
+//! of a cluster (`cluster/redis_commands.rs`); both mean the same, and one test holds both
 //! to it. A message is its body on the wire, and has a place: a number that grows along
 //! the mailbox and tells when it was stored, in us, by the clock of whoever keeps it.
 //! Reading takes nothing away: who has shown the messages takes them by their places, so

@@ -7,7 +7,8 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
-use pinpost::internals::cluster::redis_mailbox as mailbox;
+use pinpost::internals::cluster::command::{RedisCommand, RedisReply};
+use pinpost::internals::cluster::redis_commands::{parsed, printed};
 use pinpost::internals::mailbox::memory::Mailboxes;
 use pinpost::internals::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX};
 use pinpost::internals::node::seam::Letter;
@@ -28,6 +29,14 @@ enum Backend {
     Redis(Connection, Limits, #[expect(dead_code)] Redis),
 }
 
+fn store(user: &str, messages: &[Vec<u8>]) -> RedisCommand {
+    RedisCommand::Store { user: name(user), messages: messages.to_vec() }
+}
+
+fn run(connection: &mut Connection, limits: Limits, command: &RedisCommand) -> RedisReply {
+    parsed(command, printed(command, limits).query(connection).unwrap())
+}
+
 impl Backend {
     fn both(limits: Limits) -> [Backend; 2] {
         [Backend::Memory(Mailboxes::new(limits)), Backend::redis(limits)]
@@ -46,17 +55,20 @@ impl Backend {
                 let now = Instant::now();
                 messages.iter().take_while(|message| mailboxes.store(user, message, now).is_ok()).count()
             }
-            Backend::Redis(connection, limits, _) => {
-                let reply = mailbox::store(&name(user), messages, *limits).query(connection).unwrap();
-                mailbox::stored(&reply).unwrap()
-            }
+            Backend::Redis(connection, limits, _) => match run(connection, *limits, &store(user, messages)) {
+                RedisReply::Stored(count) => count,
+                reply => panic!("{reply:?}"),
+            },
         }
     }
 
     fn has(&mut self, user: &str) -> bool {
         match self {
             Backend::Memory(mailboxes) => mailboxes.has(user, Instant::now()),
-            Backend::Redis(connection, ..) => mailbox::has(&name(user)).query(connection).unwrap(),
+            Backend::Redis(connection, limits, _) => {
+                run(connection, *limits, &RedisCommand::HasMail { user: name(user) })
+                    == RedisReply::Flag(true)
+            }
         }
     }
 
@@ -64,8 +76,10 @@ impl Backend {
         match self {
             Backend::Memory(mailboxes) => mailboxes.read(user, after, Instant::now()),
             Backend::Redis(connection, limits, _) => {
-                let reply = mailbox::read(&name(user), after, *limits).query(connection).unwrap();
-                mailbox::letters(reply).unwrap()
+                match run(connection, *limits, &RedisCommand::Read { user: name(user), after }) {
+                    RedisReply::Letters(letters) => letters,
+                    reply => panic!("{reply:?}"),
+                }
             }
         }
     }
@@ -73,8 +87,9 @@ impl Backend {
     fn take(&mut self, user: &str, up_to: u64, also: &[u64]) {
         match self {
             Backend::Memory(mailboxes) => mailboxes.take(user, up_to, also),
-            Backend::Redis(connection, ..) => {
-                mailbox::take(&name(user), up_to, also).exec(connection).unwrap()
+            Backend::Redis(connection, limits, _) => {
+                let command = RedisCommand::Take { user: name(user), up_to, also: also.to_vec() };
+                assert_eq!(run(connection, *limits, &command), RedisReply::Done);
             }
         }
     }
@@ -327,9 +342,13 @@ fn garbage_in_redis_is_skipped() {
     // A key of another kind is an error, and so is a reply of another kind.
     let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
     redis::cmd("SET").arg("m:bob").arg("text").exec(connection).unwrap();
-    assert!(mailbox::read(&name("bob"), 0, *limits).query::<Value>(connection).is_err());
-    for reply in [Value::Nil, Value::Okay, Value::Int(-1)] {
-        assert_eq!((mailbox::stored(&reply), mailbox::letters(reply)), (None, None));
+    let (read, store) = (RedisCommand::Read { user: name("bob"), after: 0 }, store("bob", &[]));
+    assert!(printed(&read, *limits).query::<Value>(connection).is_err());
+    for value in [Value::Nil, Value::Okay, Value::Int(-1)] {
+        for command in [&read, &store] {
+            let reply = parsed(command, value.clone());
+            assert!(matches!(reply, RedisReply::Refused { is_final: false, .. }), "{reply:?}");
+        }
     }
 }
 
@@ -339,7 +358,7 @@ fn a_redis_without_memory_stores_nothing_and_gives_what_it_has() {
     assert_eq!(backend.store("bob", &messages("bob", &["1", "2", "3", "4"])), 4);
     let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(connection).unwrap();
-    let store = mailbox::store(&name("bob"), &messages("bob", &["5"]), *limits);
+    let store = printed(&store("bob", &messages("bob", &["5"])), *limits);
     let error = store.query::<Value>(connection).unwrap_err().to_string();
     assert!(error.contains("OOM") || error.contains("maxmemory"), "{error}");
     let read = backend.read("bob", 0);
@@ -366,7 +385,7 @@ fn a_message_costs_redis_few_bytes() {
         for user in users {
             let user = format!("user{user:08}");
             let mail = vec![message(&user, &text); 10];
-            pipe.add_command(mailbox::store(&name(&user), &mail, *limits)).ignore();
+            pipe.add_command(printed(&store(&user, &mail), *limits)).ignore();
         }
         pipe.exec(connection).unwrap();
     }

@@ -16,8 +16,8 @@
 //! dropped, and begins again after a pause. Messages are not lost by that: the
 //! links publish again what the other end does not have.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::error::Error;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,9 +32,9 @@ use amiquip::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
-use crate::cluster::desk::Note;
 use crate::cluster::event::Batch;
 use crate::cluster::event::ClusterEvent;
+use crate::cluster::shared::Note;
 use crate::cluster::shared::Shared;
 use crate::cluster::watchdog::Watchdog;
 use crate::config::Amqp;
@@ -88,23 +88,38 @@ pub struct Bus {
     bell: Receiver<()>,
     watchdog: Watchdog,
     /// What a batch is put together in.
-    batch: RefCell<Vec<u8>>,
+    batch: Vec<u8>,
     /// Batches handed up since the start.
-    handed: Cell<u64>,
+    handed: u64,
     /// Since when this session, if there is one, can publish.
-    up_since: Cell<Option<Instant>>,
-    /// Since when nothing can be published, if so.
-    down_since: Cell<Option<Instant>>,
+    up_since: Option<Instant>,
+    /// The broker is away; said once.
+    is_lost: bool,
 }
 
-/// Why a session ended.
-enum End {
+/// Why a session ended, unless it was the world that failed.
+enum SessionEnd {
     /// The node goes.
     Stop,
     /// The node has a new id.
     Restart,
-    /// The world failed.
-    Lost(String),
+}
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What a session works with.
+struct BusSession<'a> {
+    to: &'a Channel,
+    from: &'a Channel,
+    consuming: Consumer<'a>,
+    returned: Receiver<Return>,
+    blocked: Receiver<ConnectionBlockedNotification>,
+    /// For which of this node's incarnations the queue is.
+    epoch: u64,
+    /// Deliveries that are not acknowledged yet.
+    waiting: VecDeque<Delivery>,
+    /// How many were handed up before the first of these.
+    first: u64,
 }
 
 impl Bus {
@@ -115,61 +130,48 @@ impl Bus {
             amqp,
             bell,
             watchdog: Watchdog::start(),
-            batch: RefCell::default(),
-            handed: Cell::new(0),
-            up_since: Cell::new(None),
-            down_since: Cell::new(None),
+            batch: vec![],
+            handed: 0,
+            up_since: None,
+            is_lost: false,
         }
     }
 
     /// Runs until the node goes.
-    pub fn run(self) {
+    pub fn run(mut self) {
         let mut pauses = Pauses::new(PAUSE_TIME_MAX);
-        let mut is_lost = false;
-        while !self.shared.desk.is_stopping() {
-            self.up_since.set(None);
-            let end = catch_unwind(AssertUnwindSafe(|| self.session(&mut is_lost)));
+        while !self.shared.desk().is_stopping {
+            self.up_since = None;
+            let end = catch_unwind(AssertUnwindSafe(|| self.session()));
             self.set_up(false);
-            self.tell(Note::Queue(None));
-            match end {
-                Ok(Ok(End::Stop)) => return,
-                Ok(Ok(End::Restart)) => continue,
-                Ok(Ok(End::Lost(why)) | Err(why)) => self.told(&mut is_lost, &why),
-                Err(_) => self.told(&mut is_lost, "the AMQP library panicked"),
+            self.shared.note(Note::Queue(None));
+            let why = match end {
+                Ok(Ok(SessionEnd::Stop)) => return,
+                Ok(Ok(SessionEnd::Restart)) => continue,
+                Ok(Err(why)) => why.to_string(),
+                Err(_) => "the AMQP library panicked".to_owned(),
+            };
+            if !std::mem::replace(&mut self.is_lost, true) {
+                warn!("RabbitMQ at {} is away: {why}; trying again", self.amqp);
+            } else {
+                debug!("RabbitMQ at {} is still away: {why}", self.amqp);
             }
-            pauses.held(self.up_since.get().map_or(Duration::ZERO, |since| since.elapsed()));
+            pauses.held(self.up_since.map_or(Duration::ZERO, |since| since.elapsed()));
             self.rest(pauses.next(random()));
         }
     }
 
     /// Batches can be published, or no longer.
     fn set_up(&self, is_up: bool) {
-        self.shared.links(|links| links.set_up(is_up, Instant::now()));
-        let since = self.down_since.take();
-        if !is_up {
-            self.down_since.set(Some(since.unwrap_or_else(Instant::now)));
-        } else if since.is_some_and(|since| since.elapsed() >= OUTAGE_TIME) {
-            self.tell(Note::AssertAll);
+        let was_down = self.shared.links(|links| links.set_up(is_up, Instant::now()));
+        if is_up && was_down >= OUTAGE_TIME {
+            self.shared.note(Note::AssertAll);
         }
     }
 
-    fn tell(&self, note: Note) {
-        self.shared.desk.change(|papers| papers.note(note));
-    }
-
-    /// Says once that the broker is away.
-    fn told(&self, is_lost: &mut bool, why: &str) {
-        if !std::mem::replace(is_lost, true) {
-            warn!("RabbitMQ at {} is away: {why}; trying again", self.amqp);
-        } else {
-            debug!("RabbitMQ at {} is still away: {why}", self.amqp);
-        }
-    }
-
-    /// Waits, unless the node goes.
     fn rest(&self, time: Duration) {
         let until = Instant::now() + time;
-        while !self.shared.desk.is_stopping() {
+        while !self.shared.desk().is_stopping {
             if let Err(RecvTimeoutError::Timeout) = self.bell.recv_deadline(until) {
                 return;
             }
@@ -177,14 +179,12 @@ impl Bus {
     }
 
     /// One life of both connections.
-    fn session(&self, is_lost: &mut bool) -> Result<End, String> {
+    fn session(&mut self) -> Outcome<SessionEnd> {
         let (epoch, node) = self.shared.links(|links| (links.epoch(), links.me().clone()));
         let sockets = self.connect()?;
-        let result = self.watchdog.limit(SETUP_TIME_MAX, || -> amiquip::Result<_> {
-            let (mut publisher, mut consumer) = match self.open(sockets) {
-                Ok(connections) => connections,
-                Err(why) => return Ok(Err(why)),
-            };
+        let watchdog = self.watchdog.clone();
+        let set_up = watchdog.limit(SETUP_TIME_MAX, || -> Outcome<_> {
+            let (mut publisher, mut consumer) = self.open(sockets)?;
             let blocked = publisher.listen_for_connection_blocked()?;
             let to = publisher.open_channel(None)?;
             let returned = to.listen_for_returns()?;
@@ -196,69 +196,61 @@ impl Bus {
             from.qos(0, PREFETCH_MAX, false)?;
             from.queue_declare(&name[..], exclusive)?;
             from.queue_bind(&name[..], EXCHANGE, node.as_str(), Default::default())?;
-            Ok(Ok((publisher, consumer, to, from, returned, blocked, name)))
+            Ok((publisher, consumer, to, from, returned, blocked, name))
         });
-        let (publisher, consumer, to, from, returned, blocked, name) =
-            result.map_err(|error| error.to_string())??;
+        let (publisher, consumer, to, from, returned, blocked, name) = set_up?;
         let consume = || from.basic_consume(&name[..], ConsumerOptions::default());
-        let consuming = self.watchdog.limit(SETUP_TIME_MAX, consume).map_err(|error| {
-            self.watchdog.shut();
-            error.to_string()
-        })?;
+        let consuming = watchdog.limit(SETUP_TIME_MAX, consume).inspect_err(|_| watchdog.shut())?;
+        let (waiting, first) = (VecDeque::new(), self.handed);
+        let mut session =
+            BusSession { to: &to, from: &from, consuming, returned, blocked, epoch, waiting, first };
         // Dropped before all of the above, also by a panic.
-        let shut = Shut(&self.watchdog);
-        if std::mem::take(is_lost) {
+        let shut = Shut(&watchdog);
+        if std::mem::take(&mut self.is_lost) {
             info!("RabbitMQ at {} is back", self.amqp);
         }
-        self.up_since.set(Some(Instant::now()));
+        self.up_since = Some(Instant::now());
         self.set_up(true);
-        self.tell(Note::Queue(Some(node)));
-        let wires = Wires { to: &to, from: &from, consuming: &consuming, returned, blocked };
-        let end = self.serve(&wires, epoch);
-        if let Ok(End::Stop) = end {
-            self.watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&wires));
+        self.shared.note(Note::Queue(Some(node)));
+        let end = self.serve(&mut session);
+        if let Ok(SessionEnd::Stop) = end {
+            watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&to));
         }
         self.set_up(false);
         // Now nothing that follows waits for the broker. The receiver outlives its consumer, or the
         // library would drop the whole connection in a worse way.
         drop(shut);
-        let _receiver = consuming.receiver().clone();
-        drop(wires);
-        drop(consuming);
+        let _receiver = session.consuming.receiver().clone();
+        drop(session);
         drop((to, from));
-        // Only this tells why a connection died without a word.
-        let reasons = self.watchdog.limit(TEARDOWN_TIME_MAX, || [publisher.close(), consumer.close()]);
-        let reason = reasons.into_iter().find_map(Result::err);
-        match (end, reason) {
-            (Err(why), Some(reason)) if why == BROKE => Ok(End::Lost(reason.to_string())),
-            (Err(why), _) => Ok(End::Lost(why)),
-            (Ok(end), _) => Ok(end),
+        let reasons = watchdog.limit(TEARDOWN_TIME_MAX, || [publisher.close(), consumer.close()]);
+        match (end, reasons.into_iter().find_map(Result::err)) {
+            // Only this tells why a connection died without a word.
+            (Err(why), Some(reason)) if why.to_string() == BROKE => Err(reason.into()),
+            (end, _) => end,
         }
     }
 
-    /// Connects two sockets.
-    fn connect(&self) -> Result<[TcpStream; 2], String> {
+    fn connect(&self) -> Outcome<[TcpStream; 2]> {
         let host = (&self.amqp.host[..], self.amqp.port);
         let addrs = host.to_socket_addrs().map_err(|error| format!("its name is not known: {error}"))?;
-        let mut failure = "its name has no address".to_owned();
+        let mut failure = "its name has no address".into();
         for addr in addrs {
             let connect = || TcpStream::connect_timeout(&addr, CONNECT_TIME_MAX);
             match connect().and_then(|first| Ok([first, connect()?])) {
                 Ok(sockets) => return Ok(sockets),
-                Err(error) => failure = error.to_string(),
+                Err(error) => failure = error.into(),
             }
         }
         Err(failure)
     }
 
     /// Opens both connections, on sockets that the watchdog can shut.
-    fn open(&self, [publisher, consumer]: [TcpStream; 2]) -> Result<(Connection, Connection), String> {
-        let clones = [&publisher, &consumer].map(TcpStream::try_clone);
-        let clones: Result<Vec<_>, _> = clones.into_iter().collect();
-        self.watchdog.sockets(clones.map_err(|error| error.to_string())?);
-        let open = |socket: TcpStream| {
-            socket.set_nodelay(true).map_err(|error| error.to_string())?;
-            let socket = mio::net::TcpStream::from_stream(socket).map_err(|error| error.to_string())?;
+    fn open(&self, [publisher, consumer]: [TcpStream; 2]) -> Outcome<(Connection, Connection)> {
+        self.watchdog.sockets(vec![publisher.try_clone()?, consumer.try_clone()?]);
+        let open = |socket: TcpStream| -> Outcome<_> {
+            socket.set_nodelay(true)?;
+            let socket = mio::net::TcpStream::from_stream(socket)?;
             let auth = Auth::Plain { username: self.amqp.user.clone(), password: self.amqp.password.clone() };
             let options = ConnectionOptions::default()
                 .auth(auth)
@@ -269,33 +261,32 @@ impl Bus {
                 .mem_channel_bound(1024)
                 .buffered_writes_high_water(1024 * 1024)
                 .buffered_writes_low_water(256 * 1024);
-            Connection::insecure_open_stream(socket, options, tuning).map_err(|error| error.to_string())
+            Ok(Connection::insecure_open_stream(socket, options, tuning)?)
         };
         Ok((open(publisher)?, open(consumer)?))
     }
 
     /// Carries batches until something ends it; the error tells what failed.
-    fn serve(&self, wires: &Wires<'_>, epoch: u64) -> Result<End, String> {
-        let mut deliveries = Deliveries { epoch, waiting: VecDeque::new(), first: self.handed.get() };
-        let mut is_active = true;
-        let mut ticked = Instant::now();
+    fn serve(&mut self, session: &mut BusSession<'_>) -> Outcome<SessionEnd> {
+        let coming = session.consuming.receiver().clone();
+        let (mut is_active, mut ticked) = (true, Instant::now());
         loop {
-            if self.shared.desk.is_stopping() {
-                return Ok(End::Stop);
+            if self.shared.desk().is_stopping {
+                return Ok(SessionEnd::Stop);
             }
-            if self.shared.links(|links| links.epoch()) != epoch {
-                return Ok(End::Restart);
+            if self.shared.links(|links| links.epoch()) != session.epoch {
+                return Ok(SessionEnd::Restart);
             }
-            is_active |= self.publish(wires.to)?;
+            is_active |= self.publish(session.to)?;
             let now = Instant::now();
             let is_time = now.duration_since(ticked) >= TICK_TIME;
-            deliveries.acknowledge(&self.shared, wires.from, is_time)?;
+            self.acknowledge(session, is_time)?;
             let mut is_ready = false;
             if is_time {
                 ticked = now;
                 (is_active, is_ready) = self.shared.links(|links| (links.tick(now), links.has_next()));
             }
-            is_active |= !deliveries.waiting.is_empty();
+            is_active |= !session.waiting.is_empty();
             let time_max = match (is_ready, is_active) {
                 (true, _) => Duration::ZERO,
                 (_, true) => TICK_TIME,
@@ -303,57 +294,65 @@ impl Bus {
             };
             select! {
                 recv(self.bell) -> _ => is_active = true,
-                recv(wires.consuming.receiver()) -> message => {
-                    self.take(&mut deliveries, message.map_err(|_| BROKE)?)?;
-                    for message in wires.consuming.receiver().try_iter().take(ACKS_MIN) {
-                        self.take(&mut deliveries, message)?;
+                recv(coming) -> message => {
+                    self.take(session, message.map_err(|_| BROKE)?)?;
+                    for message in coming.try_iter().take(ACKS_MIN) {
+                        self.take(session, message)?;
                     }
                     is_active = true;
                 }
-                recv(wires.returned) -> returned => {
+                recv(session.returned) -> returned => {
                     self.returned(&returned.map_err(|_| BROKE)?);
-                    wires.returned.try_iter().for_each(|returned| self.returned(&returned));
+                    session.returned.try_iter().for_each(|returned| self.returned(&returned));
                 }
-                recv(wires.blocked) -> notice => self.blocked(&notice.map_err(|_| BROKE)?),
+                recv(session.blocked) -> notice => self.blocked(&notice.map_err(|_| BROKE)?),
                 default(time_max) => {}
             }
         }
     }
 
     /// Publishes all that is due; tells whether there was any.
-    fn publish(&self, channel: &Channel) -> Result<bool, String> {
+    fn publish(&mut self, channel: &Channel) -> Outcome<bool> {
         let mut any = false;
-        let mut batch = self.batch.borrow_mut();
         loop {
-            let node = self.shared.links(|links| links.next(Instant::now(), &mut batch));
+            let node = self.shared.links(|links| links.next(Instant::now(), &mut self.batch));
             let Some(node) = node else { return Ok(any) };
             any = true;
-            let mut publish = Publish::new(&batch, node.as_str());
+            let mut publish = Publish::new(&self.batch, node.as_str());
             publish.mandatory = true;
-            let result = self.watchdog.limit(PUBLISH_TIME_MAX, || channel.basic_publish(EXCHANGE, publish));
-            result.map_err(|error| error.to_string())?;
+            self.watchdog.limit(PUBLISH_TIME_MAX, || channel.basic_publish(EXCHANGE, publish))?;
         }
     }
 
-    /// Hands up what came.
-    fn take(&self, deliveries: &mut Deliveries, message: ConsumerMessage) -> Result<(), String> {
+    fn take(&mut self, session: &mut BusSession<'_>, message: ConsumerMessage) -> Outcome<()> {
         match message {
             ConsumerMessage::Delivery(mut delivery) => {
                 let bytes = std::mem::take(&mut delivery.body);
-                deliveries.waiting.push_back(delivery);
-                self.handed.set(self.handed.get() + 1);
-                self.shared.hand_up(ClusterEvent::Batch(Batch { epoch: deliveries.epoch, bytes }));
+                session.waiting.push_back(delivery);
+                self.handed += 1;
+                self.shared.hand_up(ClusterEvent::Batch(Batch { epoch: session.epoch, bytes }));
                 Ok(())
             }
             ConsumerMessage::ServerClosedChannel(error) | ConsumerMessage::ServerClosedConnection(error) => {
-                Err(error.to_string())
+                Err(error.into())
             }
-            ConsumerMessage::ServerCancelled => Err("the queue was deleted".to_owned()),
-            _ => Err("the connection was closed".to_owned()),
+            ConsumerMessage::ServerCancelled => Err("the queue was deleted".into()),
+            _ => Err("the connection was closed".into()),
         }
     }
 
-    /// A batch came back: nobody has that queue now.
+    /// Acknowledges what the node has taken over: at once if there is much, else when it is time.
+    fn acknowledge(&self, session: &mut BusSession<'_>, is_time: bool) -> Outcome<()> {
+        let taken = self.shared.taken.load(Acquire).saturating_sub(session.first);
+        let count = usize::try_from(taken).expect("less than the prefetch").min(session.waiting.len());
+        if count == 0 || (count < ACKS_MIN && !is_time) {
+            return Ok(());
+        }
+        session.first += count as u64;
+        let last = session.waiting.drain(..count).next_back().expect("at least one");
+        Ok(last.ack_multiple(session.from)?)
+    }
+
     fn returned(&self, returned: &Return) {
         let Some(node) = NodeId::parse(&returned.routing_key) else { return };
         self.shared.links(|links| links.returned(&node, &returned.content, Instant::now()));
@@ -361,60 +360,25 @@ impl Bus {
 
     /// The broker is short of memory or disk, or no longer.
     fn blocked(&self, notice: &ConnectionBlockedNotification) {
-        let is_up = match notice {
+        let is_up = matches!(notice, ConnectionBlockedNotification::Unblocked);
+        match notice {
             ConnectionBlockedNotification::Blocked(why) => {
                 warn!("RabbitMQ at {} takes no messages now: {why}", self.amqp);
-                false
             }
             ConnectionBlockedNotification::Unblocked => {
                 info!("RabbitMQ at {} takes messages again", self.amqp);
-                true
             }
-        };
+        }
         self.set_up(is_up);
     }
 
     /// Publishes what is still to be said, and waits until the broker has it.
-    fn say_last_words(&self, wires: &Wires<'_>) {
-        let result = self.publish(wires.to);
+    fn say_last_words(&mut self, channel: &Channel) {
         // Answered only after all that was published before on this channel.
-        let result =
-            result.and_then(|_| wires.to.qos(0, PREFETCH_MAX, false).map_err(|error| error.to_string()));
-        if let Err(error) = result {
+        let answer = self.publish(channel).and_then(|_| Ok(channel.qos(0, PREFETCH_MAX, false)?));
+        if let Err(error) = answer {
             warn!("RabbitMQ at {}: the last words were lost: {error}", self.amqp);
         }
-    }
-}
-
-/// What a session works with.
-struct Wires<'a> {
-    to: &'a Channel,
-    from: &'a Channel,
-    consuming: &'a Consumer<'a>,
-    returned: Receiver<Return>,
-    blocked: Receiver<ConnectionBlockedNotification>,
-}
-
-/// Deliveries that are not acknowledged yet.
-struct Deliveries {
-    /// For which of this node's incarnations the queue is that they came from.
-    epoch: u64,
-    waiting: VecDeque<Delivery>,
-    /// How many were handed up before the first of these.
-    first: u64,
-}
-
-impl Deliveries {
-    /// Acknowledges what the node has taken over: at once if there is much, else when it is time.
-    fn acknowledge(&mut self, shared: &Shared, channel: &Channel, is_time: bool) -> Result<(), String> {
-        let taken = shared.taken.load(Acquire).saturating_sub(self.first);
-        let count = usize::try_from(taken).expect("less than the prefetch").min(self.waiting.len());
-        if count == 0 || (count < ACKS_MIN && !is_time) {
-            return Ok(());
-        }
-        self.first += count as u64;
-        let last = self.waiting.drain(..count).next_back().expect("at least one");
-        last.ack_multiple(channel).map_err(|error| error.to_string())
     }
 }
 

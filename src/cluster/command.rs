@@ -3,12 +3,6 @@
 //! A round of commands goes in one pipeline, and its replies come back in order. The Redis
 //! library knows nothing of these (`redis_commands.rs` translates), and a simulator answers
 //! them from a model: for each command its meaning stands here.
-//!
-//! ```text
-//! p:{user}    hash         tag -> time of the login, in us, and a `d` while it drains the mailbox
-//! m:{user}    list         the mailbox                     (`redis_mailbox.rs`)
-//! {nodes}...               the living nodes                (`lease.rs`)
-//! ```
 
 use crate::node::seam::Letter;
 use crate::proto::name::NodeId;
@@ -17,7 +11,7 @@ use crate::proto::name::UserName;
 
 /// One session in Redis: a field of its user's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SessionEntry {
     /// Where it is.
     pub node: NodeId,
     /// Which it is.
@@ -29,35 +23,34 @@ pub struct Entry {
 /// One thing to do in Redis, in one step. Whatever is written may be written again, or late.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "what the fields are stands in the sentence of the variant")]
-pub enum Command {
+pub enum RedisCommand {
     /// What the script of a lease does, for a node that knows the table of version `known` (empty for
-    /// none), and may be busy writing its sessions again: [`Reply::Lease`].
-    Lease { node: NodeId, act: Act, known: String, is_busy: bool },
-    /// Redis's clock: [`Reply::Time`].
-    Time,
-    /// Whether a node is in the table: [`Reply::Flag`].
+    /// none), and may be busy writing its sessions again: [`RedisReply::Lease`].
+    Lease { node: NodeId, act: LeaseAct, known: String, is_busy: bool },
+    /// Whether a node is in the table: [`RedisReply::Flag`].
     IsMember { node: NodeId },
-    /// Write a session, and begin the time to live of its user's key anew: [`Reply::Done`].
-    Write { user: UserName, entry: Entry, drains: bool },
-    /// Remove the field of a session, as [`tag`] makes it, or what else stands there: [`Reply::Done`].
-    Remove { user: UserName, tag: String },
-    /// All sessions of a user: [`Reply::Sessions`].
+    /// Write a session, which logs in now if there is no other time, and begin the time to live of its
+    /// user's key anew: [`RedisReply::Done`].
+    Write { user: UserName, node: NodeId, session: SessionId, since_us: Option<i64>, drains: bool },
+    /// Remove a session: [`RedisReply::Done`].
+    Remove { user: UserName, node: NodeId, session: SessionId },
+    /// All sessions of a user: [`RedisReply::Sessions`].
     Sessions { user: UserName },
-    /// Whether something lies in a mailbox: [`Reply::Flag`].
+    /// Whether something lies in a mailbox: [`RedisReply::Flag`].
     HasMail { user: UserName },
-    /// Put messages, as bodies, into a mailbox: [`Reply::Stored`].
+    /// Put messages, as bodies, into a mailbox: [`RedisReply::Stored`].
     Store { user: UserName, messages: Vec<Vec<u8>> },
-    /// Mark the session of this field as the one that drains, unless another is: [`Reply::Claimed`].
-    Claim { user: UserName, tag: String },
-    /// Read in a mailbox, behind a place: [`Reply::Letters`].
+    /// Mark a session as the one that drains, unless another is: [`RedisReply::Claimed`].
+    Claim { user: UserName, node: NodeId, session: SessionId },
+    /// Read in a mailbox, behind a place: [`RedisReply::Letters`].
     Read { user: UserName, after: u64 },
-    /// Remove messages from a mailbox, all up to a place, and those at others: [`Reply::Done`].
+    /// Remove messages from a mailbox, all up to a place, and those at others: [`RedisReply::Done`].
     Take { user: UserName, up_to: u64, also: Vec<u64> },
 }
 
 /// What a node wants of its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum LeaseAct {
     /// Enter the table.
     Join,
     /// Stay in it.
@@ -69,21 +62,19 @@ pub enum Act {
 /// What Redis replies to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "what the fields are stands in the sentence of the variant")]
-pub enum Reply {
+pub enum RedisReply {
     /// It is done.
     Done,
     /// Yes, or no.
     Flag(bool),
-    /// The time, in us.
-    Time(i64),
     /// The lease holds, or the node is not in the table: `None`.
-    Lease(Option<Held>),
+    Lease(Option<Lease>),
     /// The sessions; what is none is left out.
-    Sessions(Vec<Entry>),
+    Sessions(Vec<SessionEntry>),
     /// How many messages were stored, from the first on; the others met the bound.
     Stored(usize),
-    /// The session drains the mailbox, or the one of this field does.
-    Claimed(Option<String>),
+    /// The session drains the mailbox, or this one of that node does.
+    Claimed(Option<(NodeId, SessionId)>),
     /// The messages, the oldest first.
     Letters(Vec<Letter>),
     /// It was not done, and may be refused for ever; what Redis says.
@@ -92,9 +83,7 @@ pub enum Reply {
 
 /// A lease that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Redis's clock, in us.
-    pub now_us: i64,
+pub struct Lease {
     /// The version of the table.
     pub version: String,
     /// Some node is busy writing its sessions again.
@@ -103,30 +92,30 @@ pub struct Held {
     pub living: Option<Vec<(NodeId, u8)>>,
 }
 
-impl Entry {
+impl SessionEntry {
     /// Reads a field of a user's hash; what is none of ours is `None`.
     pub fn parse(tag: &str, value: &str) -> Option<Self> {
-        // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
-        let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
-        let (node, session) = (NodeId::parse(node)?, SessionId::parse(session)?);
+        let (node, session) = parse_tag(tag)?;
         let since_us = value.strip_suffix('d').unwrap_or(value).parse().ok()?;
-        Some(Entry { node, session, since_us })
+        Some(SessionEntry { node, session, since_us })
     }
 
-    /// The value of its field.
-    pub fn value(&self, drains: bool) -> String {
-        format!("{}{}", self.since_us, if drains { "d" } else { "" })
-    }
-
-    /// Whether this login came before `other`: the same answer on every node.
-    pub fn is_before(&self, other: &Entry) -> bool {
-        (self.since_us, self.session) < (other.since_us, other.session)
+    /// By this, logins came one after the other: the same on every node.
+    pub fn age(&self) -> (i64, SessionId) {
+        (self.since_us, self.session)
     }
 }
 
 /// The field of a session, which is never used twice.
 pub fn tag(node: &NodeId, session: SessionId) -> String {
     format!("{}{}", node.as_str(), session.as_str())
+}
+
+/// The session of a field; what is none of ours is `None`.
+pub fn parse_tag(tag: &str) -> Option<(NodeId, SessionId)> {
+    // A session's id has 8 bytes; a mark between the two would cost every user 8 in Redis.
+    let (node, session) = tag.split_at_checked(tag.len().checked_sub(8)?)?;
+    Some((NodeId::parse(node)?, SessionId::parse(session)?))
 }
 
 #[cfg(test)]
@@ -137,9 +126,9 @@ mod tests {
     fn fields_are_read_back() {
         let node = NodeId::new("pi.local", "a-b_c.d8").expect("valid");
         let session = SessionId::parse("00000007").expect("valid");
-        let entry = Entry { node: node.clone(), session, since_us: -5 };
-        for drains in [false, true] {
-            assert_eq!(Entry::parse(&tag(&node, session), &entry.value(drains)), Some(entry.clone()));
+        let entry = SessionEntry { node: node.clone(), session, since_us: -5 };
+        for value in ["-5", "-5d"] {
+            assert_eq!(SessionEntry::parse(&tag(&node, session), value), Some(entry.clone()));
         }
         for (tag, since) in [
             ("", "1"),
@@ -149,7 +138,7 @@ mod tests {
             ("é0000007", "1"),
             ("x00000007", "y"),
         ] {
-            assert_eq!(Entry::parse(tag, since), None, "{tag}");
+            assert_eq!(SessionEntry::parse(tag, since), None, "{tag}");
         }
     }
 }

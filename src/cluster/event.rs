@@ -1,14 +1,20 @@
 //! What comes up from a cluster, to whoever drives the node.
 
 use crate::node::seam::Answer;
+use crate::node::seam::Ask;
+use crate::node::seam::Cause;
+use crate::node::seam::Location;
 use crate::node::seam::News;
 use crate::node::seam::Returned;
+use crate::node::seam::Stored;
+use crate::node::seam::Unavailable;
 use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
 
 /// What other nodes, or the services between them, tell this one.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
-    /// The answer to an [`Ask`](crate::node::seam::Ask).
+    /// The answer to an [`Ask`].
     Answered(Answer),
     /// What presence tells without being asked.
     News(News),
@@ -34,4 +40,46 @@ pub struct Batch {
     pub epoch: u64,
     /// What it says.
     pub bytes: Vec<u8>,
+}
+
+/// The answer to an ask that can't be answered, unless it is done later.
+pub fn unavailable(ask: &Ask) -> Option<Answer> {
+    let answer = match ask {
+        Ask::Locate { token, .. } => Answer::Located { token: *token, locations: Err(Unavailable) },
+        Ask::Register { token, .. } => Answer::Registered { token: *token, welcome: Err(Unavailable) },
+        Ask::Store { token, messages, .. } => {
+            let fates = vec![Stored::No; messages.len()];
+            Answer::Stored { token: *token, fates, locations: Err(Unavailable) }
+        }
+        Ask::Read { token, .. } => Answer::Read { token: *token, mail: Err(Unavailable) },
+        Ask::Unregister { .. } | Ask::Remove { .. } | Ask::Take { .. } | Ask::Release { .. } => return None,
+    };
+    Some(answer)
+}
+
+/// Sessions by node, in their order.
+pub fn locations<'a>(sessions: impl Iterator<Item = (&'a NodeId, SessionId)>) -> Vec<Location> {
+    let mut locations: Vec<Location> = vec![];
+    for (node, session) in sessions {
+        match locations.iter_mut().find(|location| location.node == *node) {
+            Some(location) => location.sessions.push(session),
+            None => locations.push(Location { node: node.clone(), sessions: vec![session] }),
+        }
+    }
+    locations
+}
+
+/// Tells the node what comes back: together with what came back just before for the same reason.
+pub fn give_back(events: &mut Vec<ClusterEvent>, node: &NodeId, tickets: Vec<u64>, casts: u64, cause: Cause) {
+    match events.last_mut() {
+        _ if tickets.is_empty() && casts == 0 => {}
+        Some(ClusterEvent::Returned(last)) if last.node == *node && last.cause == cause => {
+            last.tickets.extend(tickets);
+            last.casts += casts;
+        }
+        _ => {
+            let returned = Returned { node: node.clone(), tickets, casts, cause };
+            events.push(ClusterEvent::Returned(returned));
+        }
+    }
 }

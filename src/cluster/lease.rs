@@ -14,10 +14,9 @@
 //! that presence knows nothing of a user proves nothing (the doubt).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::time::Duration;
 
-use crate::cluster::command::Held;
+use crate::cluster::command::Lease;
 use crate::proto::name::NodeId;
 
 /// How long a lease lasts.
@@ -40,48 +39,30 @@ pub struct Nodes {
     pub dead: VecDeque<NodeId>,
     /// Some node is busy writing its sessions again.
     pub in_doubt: bool,
-    clock: Clock,
-    /// The latest time that was told.
-    last_us: i64,
-}
-
-/// What came of renewing.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Renewed {
-    /// The lease holds, and the table is as it was, or another.
-    Held {
-        /// It is another.
-        is_changed: bool,
-    },
-    /// This node is not in the table, or the table is older than what this node knows.
-    Lost,
 }
 
 impl Nodes {
-    /// Takes in the script's answer to what was asked and answered at these times, by this machine's clock.
-    pub fn renewed(&mut self, answer: Option<Held>, asked_us: i64, answered_us: i64) -> Renewed {
-        let Some(Held { now_us, version, in_doubt, living }) = answer else { return Renewed::Lost };
-        self.clock.learn(now_us, asked_us, answered_us);
+    /// Takes in the script's answer. Tells whether the table has changed; `None` when this node is not in
+    /// it, or it is older than what this node knows.
+    pub fn renewed(&mut self, answer: Option<Lease>) -> Option<bool> {
+        let Lease { version, in_doubt, living } = answer?;
         self.in_doubt = in_doubt;
-        let Some(living) = living else { return Renewed::Held { is_changed: false } };
+        let Some(living) = living else { return Some(false) };
         let living: BTreeMap<NodeId, u8> = living.into_iter().collect();
         let count = self.dead.len();
         self.dead.retain(|node| !living.contains_key(node));
         if self.dead.len() < count {
             // Redis has gone back in time. We have ended our link to a node that kept its end: only
             // under a new id do both begin anew.
-            return Renewed::Lost;
+            return None;
         }
         self.version = version;
-        let before = std::mem::replace(&mut self.living, living);
-        before
-            .keys()
-            .filter(|node| !self.living.contains_key(*node))
-            .cloned()
-            .collect::<Vec<_>>()
-            .iter()
-            .for_each(|node| self.bury(node));
-        Renewed::Held { is_changed: true }
+        for node in std::mem::replace(&mut self.living, living).keys() {
+            if !self.living.contains_key(node) {
+                self.bury(node);
+            }
+        }
+        Some(true)
     }
 
     /// Tells whether a node is in the table.
@@ -89,10 +70,14 @@ impl Nodes {
         self.living.contains_key(node)
     }
 
-    /// Tells whether a node is known to be dead. One that is neither living nor dead may have joined since
-    /// the table was seen: ask.
+    /// Tells whether a node is known to be dead.
     pub fn is_dead(&self, node: &NodeId) -> bool {
-        !self.living.contains_key(node) && self.dead.contains(node)
+        !self.is_living(node) && self.dead.contains(node)
+    }
+
+    /// Tells whether a node is neither living nor dead: it may have joined since the table was seen. Ask.
+    pub fn is_unknown(&self, node: &NodeId) -> bool {
+        !self.is_living(node) && !self.dead.contains(node)
     }
 
     /// A node is not in the table, and has been.
@@ -102,135 +87,34 @@ impl Nodes {
         }
         self.dead.push_back(node.clone());
     }
-
-    /// What was known is worth nothing: Redis lost it, or this node was away for long.
-    pub fn forget_table(&mut self) {
-        self.version.clear();
-    }
-
-    /// Tells whether Redis's clock is known well: of logins on two nodes that follow each other at once,
-    /// the later one has the later time.
-    pub fn knows_the_time(&self) -> bool {
-        self.clock.between.is_some_and(|(least, most)| most - least <= CLOSE_US)
-    }
-
-    /// Takes in the time of Redis, which was asked and answered at these times.
-    pub fn told_time(&mut self, redis_us: i64, asked_us: i64, answered_us: i64) {
-        self.clock.learn(redis_us, asked_us, answered_us);
-    }
-
-    /// The time by Redis's clock, in us: later logins have later times on every node, and no two of one
-    /// node have the same.
-    pub fn now_us(&mut self, our_us: i64) -> i64 {
-        self.last_us = (our_us + self.clock.offset_us()).max(self.last_us + 1);
-        self.last_us
-    }
-}
-
-/// What is known of Redis's clock. Each answer says that Redis's time was read between the
-/// question and the answer; what all answers say together is much closer than that.
-#[derive(Debug, Default)]
-struct Clock {
-    /// Redis's clock less ours is at least and at most this, in us.
-    between: Option<(i64, i64)>,
-}
-
-/// A clock that is known to within this, in us, is known well.
-const CLOSE_US: i64 = 1_000;
-
-/// What can be a time: up to the year 9999. Redis is asked, not trusted.
-const TIMES_US: Range<i64> = 0..253_402_300_800 * 1_000_000;
-
-/// How much two clocks may drift apart between two answers, in us: 100 ppm of a second.
-const DRIFT_US: i64 = 100;
-
-impl Clock {
-    fn learn(&mut self, redis_us: i64, asked_us: i64, answered_us: i64) {
-        if !TIMES_US.contains(&redis_us) {
-            return;
-        }
-        let new = (redis_us - answered_us, redis_us - asked_us);
-        let old = self.between.map_or(new, |(least, most)| (least - DRIFT_US, most + DRIFT_US));
-        let both = (old.0.max(new.0), old.1.min(new.1));
-        // If they contradict each other, a clock was set, or it is another Redis.
-        self.between = Some(if both.0 <= both.1 { both } else { new });
-    }
-
-    fn offset_us(&self) -> i64 {
-        self.between.map_or(0, |(least, most)| least + (most - least) / 2)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn slow_answers_do_not_spoil_what_quick_ones_told() {
-        let mut clock = Clock::default();
-        // Redis is 1,000,000 us ahead.
-        clock.learn(1_000_050, 0, 100);
-        assert_eq!(clock.offset_us(), 1_000_000);
-        for n in 1..5 {
-            let asked = n * 1_000_000;
-            // Redis was quick, the answer slow: alone it would say 40 ms less.
-            clock.learn(asked + 1_000_050, asked, asked + 80_000);
-            let error = clock.offset_us() - 1_000_000;
-            assert!(error.abs() <= n * DRIFT_US, "{error}");
-        }
-        // Another Redis, one second behind.
-        clock.learn(8_000_050, 9_000_000, 9_000_100);
-        assert_eq!(clock.offset_us(), -1_000_000);
-    }
-
-    #[test]
-    fn what_can_be_no_time_is_not_believed() {
-        let mut nodes = Nodes::default();
-        for us in [i64::MIN, -1, TIMES_US.end, i64::MAX] {
-            nodes.told_time(us, 0, 1);
-            nodes.renewed(held(us, "1", None), 0, 1);
-            assert_eq!(nodes.clock.between, None, "{us}");
-        }
-        nodes.told_time(1_800_000_000_000_000, 0, 1);
-        assert!(nodes.knows_the_time());
-        nodes.told_time(1_900_000_000_000_000, 0, 9_999);
-        assert!(!nodes.knows_the_time());
-    }
-
-    #[test]
-    fn later_logins_have_later_times() {
-        let mut nodes = Nodes::default();
-        let mut last = nodes.now_us(0);
-        for n in 0..1_000 {
-            nodes.clock.between = Some((-n, -n));
-            let now = nodes.now_us(n / 3);
-            assert!(now > last);
-            last = now;
-        }
-    }
-
     fn node(id: &str) -> NodeId {
         NodeId::parse(id).expect("valid")
     }
 
-    fn held(now_us: i64, version: &str, living: Option<&[&str]>) -> Option<Held> {
+    fn held(version: &str, living: Option<&[&str]>) -> Option<Lease> {
         let living = living.map(|living| living.iter().map(|id| (node(id), 5)).collect());
-        Some(Held { now_us, version: version.to_owned(), in_doubt: false, living })
+        Some(Lease { version: version.to_owned(), in_doubt: false, living })
     }
 
     #[test]
     fn a_node_that_was_dead_and_lives_makes_this_one_begin_anew() {
-        let table = |version, nodes: &[&str]| held(1, version, Some(nodes));
-        let (changed, other) = (Renewed::Held { is_changed: true }, node("b-1"));
+        let table = |version, nodes: &[&str]| held(version, Some(nodes));
+        let (changed, other) = (Some(true), node("b-1"));
         let mut nodes = Nodes::default();
-        assert_eq!(nodes.renewed(table("1", &["a-1", "b-1"]), 0, 0), changed);
-        assert_eq!(nodes.renewed(held(1, "1", None), 0, 0), Renewed::Held { is_changed: false });
+        assert_eq!(nodes.renewed(table("1", &["a-1", "b-1"])), changed);
+        assert_eq!(nodes.renewed(held("1", None)), Some(false));
         assert!(nodes.is_living(&other) && !nodes.is_dead(&other));
-        assert_eq!(nodes.renewed(table("2", &["a-1"]), 0, 0), changed);
+        assert_eq!(nodes.renewed(table("2", &["a-1"])), changed);
         assert!(nodes.is_dead(&other) && !nodes.is_living(&other));
-        assert_eq!(nodes.renewed(table("1", &["a-1", "b-1"]), 0, 0), Renewed::Lost);
-        assert_eq!(nodes.renewed(table("3", &["a-2", "b-1"]), 0, 0), changed);
+        assert_eq!(nodes.renewed(table("1", &["a-1", "b-1"])), None);
+        assert_eq!(nodes.renewed(table("3", &["a-2", "b-1"])), changed);
         assert!(nodes.is_living(&other) && !nodes.is_dead(&other) && nodes.is_dead(&node("a-1")));
-        assert_eq!(nodes.renewed(None, 0, 0), Renewed::Lost);
+        assert_eq!(nodes.renewed(None), None);
     }
 }

@@ -3,19 +3,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::*;
-use crate::cluster::link::outgoing::ANSWER_TIME_MAX;
-use crate::cluster::link::outgoing::BATCH_BYTES_MAX;
-use crate::cluster::link::outgoing::KEEP_TIME_MAX;
-use crate::cluster::link::outgoing::RESEND_TIME;
-use crate::cluster::link::outgoing::Receipts;
-use crate::cluster::volume::BATCHES_MAX;
-use crate::cluster::volume::SMALL_BATCHES_MAX;
-use crate::cluster::volume::SMALL_BYTES_MAX;
-use crate::node::out::Say;
+use crate::node::seam::Returned;
 use crate::proto::name::IdRef;
 use crate::proto::name::Tag;
 use crate::proto::name::UserRef;
-use crate::proto::wire::Item;
 use crate::proto::wire::Receipt;
 use crate::proto::wire::VERSION;
 use crate::proto::wire::put_body;
@@ -29,7 +20,7 @@ fn user(name: &str) -> UserRef<'_> {
 }
 
 fn fresh(now: Instant) -> Link {
-    Link::new(VERSION, now)
+    Link::new(node("other"), VERSION, now)
 }
 
 /// Says a message; tells whether there was room for it.
@@ -37,22 +28,22 @@ fn forward(link: &mut Link, ticket: Option<u64>, text: &str, now: Instant) -> bo
     let id = ticket.unwrap_or(0).to_string();
     let mut body = vec![];
     put_body(user("alice"), user("bob"), IdRef::Tag(Tag::parse(&id).expect("valid")), text, &mut body);
-    link.outgoing.say(Say::Message { ticket, is_first: false, body: &body }, now)
+    link.say(Say::Message { ticket, is_first: false, body: &body }, now)
 }
 
 fn say(link: &mut Link, item: &Item<'_>, now: Instant) {
     let mut printed = vec![];
     item.print(&mut printed);
-    assert!(link.outgoing.say(Say::Item(&printed), now));
+    assert!(link.say(Say::Item(&printed), now));
 }
 
 fn receipt(link: &mut Link, receipt: Receipt, number: u64, now: Instant) {
-    assert!(link.outgoing.say(Say::Receipt { number, receipt }, now));
+    assert!(link.say(Say::Receipt { number, receipt }, now));
 }
 
 fn settle(link: &mut Link, first: u64, count: u64) -> Vec<u64> {
     let mut tickets = vec![];
-    link.outgoing.settle(first, count, &mut tickets);
+    link.settle(first, count, &mut tickets);
     tickets
 }
 
@@ -60,8 +51,20 @@ fn number(batch: &[u8]) -> u64 {
     Head::parse(batch).expect("our own").0.number
 }
 
-fn back(tickets: &[u64], casts: u64, cause: Cause) -> Back {
-    Back { tickets: tickets.to_vec(), casts, cause }
+fn back(tickets: &[u64], casts: u64, cause: Cause) -> ClusterEvent {
+    ClusterEvent::Returned(Returned { node: node("other"), tickets: tickets.to_vec(), casts, cause })
+}
+
+/// What a link has to tell when that is done with it.
+fn events(work: impl FnOnce(&mut Vec<ClusterEvent>)) -> Vec<ClusterEvent> {
+    let mut events = vec![];
+    work(&mut events);
+    events
+}
+
+/// A batch comes back.
+fn returned(link: &mut Link, number: u64, now: Instant) -> Vec<ClusterEvent> {
+    events(|events| link.returned(number, now, events))
 }
 
 /// The next batch of a link.
@@ -79,7 +82,7 @@ fn word(have: u64) -> Head {
 /// What a batch that was heard says.
 fn messages(link: &mut Link, batch: &[u8], now: Instant) -> Vec<(u64, String)> {
     let (head, items) = Head::parse(batch).expect("our own");
-    if link.hear(&head, now) == Heard::Nothing {
+    if !link.hear(&head, now) {
         return vec![];
     }
     let messages = items.filter_map(|item| match item.expect("our own") {
@@ -103,7 +106,7 @@ fn an_idle_link_sends_at_once_and_a_busy_one_gathers() {
         forward(&mut link, Some(100 + n), "hi", now);
         assert!(next(&mut link, &me, now).is_none(), "enough is on its way");
     }
-    assert_eq!(link.hear(&word(1), now), Heard::Nothing);
+    assert!(!link.hear(&word(1), now));
     let batch = next(&mut link, &me, now).expect("there is room again");
     assert_eq!(messages(&mut fresh(now), &batch, now).len(), 0, "the first batch is missing");
     let (head, items) = Head::parse(&batch).expect("our own");
@@ -145,12 +148,12 @@ fn with_a_broker_that_loses_nothing_nobody_waits_for_the_time_to_pass() {
             }
             while let Some(batch) = next(here, &names[0], now) {
                 let (head, items) = Head::parse(&batch).expect("our own");
-                assert_eq!(there.hear(&head, now), Heard::Next);
+                assert!(there.hear(&head, now));
                 came += items.count();
                 batches += 1;
             }
             // What waits for a word gets one.
-            if here.outgoing.has_waiting() {
+            if !here.waiting.is_empty() {
                 let word = next(there, &names[1], now).expect("it was asked for");
                 here.hear(&Head::parse(&word).expect("our own").0, now);
                 words += 1;
@@ -178,7 +181,7 @@ fn batches_are_bounded() {
     while let Some(batch) = next(&mut link, &me, now) {
         assert!(batch.len() <= BATCH_BYTES_MAX, "{} bytes", batch.len());
         let (head, items) = Head::parse(&batch).expect("our own");
-        assert_eq!(other.hear(&head, now), Heard::Next);
+        assert!(other.hear(&head, now));
         for item in items.map(Result::unwrap) {
             match item {
                 Item::Message(_) => count += 1,
@@ -220,18 +223,18 @@ fn receipts_become_ranges_and_settle_tickets() {
     (0..10).for_each(|n| assert!(forward(&mut link, Some(1_000 + n), "hi", now)));
     assert_eq!(settle(&mut link, 3, 2), [1002, 1003]);
     let mut waiting = vec![];
-    link.outgoing.open(2, 3, &mut waiting);
+    link.open(2, 3, &mut waiting);
     assert_eq!(waiting, [1001], "the others are settled");
     assert_eq!(settle(&mut link, 1, u64::MAX), [1000, 1001, 1004, 1005, 1006, 1007, 1008, 1009]);
-    assert!(link.outgoing.tickets.is_empty() && settle(&mut link, 0, u64::MAX).is_empty());
+    assert!(link.tickets.is_empty() && settle(&mut link, 0, u64::MAX).is_empty());
     for message in [1, 2, 3, 5, 6] {
         receipt(&mut link, Receipt::Delivered, message, now);
     }
     receipt(&mut link, Receipt::NotHere, 7, now);
-    let range = |receipt, first, count| Receipts { receipt, first, count };
+    let range = |receipt, first, count| Item::Receipts { receipt, first, count };
     let expected =
         [range(Receipt::Delivered, 1, 3), range(Receipt::Delivered, 5, 2), range(Receipt::NotHere, 7, 1)];
-    assert_eq!(link.outgoing.receipts, expected);
+    assert_eq!(link.receipts, expected);
 }
 
 #[test]
@@ -267,25 +270,25 @@ fn a_returned_batch_gives_all_messages_back_and_keeps_the_rest() {
     let second = next(&mut link, &me, now).expect("due");
     forward(&mut link, Some(9), "never published", now);
     forward(&mut link, None, "a cast", now);
-    assert_eq!(link.returned(number(&first), now), [back(&[7, 8, 9], 2, Cause::NotThere)]);
-    assert_eq!(link.returned(number(&first), now), [], "only once");
-    assert_eq!(link.returned(number(&second), now), []);
+    assert_eq!(returned(&mut link, number(&first), now), [back(&[7, 8, 9], 2, Cause::NotThere)]);
+    assert_eq!(returned(&mut link, number(&first), now), [], "only once");
+    assert_eq!(returned(&mut link, number(&second), now), []);
     forward(&mut link, Some(10), "three", now);
     assert!(next(&mut link, &me, now).is_none(), "there is no queue; it is tried again later");
     let later = now + PROBE_TIME_MIN;
     let third = next(&mut link, &me, later).expect("the probe");
     assert!(next(&mut link, &me, later).is_none(), "one is enough");
     let (head, items) = Head::parse(&third).expect("our own");
-    assert_eq!(other.hear(&head, later), Heard::Next, "what was returned is not waited for");
+    assert!(other.hear(&head, later), "what was returned is not waited for");
     let items: Vec<_> = items.map(Result::unwrap).collect();
     assert_eq!(items[0], Item::Receipts { receipt: Receipt::Delivered, first: 1, count: 1 });
     assert!(matches!(&items[1], Item::Message(message) if message.text == "three"), "{items:?}");
     assert_eq!(items.len(), 2);
     // The second time, nobody knows what became of the first.
     let again = later + RESEND_TIME;
-    link.outgoing.tick(again);
+    link.tick(again, &mut vec![]);
     let third = next(&mut link, &me, again).expect("silence");
-    assert_eq!(link.returned(number(&third), again), [back(&[10], 0, Cause::MaybeSeen)]);
+    assert_eq!(returned(&mut link, number(&third), again), [back(&[10], 0, Cause::MaybeSeen)]);
 }
 
 #[test]
@@ -301,7 +304,7 @@ fn what_was_published_before_a_batch_that_came_back_may_have_been_seen() {
     forward(&mut link, Some(5), "hi", now);
     assert_eq!(settle(&mut link, 2, 1), [2], "it has a receipt");
     // The first two were in a queue when it was deleted.
-    let backs = link.returned(numbers[2], now);
+    let backs = returned(&mut link, numbers[2], now);
     assert_eq!(backs, [back(&[1], 0, Cause::MaybeSeen), back(&[3, 4, 5], 0, Cause::NotThere)]);
     assert!(!link.is_active());
     // What follows one that was published twice may have been seen with it.
@@ -311,7 +314,7 @@ fn what_was_published_before_a_batch_that_came_back_may_have_been_seen() {
     link.lose();
     publish(&mut link, 7);
     forward(&mut link, Some(8), "hi", now);
-    let backs = link.returned(first, now);
+    let backs = returned(&mut link, first, now);
     assert_eq!(backs, [back(&[6, 7], 0, Cause::MaybeSeen), back(&[8], 0, Cause::NotThere)]);
 }
 
@@ -327,7 +330,8 @@ fn of_a_node_that_is_dead_all_tickets_come_back() {
     assert!(next(&mut link, &me, now).is_some());
     forward(&mut link, Some(5), "never published", now);
     forward(&mut link, None, "never published", now);
-    assert_eq!(link.end(now), (vec![back(&[5], 1, Cause::Dead)], vec![1, 3, 4]));
+    let gone = ClusterEvent::Gone { node: node("other"), tickets: vec![1, 3, 4] };
+    assert_eq!(events(|events| link.end(now, events)), [back(&[5], 1, Cause::Dead), gone]);
 }
 
 #[test]
@@ -340,8 +344,9 @@ fn what_is_too_old_is_given_up() {
     }
     let later = now + KEEP_TIME_MAX;
     forward(&mut link, None, "a cast", now);
-    assert_eq!(link.outgoing.tick(later), 1, "nobody waits for it");
-    assert!(!link.is_active() && link.outgoing.tickets.is_empty() && link.outgoing.waiting_bytes == 0);
+    let lost = events(|events| link.tick(later, events));
+    assert_eq!(lost, [back(&[], 1, Cause::MaybeSeen)], "nobody waits for it");
+    assert!(!link.is_active() && link.tickets.is_empty() && link.waiting_bytes == 0);
     forward(&mut link, Some(9), "hi", later);
     let batch = next(&mut link, &me, later).expect("due");
     assert_eq!(messages(&mut other, &batch, later), [(SMALL_BATCHES_MAX as u64 + 2, "hi".to_owned())]);
@@ -407,7 +412,8 @@ impl World {
             1 => {
                 // What came before it on this way has come, or was lost.
                 let mut last = 0;
-                for back in self.ends[me].returned(head.number, self.now) {
+                for event in returned(&mut self.ends[me], head.number, self.now) {
+                    let ClusterEvent::Returned(back) = event else { panic!("{event:?}") };
                     assert!(back.tickets.iter().all(|n| *n > std::mem::replace(&mut last, *n)), "in order");
                     let maybe_seen = back.cause == Cause::MaybeSeen;
                     self.returned[me].extend(back.tickets.iter().map(|n| (*n, maybe_seen)));
@@ -424,7 +430,7 @@ impl World {
 
     fn hear(&mut self, me: usize, batch: &[u8]) {
         let (head, items) = Head::parse(batch).expect("our own");
-        if self.ends[me].hear(&head, self.now) == Heard::Nothing {
+        if !self.ends[me].hear(&head, self.now) {
             return;
         }
         let mut number = head.first;
@@ -492,7 +498,7 @@ fn a_broker_that_loses_and_returns_loses_no_message() {
                     world.now += Duration::from_millis(if troubles > 0 { 20 } else { 300 });
                     let now = world.now;
                     for end in &mut world.ends {
-                        end.outgoing.tick(now);
+                        end.tick(now, &mut vec![]);
                     }
                     troubles -= i32::from(troubles > 0);
                 }
@@ -512,7 +518,8 @@ fn what_waits_for_a_broker_that_stays_away_is_given_up() {
     forward(&mut link, None, "nor this", now);
     let announced = Item::Announced { user: user("bob"), login: 7 };
     say(&mut link, &announced, now);
-    assert_eq!(link.outgoing.give_up_waiting(Cause::CutOff, now), [back(&[2], 1, Cause::CutOff)]);
+    let lost = events(|events| link.give_up_waiting(Cause::CutOff, now, events));
+    assert_eq!(lost, [back(&[2], 1, Cause::CutOff)]);
     let batch = next(&mut link, &me, now).expect("the rest waits on");
     let items: Vec<_> = Head::parse(&batch).expect("our own").1.map(Result::unwrap).collect();
     assert_eq!(items, [announced]);
@@ -529,7 +536,7 @@ fn receipts_that_never_come_hold_no_memory() {
     link.hear(&word(1), now);
     assert!(!link.is_active() && !link.is_quiet(), "receipts are due");
     forward(&mut link, Some(3), "hi", now + ANSWER_TIME_MAX);
-    link.outgoing.tick(now + ANSWER_TIME_MAX);
-    assert_eq!(link.outgoing.tickets, [Some(3)]);
+    link.tick(now + ANSWER_TIME_MAX, &mut vec![]);
+    assert_eq!(link.tickets, [Some(3)]);
     assert_eq!(settle(&mut link, 1, 9), [3]);
 }

@@ -1,7 +1,9 @@
 //! The links of one node to all others.
 //!
 //! What the node says lands here, composed, and waits for whoever publishes; what comes
-//! is checked here. Numbers that go up to the node carry the epoch, a count of this node's
+//! is checked here: a batch is read whole, the links count it and find the tickets that its
+//! receipts are for, and then the node is given what it says, while the links are not held.
+//! Numbers that go up to the node carry the epoch, a count of this node's
 //! incarnations: a receipt for a message that came to an incarnation before is nobody's
 //! business any more. What has to be told to the node gathers as events, which whoever
 //! holds the links sends on before anybody else can change them.
@@ -9,17 +11,21 @@
 //! Pure: the time comes in. Shared by the node's thread and the bus, behind one lock.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use log::warn;
+
 use crate::cluster::event::ClusterEvent;
-use crate::cluster::link::Heard;
+use crate::cluster::event::give_back;
 use crate::cluster::link::Link;
-use crate::cluster::link::outgoing::Back;
 use crate::node::out::Say;
 use crate::node::seam::Cause;
-use crate::node::seam::Returned;
+use crate::node::seam::Said;
 use crate::proto::name::NodeId;
+use crate::proto::wire::BadBatch;
 use crate::proto::wire::Head;
+use crate::proto::wire::Item;
 use crate::proto::wire::VERSION;
 use crate::proto::wire::VERSION_MIN;
 use crate::recent::Recent;
@@ -63,6 +69,16 @@ struct Due {
     wakes: bool,
 }
 
+/// A batch from another node that makes sense.
+pub struct Unpacked<'a> {
+    head: Head,
+    items: Vec<Item<'a>>,
+    /// The tickets of all receipts in it, and of all that it takes longer for, in order.
+    tickets: Vec<u64>,
+    /// What the node knows its first message by.
+    number: u64,
+}
+
 impl Links {
     /// No links yet.
     pub fn new(me: NodeId) -> Self {
@@ -95,40 +111,35 @@ impl Links {
     }
 
     /// Takes what the node says to another one. A message that can't be carried comes back.
-    pub fn say(&mut self, node: &NodeId, say: Say<'_>, now: Instant) {
-        let ticket = match say {
-            Say::Message { ticket, .. } => Some(ticket),
-            _ => None,
-        };
-        let is_up = self.is_up || self.is_down_for_a_moment(now);
-        let say = match say {
-            Say::Receipt { number, receipt } => {
+    pub fn say(&mut self, node: &NodeId, mut say: Say<'_>, now: Instant) {
+        let mut message = None;
+        match &mut say {
+            Say::Message { ticket, .. } => message = Some(*ticket),
+            Say::Receipt { number, .. } | Say::Waits { number } => {
                 // Only what came on a link of this incarnation has a number on it.
-                let Some(number) = self.message(number) else { return };
-                Say::Receipt { number, receipt }
+                if *number >> EPOCH_SHIFT != self.epoch & (u64::MAX >> EPOCH_SHIFT) {
+                    return;
+                }
+                *number &= (1 << EPOCH_SHIFT) - 1;
             }
-            Say::Waits { number } => {
-                let Some(number) = self.message(number) else { return };
-                Say::Waits { number }
-            }
-            say => say,
-        };
+            Say::Item(_) => {}
+        }
+        let is_up = self.is_up || self.is_down_for_a_moment(now);
         let cause = if self.peers.get(node.as_str()).is_none() && self.dead.contains(node) {
             Cause::Dead
-        } else if ticket.is_some() && !is_up {
+        } else if message.is_some() && !is_up {
             Cause::CutOff
         } else {
-            let link = link(&mut self.peers, &self.versions, node, now);
-            if let Some(link) = link
-                && link.outgoing.say(say, now)
+            if let Some(link) = link(&mut self.peers, &self.versions, node, now)
+                && link.say(say, now)
             {
-                return self.due.note(node, link, now);
+                return self.due.note(link, now);
             }
             Cause::CutOff
         };
-        if let Some(ticket) = ticket {
-            let (tickets, casts) = (ticket.into_iter().collect(), u64::from(ticket.is_none()));
-            self.give_back(node, Back { tickets, casts, cause });
+        if let Some(ticket) = message {
+            let casts = u64::from(ticket.is_none());
+            give_back(&mut self.events, node, ticket.into_iter().collect(), casts, cause);
         }
     }
 
@@ -151,99 +162,83 @@ impl Links {
         self.is_up && (self.due.wakes || !self.due.ready.is_empty())
     }
 
-    /// Takes in the head of a batch that came to the incarnation `epoch` of this node.
-    pub fn hear(&mut self, epoch: u64, head: &Head, now: Instant) -> Heard {
+    /// Takes in a batch that came to the incarnation `epoch` of this node. Of one that is not the next on
+    /// its link nothing is left.
+    pub fn hear(&mut self, epoch: u64, batch: &mut Unpacked<'_>, now: Instant) {
+        let Unpacked { head, items, tickets, number } = batch;
         // One to an incarnation before this counts on another link, and its messages went elsewhere. A
         // node that is dead was cut off and does not know yet: nobody waits for what it says.
         if epoch != self.epoch || self.dead.contains(&head.from) {
-            return Heard::Nothing;
+            return items.clear();
         }
         let link = link(&mut self.peers, &self.versions, &head.from, now);
-        let Some(link) = link else { return Heard::Nothing };
-        let heard = link.hear(head, now);
-        self.due.note(&head.from, link, now);
-        heard
-    }
-
-    /// Messages to `node` have their receipts: appends their tickets.
-    pub fn settle(&mut self, node: &NodeId, first: u64, count: u64, tickets: &mut Vec<u64>) {
-        if let Some(link) = self.peers.get_mut(node.as_str()) {
-            link.outgoing.settle(first, count, tickets);
+        let Some(link) = link else { return items.clear() };
+        let is_next = link.hear(head, now);
+        self.due.note(link, now);
+        if !is_next {
+            return items.clear();
         }
-    }
-
-    /// Receipts of messages to `node` take longer: appends their tickets.
-    pub fn waits(&mut self, node: &NodeId, first: u64, count: u64, tickets: &mut Vec<u64>) {
-        if let Some(link) = self.peers.get_mut(node.as_str()) {
-            link.outgoing.open(first, count, tickets);
+        *number = self.epoch << EPOCH_SHIFT | head.first;
+        for item in items {
+            let before = tickets.len();
+            let count = match item {
+                Item::Receipts { first, count, .. } => {
+                    link.settle(*first, *count, tickets);
+                    count
+                }
+                Item::Waits { first, count } => {
+                    link.open(*first, *count, tickets);
+                    count
+                }
+                _ => continue,
+            };
+            // From here on it is that of the tickets that were found.
+            *count = (tickets.len() - before) as u64;
         }
-    }
-
-    /// The number under which the node knows message `message` of a link; later messages of the same
-    /// batch follow it.
-    pub fn number(&self, message: u64) -> u64 {
-        self.epoch << EPOCH_SHIFT | message
-    }
-
-    /// The number of a message on its link, if it came to this incarnation.
-    fn message(&self, number: u64) -> Option<u64> {
-        let is_current = number >> EPOCH_SHIFT == self.epoch & (u64::MAX >> EPOCH_SHIFT);
-        is_current.then_some(number & ((1 << EPOCH_SHIFT) - 1))
     }
 
     /// A batch came back because its node has no queue.
     pub fn returned(&mut self, node: &NodeId, batch: &[u8], now: Instant) {
         // One of an incarnation before this is forgotten already.
         let Some((head, _)) = Head::parse(batch).filter(|(head, _)| head.from == self.me) else { return };
-        let Some(link) = self.peers.get_mut(node.as_str()) else { return };
-        for back in link.returned(head.number, now) {
-            self.give_back(node, back);
+        if let Some(link) = self.peers.get_mut(node.as_str()) {
+            link.returned(head.number, now, &mut self.events);
         }
     }
 
     /// Time passes. Returns whether anything is under way, so that it should pass again soon.
     pub fn tick(&mut self, now: Instant) -> bool {
-        let (mut is_active, mut lost) = (false, vec![]);
-        for (node, link) in self.peers.iter_mut() {
-            if link.is_quiet() {
-                continue;
-            }
+        let mut is_active = false;
+        for (_, link) in self.peers.iter_mut().filter(|(_, link)| !link.is_quiet()) {
             is_active |= link.is_active();
-            let casts = link.outgoing.tick(now);
-            if casts > 0 {
-                lost.push((node.clone(), Back { tickets: vec![], casts, cause: Cause::MaybeSeen }));
-            }
+            link.tick(now, &mut self.events);
             if !link.is_ready && link.is_due(now) {
                 link.is_ready = true;
-                self.due.ready.push(node.clone());
+                self.due.ready.push(link.node.clone());
             }
         }
-        lost.into_iter().for_each(|(node, back)| self.give_back(&node, back));
         (self.due.is_idle, self.due.wakes) = (!is_active, false);
         is_active
     }
 
-    /// Batches can be published, from now on or no more.
-    pub fn set_up(&mut self, is_up: bool, now: Instant) {
+    /// Batches can be published, from now on or no more. Returns for how long they could not.
+    pub fn set_up(&mut self, is_up: bool, now: Instant) -> Duration {
+        let was_down = self.down_since.map_or(Duration::ZERO, |since| now.duration_since(since));
         if is_up {
             self.down_since = None;
-        } else if self.is_up {
+        } else if self.down_since.is_none() {
             self.down_since = Some(now);
             self.peers.iter_mut().for_each(|(_, link)| link.lose());
         }
         self.is_up = is_up;
+        was_down
     }
 
     /// Gives up what waits for a broker that is away for longer than a moment.
     pub fn give_up_waiting(&mut self, now: Instant) {
-        if self.is_up || self.is_down_for_a_moment(now) {
-            return;
-        }
-        let waiting = self.peers.iter_mut().filter(|(_, link)| link.outgoing.has_waiting());
-        let backs =
-            waiting.map(|(node, link)| (node.clone(), link.outgoing.give_up_waiting(Cause::CutOff, now)));
-        for (node, backs) in backs.collect::<Vec<_>>() {
-            backs.into_iter().for_each(|back| self.give_back(&node, back));
+        if !self.is_up && !self.is_down_for_a_moment(now) {
+            let peers = self.peers.iter_mut();
+            peers.for_each(|(_, link)| link.give_up_waiting(Cause::CutOff, now, &mut self.events));
         }
     }
 
@@ -257,8 +252,7 @@ impl Links {
         self.me = me.clone();
         self.epoch += 1;
         self.due.ready.clear();
-        let peers: Vec<_> = self.peers.drain().collect();
-        peers.into_iter().for_each(|(node, link)| self.end(node, link, now));
+        self.peers.drain().for_each(|(_, link)| link.end(now, &mut self.events));
         self.events.push(ClusterEvent::Renamed(me));
     }
 
@@ -267,44 +261,23 @@ impl Links {
     pub fn know(&mut self, living: BTreeMap<NodeId, u8>, dead: Vec<NodeId>, now: Instant) {
         self.versions = living;
         self.dead = dead.into_iter().collect();
+        let mut ended = vec![];
         for (node, link) in self.peers.iter_mut() {
             link.version = version(&self.versions, node);
+            ended.extend(self.dead.contains(node).then(|| node.clone()));
         }
-        let peers = self.peers.iter_mut().map(|(node, _)| node);
-        for node in peers.filter(|node| self.dead.contains(*node)).cloned().collect::<Vec<_>>() {
+        for node in ended {
             let link = self.peers.remove(node.as_str()).expect("it was found");
-            self.end(node, link, now);
+            link.end(now, &mut self.events);
         }
     }
 
     /// Nodes that have been talked with for so long that they must be in the table by now.
     pub fn strangers(&mut self, now: Instant) -> Vec<NodeId> {
-        let versions = &self.versions;
-        let is_old = |link: &mut Link| now.duration_since(link.since) >= STRANGER_TIME_MAX;
-        let strangers = self.peers.iter_mut().filter(|(node, _)| !versions.contains_key(*node));
-        strangers.filter_map(|(node, link)| is_old(link).then(|| node.clone())).collect()
-    }
-
-    fn end(&mut self, node: NodeId, link: Link, now: Instant) {
-        let (backs, tickets) = link.end(now);
-        backs.into_iter().for_each(|back| self.give_back(&node, back));
-        self.events.push(ClusterEvent::Gone { node, tickets });
-    }
-
-    /// Tells the node what comes back: together with what came back just before for the same reason.
-    fn give_back(&mut self, node: &NodeId, Back { tickets, casts, cause }: Back) {
-        match self.events.last_mut() {
-            Some(ClusterEvent::Returned(last)) if last.node == *node && last.cause == cause => {
-                last.tickets.extend(tickets);
-                last.casts += casts;
-            }
-            _ => self.events.push(ClusterEvent::Returned(Returned {
-                node: node.clone(),
-                tickets,
-                casts,
-                cause,
-            })),
-        }
+        let is_old = |link: &Link| now.duration_since(link.since) >= STRANGER_TIME_MAX;
+        let strangers = self.peers.iter_mut();
+        let strangers = strangers.filter(|(node, link)| !self.versions.contains_key(*node) && is_old(link));
+        strangers.map(|(node, _)| node.clone()).collect()
     }
 }
 
@@ -318,22 +291,59 @@ fn link<'a>(
     if peers.len() >= LINKS_MAX && peers.get(node.as_str()).is_none() {
         return None;
     }
-    Some(peers.get_or_insert_with(node, || Link::new(version(versions, node), now)))
+    Some(peers.get_or_insert_with(node, || Link::new(node.clone(), version(versions, node), now)))
 }
 
-/// The version that a node reads, as this one does.
 fn version(versions: &BTreeMap<NodeId, u8>, node: &NodeId) -> u8 {
     versions.get(node).map_or(VERSION_MIN, |version| VERSION.min(*version))
 }
 
 impl Due {
-    /// Notes a link that has something to publish.
-    fn note(&mut self, node: &NodeId, link: &mut Link, now: Instant) {
+    fn note(&mut self, link: &mut Link, now: Instant) {
         if !link.is_ready && link.is_due(now) {
             link.is_ready = true;
-            self.ready.push(node.clone());
+            self.ready.push(link.node.clone());
         } else if self.is_idle && link.is_active() {
             self.wakes = true;
+        }
+    }
+}
+
+impl<'a> Unpacked<'a> {
+    /// Reads a batch; `None` when it makes no sense.
+    pub fn read(batch: &'a [u8]) -> Option<Self> {
+        static PUZZLED: Once = Once::new();
+        let read = Head::parse(batch).and_then(|(head, items)| {
+            let items = items.collect::<Result<Vec<_>, BadBatch>>().ok()?;
+            Some(Unpacked { head, items, tickets: vec![], number: 0 })
+        });
+        if read.is_none() {
+            let count = batch.len();
+            PUZZLED.call_once(|| {
+                warn!("a batch of {count} bytes makes no sense, and is dropped; so are others like it");
+            });
+        }
+        read
+    }
+
+    /// Gives what the batch says, in order.
+    pub fn give(self, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
+        let Unpacked { head, items, tickets, mut number } = self;
+        let mut rest = &tickets[..];
+        let mut next = |count: u64| rest.split_off(..count as usize).expect("they were counted");
+        for item in items {
+            let said = match item {
+                Item::Message(message) => {
+                    let number_of_this = message.asks.then_some(number);
+                    number += u64::from(message.asks);
+                    Said::Message { number: number_of_this, message }
+                }
+                Item::Receipts { count: 0, .. } | Item::Waits { count: 0, .. } => continue,
+                Item::Receipts { receipt, count, .. } => Said::Receipts { receipt, tickets: next(count) },
+                Item::Waits { count, .. } => Said::Waits { tickets: next(count) },
+                item => Said::Other(item),
+            };
+            take(&head.from, said);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A mesh: nodes of one process, in memory.
 //!
 //! It is what Redis and RabbitMQ are to nodes on several machines: it knows who is where,
-//! keeps their mailboxes (`mesh/asks.rs`), and carries batches between the same links.
+//! keeps their mailboxes, and carries batches between the same links.
 //! What is for a node that isn't there comes back. A test can cut a node off, hold back
 //! what it says, and kill it.
 //!
@@ -9,9 +9,7 @@
 //! driver does once a second at least. What waits for a node in its channel is bounded by
 //! the links, as between machines.
 
-mod asks;
-
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,14 +17,21 @@ use smol::channel::{Receiver, Sender, unbounded};
 
 use crate::cluster::event::Batch;
 use crate::cluster::event::ClusterEvent;
+use crate::cluster::event::locations;
+use crate::cluster::event::unavailable;
 use crate::cluster::links::Links;
-use crate::cluster::mesh::asks::Roster;
-use crate::cluster::unpack::Unpacker;
+use crate::cluster::links::Unpacked;
 use crate::mailbox::Limits;
+use crate::mailbox::post::Post;
 use crate::node::out::Says;
+use crate::node::seam::Answer;
 use crate::node::seam::Ask;
+use crate::node::seam::Location;
 use crate::node::seam::Said;
+use crate::node::seam::Welcome;
 use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
 use crate::proto::wire::VERSION;
 
 /// How often time passes for links, at most.
@@ -34,7 +39,7 @@ const TICK_TIME: Duration = Duration::from_millis(50);
 
 /// Several nodes in one process. Cheap to clone; all clones are the same mesh.
 #[derive(Clone, Default)]
-pub struct Mesh(Arc<Mutex<State>>);
+pub struct Mesh(Arc<Mutex<MeshState>>);
 
 /// One node's end of a mesh.
 pub struct MeshNode {
@@ -43,19 +48,21 @@ pub struct MeshNode {
     /// For the answers to a node that was killed, and asks on.
     events: Sender<ClusterEvent>,
     incoming: Receiver<ClusterEvent>,
-    unpacker: Unpacker,
 }
 
 #[derive(Default)]
-struct State {
-    nodes: BTreeMap<NodeId, Member>,
+struct MeshState {
+    nodes: BTreeMap<NodeId, MeshMember>,
     dead: Vec<NodeId>,
-    roster: Roster,
+    /// Where users are, in the order of their logins.
+    sessions: HashMap<UserName, Vec<(NodeId, SessionId)>>,
+    /// There when a node has joined.
+    post: Option<Post>,
     /// What a batch is put together in.
     batch: Vec<u8>,
 }
 
-struct Member {
+struct MeshMember {
     links: Links,
     ticked: Instant,
     events: Sender<ClusterEvent>,
@@ -75,16 +82,16 @@ impl Mesh {
         let now = Instant::now();
         let mut links = Links::new(node.clone());
         links.set_up(true, now);
-        let member = Member { links, ticked: now, events: events.clone(), is_cut: false, held: None };
+        let member = MeshMember { links, ticked: now, events: events.clone(), is_cut: false, held: None };
         self.bound(Limits::NONE);
         let before = self.lock().nodes.insert(node.clone(), member);
         assert!(before.is_none(), "a node id is never used twice");
-        MeshNode { node, mesh: self.clone(), events, incoming, unpacker: Unpacker::default() }
+        MeshNode { node, mesh: self.clone(), events, incoming }
     }
 
     /// Bounds the mailboxes, which all nodes share: as the first says who calls this or joins.
     pub fn bound(&self, limits: Limits) {
-        self.lock().roster.bound(limits);
+        self.lock().post.get_or_insert_with(|| Post::new(limits));
     }
 
     /// Cuts a node off: presence is unavailable to it, and what it says or is told is lost, until
@@ -124,7 +131,7 @@ impl Mesh {
         if state.nodes.remove(node).is_none() {
             return;
         }
-        state.roster.bury(node);
+        state.forget(node);
         state.dead.push(node.clone());
         let (living, now) = (state.nodes.keys().map(|node| (node.clone(), VERSION)), Instant::now());
         let living: BTreeMap<NodeId, u8> = living.collect();
@@ -136,16 +143,16 @@ impl Mesh {
 
     /// How many users are online.
     pub fn users(&self) -> usize {
-        self.lock().roster.users()
+        self.lock().sessions.len()
     }
 
-    fn with(&self, node: &NodeId, change: impl FnOnce(&mut Member)) {
+    fn with(&self, node: &NodeId, change: impl FnOnce(&mut MeshMember)) {
         if let Some(member) = self.lock().nodes.get_mut(node) {
             change(member);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MeshState> {
         // No method leaves the state half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,8 +187,7 @@ impl MeshNode {
         let mut state = self.mesh.lock();
         let now = Instant::now();
         for ask in asks {
-            let reaches = state.reaches(&self.node);
-            let Some(answer) = state.roster.answer(&self.node, reaches, ask, now) else { continue };
+            let Some(answer) = state.answer(&self.node, ask, now) else { continue };
             let event = ClusterEvent::Answered(answer);
             if state.nodes.contains_key(&self.node) {
                 state.carry(&self.node, &self.node, event);
@@ -194,10 +200,10 @@ impl MeshNode {
 
     /// Gives what another node says.
     pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
-        let Some(mut unpacked) = self.unpacker.read(&batch.bytes) else { return };
+        let Some(mut unpacked) = Unpacked::read(&batch.bytes) else { return };
         let mut state = self.mesh.lock();
         let Some(member) = state.nodes.get_mut(&self.node) else { return };
-        unpacked.hear(batch.epoch, &mut member.links, now);
+        member.links.hear(batch.epoch, &mut unpacked, now);
         drop(state);
         unpacked.give(take);
     }
@@ -214,12 +220,84 @@ impl MeshNode {
     }
 }
 
-impl State {
+impl MeshState {
     fn reaches(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(|member| !member.is_cut)
     }
 
-    /// Publishes what a node's links have.
+    fn forget(&mut self, node: &NodeId) {
+        let post = self.post.as_mut().expect("a node has joined");
+        self.sessions.retain(|user, sessions| {
+            let gone = sessions.extract_if(.., |(other, _)| other == node);
+            gone.for_each(|(_, session)| post.release(user, session));
+            !sessions.is_empty()
+        });
+    }
+
+    /// On which nodes a user is, beside one.
+    fn locations(&self, user: &UserName, except: &NodeId) -> Vec<Location> {
+        let sessions = self.sessions.get(user).into_iter().flatten().filter(|(node, _)| node != except);
+        locations(sessions.map(|(node, session)| (node, *session)))
+    }
+
+    fn remove(&mut self, user: &UserName, node: &NodeId, session: SessionId) {
+        if let Some(post) = &mut self.post {
+            post.release(user, session);
+        }
+        if let Some(sessions) = self.sessions.get_mut(user) {
+            sessions.retain(|(other, known)| (other, *known) != (node, session));
+            if sessions.is_empty() {
+                self.sessions.remove(user);
+            }
+        }
+    }
+
+    /// Answers what a node asks, if an answer follows.
+    fn answer(&mut self, me: &NodeId, ask: Ask, now: Instant) -> Option<Answer> {
+        let refusal = unavailable(&ask).filter(|_| !self.reaches(me));
+        if refusal.is_some() {
+            return refusal;
+        }
+        let post = self.post.as_mut().expect("a node has joined");
+        let answer = match ask {
+            Ask::Locate { token, user, .. } => {
+                Answer::Located { token, locations: Ok(self.locations(&user, me)) }
+            }
+            Ask::Register { token, user, session } => {
+                let has_mail = post.has(&user, now);
+                let before = self.locations(&user, me);
+                // What is stored from now on is stored by somebody who finds the session.
+                self.sessions.entry(user).or_default().push((me.clone(), session));
+                Answer::Registered { token, welcome: Ok(Welcome { before, after: vec![], has_mail }) }
+            }
+            Ask::Unregister { token, user, session } => {
+                // Also while cut off: a real node repeats this until it has worked.
+                self.remove(&user, me, session);
+                Answer::Unregistered { token }
+            }
+            Ask::Remove { user, node, session } => {
+                self.remove(&user, &node, session);
+                return None;
+            }
+            Ask::Store { token, user, messages } => {
+                let fates = post.store(&user, &messages, now);
+                Answer::Stored { token, fates, locations: Ok(self.locations(&user, me)) }
+            }
+            Ask::Read { token, user, session, after } => {
+                Answer::Read { token, mail: Ok(post.read(&user, session, after, now)) }
+            }
+            Ask::Take { user, up_to, also } => {
+                post.take(&user, up_to, &also);
+                return None;
+            }
+            Ask::Release { user, session } => {
+                post.release(&user, session);
+                return None;
+            }
+        };
+        Some(answer)
+    }
+
     fn publish(&mut self, me: &NodeId, now: Instant) {
         let mut batch = std::mem::take(&mut self.batch);
         while let Some(member) = self.nodes.get_mut(me) {
@@ -256,8 +334,7 @@ impl State {
     }
 }
 
-impl Member {
-    /// Tells the node what its links have to tell.
+impl MeshMember {
     fn tell(&mut self) {
         for event in self.links.events() {
             // Fails only for a node whose receiver is dropped already.

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::command::Entry;
-use crate::cluster::deferred::AT_ONCE_MAX;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::lease::RENEW_TIME;
-use crate::cluster::presence::state::REMOVALS_MAX;
+use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
 use crate::cluster::redis_model::RedisModel;
 use crate::mailbox::Limits;
 use crate::node::seam::Location;
@@ -29,7 +27,7 @@ struct Node {
     presence: Presence,
     told: Vec<Told>,
     /// What Redis was asked for.
-    asked: Vec<Command>,
+    asked: Vec<RedisCommand>,
     /// Refuses commands, by what they look like, with whether that is final.
     refuses: Vec<(&'static str, bool)>,
     is_cut: bool,
@@ -86,7 +84,6 @@ impl World {
                 count += 1;
                 node(&format!("{name}-{count}"))
             }),
-            clock_us: 1_700_000_000_000_000,
         };
         let me = node(&format!("{name}-1"));
         let mut presence = Presence::new(me.clone(), config, self.redis.now);
@@ -111,16 +108,18 @@ impl World {
         };
         let result = match step {
             _ if node.is_cut => Err("it is cut off".to_owned()),
-            Step::Connect => {
+            PresenceStep::Connect => {
                 node.presence.connected(false, now);
                 Ok(())
             }
-            Step::Run(commands) => {
-                let run = |command: &Command| {
+            PresenceStep::Run(commands) => {
+                let run = |command: &RedisCommand| {
                     let printed = format!("{command:?}");
                     let refusal = node.refuses.iter().find(|(part, _)| printed.contains(part));
                     match refusal {
-                        Some((_, is_final)) => Reply::Refused { is_final: *is_final, why: "no".to_owned() },
+                        Some((_, is_final)) => {
+                            RedisReply::Refused { is_final: *is_final, why: "no".to_owned() }
+                        }
                         None => self.redis.run(command),
                     }
                 };
@@ -206,9 +205,11 @@ impl World {
     /// What the first node has asked Redis for since the last time, in short, but for its lease.
     fn asked(&mut self) -> Vec<String> {
         let short = |command| match command {
-            Command::Take { user, up_to, .. } => Some(format!("take {} {up_to}", user.as_str())),
-            Command::Remove { user, tag } => Some(format!("remove {} {tag}", user.as_str())),
-            Command::Write { user, drains, .. } => Some(format!("write {} {drains}", user.as_str())),
+            RedisCommand::Take { user, up_to, .. } => Some(format!("take {} {up_to}", user.as_str())),
+            RedisCommand::Remove { user, node, session } => {
+                Some(format!("remove {} {}{}", user.as_str(), node.as_str(), session.as_str()))
+            }
+            RedisCommand::Write { user, drains, .. } => Some(format!("write {} {drains}", user.as_str())),
             _ => None,
         };
         std::mem::take(&mut self.nodes[0].asked).into_iter().filter_map(short).collect()
@@ -248,9 +249,11 @@ fn of_two_logins_in_one_round_each_sees_the_other() {
     assert_eq!(world.told(0), [registered(1), registered(2)].map(Told::Answer), "both are here");
     let mut other = World::new(2);
     other.ask(0, Ask::Register { token: TOKEN, user: bob(), session: session(1) });
-    let Some(Step::Run(first)) = other.nodes[0].presence.next(other.redis.now) else { panic!("it asks") };
+    let Some(PresenceStep::Run(first)) = other.nodes[0].presence.next(other.redis.now) else {
+        panic!("it asks")
+    };
     // The session is written, and then another logs in before the first reads.
-    let mut replies: Vec<Reply> = first[..1].iter().map(|command| other.redis.run(command)).collect();
+    let mut replies: Vec<RedisReply> = first[..1].iter().map(|command| other.redis.run(command)).collect();
     other.redis.pass(STEP_TIME);
     assert_eq!(other.register(1, "bob", 2).before, [location("a-1", &[1])]);
     replies.extend(first[1..].iter().map(|command| other.redis.run(command)));
@@ -269,7 +272,8 @@ fn the_sessions_of_a_user_are_read_once_however_many_ask() {
         world.ask(0, Ask::Locate { token: TOKEN, user: user("carol"), is_here: true });
     }
     assert_eq!(world.told(0).len(), 300);
-    let asked = world.nodes[0].asked.iter().filter(|command| matches!(command, Command::Sessions { .. }));
+    let asked =
+        world.nodes[0].asked.iter().filter(|command| matches!(command, RedisCommand::Sessions { .. }));
     assert_eq!(asked.count(), 2);
 }
 
@@ -344,7 +348,7 @@ fn while_redis_is_away_asks_are_answered_at_once_and_removals_wait() {
     assert_eq!(world.locate(1, "bob"), Ok(vec![]));
     // What was under way may have been done.
     world.ask(0, store);
-    let Some(Step::Run(_)) = world.nodes[0].presence.next(world.redis.now) else { panic!("it asks") };
+    let Some(PresenceStep::Run(_)) = world.nodes[0].presence.next(world.redis.now) else { panic!("it asks") };
     let retry_at = world.redis.now;
     world.nodes[0].presence.lost(retry_at);
     let unknown = Answer::Stored { token: TOKEN, fates: vec![Stored::Unknown], locations: Err(Unavailable) };
@@ -390,7 +394,7 @@ fn a_node_joins_when_it_has_a_queue_or_has_waited_for_one() {
     world.redis.pass(RENEW_TIME);
     let presence = &mut world.nodes[0].presence;
     let mut answer = |presence: &mut Presence, step, now| {
-        let Some(Step::Run(commands)) = step else { panic!("{step:?}") };
+        let Some(PresenceStep::Run(commands)) = step else { panic!("{step:?}") };
         let replies = commands.iter().map(|command| world.redis.run(command)).collect();
         presence.replied(replies, now).expect("Redis is well");
     };
@@ -401,7 +405,7 @@ fn a_node_joins_when_it_has_a_queue_or_has_waited_for_one() {
     assert!(due > now && presence.next(due - STEP_TIME).is_none());
     let step = presence.next(due);
     answer(presence, step, due);
-    assert!(presence.told().contains(&Told::Joined), "without");
+    assert!(presence.told().contains(&Told::Renewed), "without");
 }
 
 #[test]
@@ -462,15 +466,24 @@ fn one_session_drains_a_mailbox_until_it_lets_go_or_its_node_is_dead() {
 #[test]
 fn removals_wait_for_what_was_deferred_before_them_and_for_no_others() {
     let mut world = World::new(1);
-    (0..AT_ONCE_MAX + 1).for_each(|n| world.take("bob", n as u64));
-    // As if they had come while Redis was away: more than one round may have.
-    let asks = std::mem::take(&mut world.nodes[0].presence.asks);
-    asks.into_iter().for_each(|ask| world.nodes[0].presence.put_off(ask));
+    world.nodes[0].is_cut = true;
+    world.pass(2 * RENEW_TIME);
+    // More than two rounds may have.
+    (0..2 * DEFERRED_AT_ONCE_MAX + 1).for_each(|n| world.take("bob", n as u64));
+    world.nodes[0].is_cut = false;
+    while world.nodes[0].asked.len() < DEFERRED_AT_ONCE_MAX {
+        world.redis.pass(STEP_TIME);
+        world.step(0);
+    }
     world.ask(0, Ask::Remove { user: bob(), node: node("x-1"), session: session(1) });
+    let takings = |from: usize, to: usize| (from..to).map(|n| format!("take bob {n}"));
+    let asked = takings(0, DEFERRED_AT_ONCE_MAX).collect::<Vec<_>>();
+    assert_eq!(world.asked(), asked);
     world.step(0);
-    assert!(world.asked().iter().all(|command| command.starts_with("take")));
+    assert_eq!(world.asked().len(), DEFERRED_AT_ONCE_MAX, "nothing passes what waits");
     world.step(0);
-    assert_eq!(world.asked(), [format!("take bob {AT_ONCE_MAX}"), format!("remove bob x-1{:08}", 1)]);
+    let last = 2 * DEFERRED_AT_ONCE_MAX;
+    assert_eq!(world.asked(), [format!("take bob {last}"), format!("remove bob x-1{:08}", 1)]);
 }
 
 #[test]
@@ -526,9 +539,14 @@ fn a_session_that_drains_again_has_nothing_to_release() {
     world.asked();
     world.ask(0, Ask::Release { user: bob(), session: session(1) });
     assert!(world.read(0, 1).is_ok());
-    assert_eq!(world.asked(), Vec::<String>::new(), "it would lose its claim");
+    world.run();
+    let drains = |world: &World| world.redis.sessions[&bob()].values().all(|(_, drains)| *drains);
+    assert!(drains(&world), "it would lose its claim");
+    assert_eq!(world.asked(), ["write bob false"], "before it");
+    world.nodes[0].presence.assert_all(world.redis.now);
+    world.run();
+    assert!(drains(&world) && world.asked() == ["write bob true"]);
     // The end of a session is the end of its claim.
-    world.ask(0, Ask::Release { user: bob(), session: session(1) });
     world.ask(0, Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
     world.ask(0, Ask::Release { user: bob(), session: session(1) });
     world.run();
@@ -541,7 +559,7 @@ fn too_many_removals_are_worth_a_new_id() {
     world.register(0, "bob", 1);
     world.nodes[0].is_cut = true;
     world.pass(2 * RENEW_TIME);
-    for n in 0..REMOVALS_MAX + 1 {
+    for n in 0..DEFERRED_MAX + 1 {
         world.nodes[0].presence.ended(bob(), session(n));
     }
     world.nodes[0].is_cut = false;
@@ -562,7 +580,7 @@ fn who_goes_removes_what_is_left_and_answers_all() {
     world.ask(0, Ask::Locate { token: Token(9), user: bob(), is_here: false });
     let located = |token| Told::Answer(Answer::Located { token: Token(token), locations: Err(Unavailable) });
     let unregistered = Told::Answer(Answer::Unregistered { token: TOKEN });
-    assert_eq!(world.told(0), [located(8), located(9), unregistered]);
+    assert_eq!(world.told(0), [unregistered, located(8), located(9)]);
     assert!(world.redis.sessions.is_empty());
     let leave = world.nodes[0].presence.leave();
     world.redis.run(&leave);
@@ -572,8 +590,8 @@ fn who_goes_removes_what_is_left_and_answers_all() {
 #[test]
 fn an_entry_of_this_node_that_it_does_not_know_is_removed() {
     let mut world = World::new(1);
-    let entry = Entry { node: node("a-1"), session: session(9), since_us: 1 };
-    world.redis.run(&Command::Write { user: bob(), entry, drains: false });
+    let (node, session) = (node("a-1"), session(9));
+    world.redis.run(&RedisCommand::Write { user: bob(), node, session, since_us: None, drains: false });
     assert_eq!(world.locate(0, "bob"), Ok(vec![]));
     world.run();
     assert!(world.redis.sessions.is_empty());

@@ -5,8 +5,8 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::cluster::redis_connection::RedisConnection;
 use crate::cluster::redis_model::RedisModel;
+use crate::cluster::redis_thread::RedisConnection;
 use crate::config::Redis;
 use crate::node::seam::Letter;
 use crate::proto::name::IdRef;
@@ -31,27 +31,28 @@ fn redis(name: &str) -> RedisConnection {
     connection
 }
 
-fn run(connection: &mut RedisConnection, command: &Command) -> Reply {
+fn run(connection: &mut RedisConnection, command: &RedisCommand) -> RedisReply {
     let mut pipe = redis::pipe();
     pipe.add_command(printed(command, LIMITS));
     parsed(command, connection.run(&pipe).expect("it answers").pop().expect("a reply"))
 }
 
 /// The same of both, but for what their clocks tell.
-fn comparable(reply: Reply) -> Reply {
+fn comparable(reply: RedisReply) -> RedisReply {
     match reply {
-        Reply::Time(_) => Reply::Time(0),
-        Reply::Lease(Some(held)) => {
+        RedisReply::Lease(Some(held)) => {
             let mut living = held.living;
             living.iter_mut().for_each(|living| living.sort());
-            Reply::Lease(Some(Held { now_us: 0, version: String::new(), living, ..held }))
+            RedisReply::Lease(Some(Lease { version: String::new(), living, ..held }))
         }
-        Reply::Sessions(mut entries) => {
+        RedisReply::Sessions(mut entries) => {
             entries.sort_by_key(|entry| (entry.node.clone(), entry.session));
-            Reply::Sessions(entries)
+            let own_times = entries.iter_mut().filter(|entry| entry.since_us > 1 << 40);
+            own_times.for_each(|entry| entry.since_us = i64::MAX);
+            RedisReply::Sessions(entries)
         }
-        Reply::Letters(letters) => {
-            Reply::Letters(letters.into_iter().map(|letter| Letter { place: 0, ..letter }).collect())
+        RedisReply::Letters(letters) => {
+            RedisReply::Letters(letters.into_iter().map(|letter| Letter { place: 0, ..letter }).collect())
         }
         reply => reply,
     }
@@ -92,29 +93,29 @@ impl Source {
     }
 
     /// The same command for Redis and for the model.
-    fn commands(&mut self) -> [Command; 2] {
+    fn commands(&mut self) -> [RedisCommand; 2] {
         let (user, node, session) = (self.user(), self.node(), self.session());
         let command = match self.below(11) {
             0 => {
-                let act = [Act::Join, Act::Renew, Act::Renew, Act::Leave][self.below(4) as usize];
+                let act = [LeaseAct::Join, LeaseAct::Renew, LeaseAct::Renew, LeaseAct::Leave]
+                    [self.below(4) as usize];
                 let is_busy = self.below(3) == 0;
                 let knows = self.below(2) == 0;
                 return [0, 1].map(|at| {
                     let known = if knows { self.versions[at].clone() } else { String::new() };
-                    Command::Lease { node: node.clone(), act, known, is_busy }
+                    RedisCommand::Lease { node: node.clone(), act, known, is_busy }
                 });
             }
-            1 => Command::Time,
-            2 => Command::IsMember { node },
+            1 | 2 => RedisCommand::IsMember { node },
             3 | 4 => {
-                let since_us = self.below(1 << 40) as i64;
-                Command::Write { user, entry: Entry { node, session, since_us }, drains: self.below(4) == 0 }
+                let since_us = (self.below(2) == 0).then(|| self.below(1 << 40) as i64);
+                RedisCommand::Write { user, node, session, since_us, drains: self.below(4) == 0 }
             }
-            5 => Command::Remove { user, tag: tag(&node, session) },
-            6 => Command::Sessions { user },
-            7 => Command::HasMail { user },
-            8 => Command::Store { user, messages: (0..self.below(4)).map(|_| self.body()).collect() },
-            9 => Command::Claim { user, tag: tag(&node, session) },
+            5 => RedisCommand::Remove { user, node, session },
+            6 => RedisCommand::Sessions { user },
+            7 => RedisCommand::HasMail { user },
+            8 => RedisCommand::Store { user, messages: (0..self.below(4)).map(|_| self.body()).collect() },
+            9 => RedisCommand::Claim { user, node, session },
             _ => {
                 let picks: Vec<usize> = (0..3).map(|_| self.below(6) as usize).collect();
                 let takes = self.below(2) == 0;
@@ -122,9 +123,9 @@ impl Source {
                     let place = |pick: usize| self.places[at].get(pick).copied().unwrap_or(0);
                     if takes {
                         let also = vec![place(picks[0]), place(picks[1])];
-                        return Command::Take { user: user.clone(), up_to: place(picks[2] / 3), also };
+                        return RedisCommand::Take { user: user.clone(), up_to: place(picks[2] / 3), also };
                     }
-                    Command::Read { user: user.clone(), after: place(picks[0]) }
+                    RedisCommand::Read { user: user.clone(), after: place(picks[0]) }
                 });
             }
         };
@@ -144,14 +145,15 @@ fn redis_and_its_model_reply_the_same() {
         let replies = [run(&mut redis, &for_redis), model.run(&for_model)];
         for (at, reply) in replies.iter().enumerate() {
             match reply {
-                Reply::Lease(Some(held)) => source.versions[at].clone_from(&held.version),
-                Reply::Letters(letters) => {
+                RedisReply::Lease(Some(held)) => source.versions[at].clone_from(&held.version),
+                RedisReply::Letters(letters) => {
                     source.places[at] = letters.iter().map(|letter| letter.place).collect();
                 }
                 _ => {}
             }
         }
-        let is_one_of_many = matches!(&replies[..], [Reply::Claimed(Some(_)), Reply::Claimed(Some(_))]);
+        let is_one_of_many =
+            matches!(&replies[..], [RedisReply::Claimed(Some(_)), RedisReply::Claimed(Some(_))]);
         claimed += u32::from(is_one_of_many);
         // Several may be marked by a write: then either names another.
         if !is_one_of_many {
@@ -166,27 +168,27 @@ fn redis_and_its_model_reply_the_same() {
 fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
     let user = UserName::parse("bob").expect("valid");
     let node = NodeId::parse("a-1").expect("valid");
+    let session = SessionId::parse("00000001").expect("valid");
     let commands = [
-        Command::Time,
-        Command::Sessions { user: user.clone() },
-        Command::Claim { user: user.clone(), tag: "x".to_owned() },
-        Command::Store { user: user.clone(), messages: vec![] },
-        Command::Read { user: user.clone(), after: 0 },
-        Command::Lease { node, act: Act::Renew, known: String::new(), is_busy: false },
+        RedisCommand::Sessions { user: user.clone() },
+        RedisCommand::Claim { user: user.clone(), node: node.clone(), session },
+        RedisCommand::Store { user: user.clone(), messages: vec![] },
+        RedisCommand::Read { user: user.clone(), after: 0 },
+        RedisCommand::Lease { node, act: LeaseAct::Renew, known: String::new(), is_busy: false },
     ];
     for command in &commands {
         for value in [Value::Okay, Value::SimpleString("x".into()), Value::Boolean(true)] {
             let reply = parsed(command, value.clone());
             assert!(
-                matches!(reply, Reply::Refused { is_final: false, .. }),
+                matches!(reply, RedisReply::Refused { is_final: false, .. }),
                 "{command:?} {value:?}: {reply:?}"
             );
         }
     }
     let mut redis = redis_with_wrong_keys();
-    for command in &commands[1..5] {
+    for command in &commands[..4] {
         let reply = run(&mut redis, command);
-        assert!(matches!(reply, Reply::Refused { is_final: true, .. }), "{command:?}: {reply:?}");
+        assert!(matches!(reply, RedisReply::Refused { is_final: true, .. }), "{command:?}: {reply:?}");
     }
 }
 

@@ -1,21 +1,22 @@
 //! A Redis in memory that knows our commands and nothing else: for tests without one.
 //!
-//! It answers as the scripts of `redis_commands.rs` and `redis_mailbox.rs` do, in a time of its
+//! It answers as the scripts of `redis_commands.rs` do, in a time of its
 //! own; one test gives the same commands to both and compares.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Act;
-use crate::cluster::command::Command;
-use crate::cluster::command::Entry;
-use crate::cluster::command::Held;
-use crate::cluster::command::Reply;
+use crate::cluster::command::Lease;
+use crate::cluster::command::LeaseAct;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
+use crate::cluster::command::SessionEntry;
 use crate::cluster::command::tag;
 use crate::cluster::lease::LEASE_TIME;
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
 use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
 use crate::proto::name::UserName;
 use crate::proto::wire::VERSION;
 
@@ -30,8 +31,9 @@ pub struct RedisModel {
     doubts: BTreeMap<NodeId, i64>,
     version: i64,
     hold_us: i64,
+    last_us: i64,
     /// By tag; whether it drains.
-    pub sessions: BTreeMap<UserName, BTreeMap<String, (Entry, bool)>>,
+    pub sessions: BTreeMap<UserName, BTreeMap<String, (SessionEntry, bool)>>,
     /// By user.
     pub mailboxes: Mailboxes,
 }
@@ -50,6 +52,7 @@ impl RedisModel {
             doubts: BTreeMap::new(),
             version: 0,
             hold_us: 0,
+            last_us: 0,
             sessions: BTreeMap::new(),
             mailboxes: Mailboxes::new(limits),
         }
@@ -78,67 +81,78 @@ impl RedisModel {
     }
 
     /// Does what the command says.
-    pub fn run(&mut self, command: &Command) -> Reply {
+    pub fn run(&mut self, command: &RedisCommand) -> RedisReply {
         let now = self.now;
         match command {
-            Command::Lease { node, act, known, is_busy } => {
-                Reply::Lease(self.lease(node, *act, known, *is_busy))
+            RedisCommand::Lease { node, act, known, is_busy } => {
+                RedisReply::Lease(self.lease(node, *act, known, *is_busy))
             }
-            Command::Time => Reply::Time(self.now_us()),
-            Command::IsMember { node } => Reply::Flag(self.leases.contains_key(node)),
-            Command::Write { user, entry, drains } => {
-                let tag = tag(&entry.node, entry.session);
-                self.sessions.entry(user.clone()).or_default().insert(tag, (entry.clone(), *drains));
-                Reply::Done
+            RedisCommand::IsMember { node } => RedisReply::Flag(self.leases.contains_key(node)),
+            RedisCommand::Write { user, node, session, since_us, drains } => {
+                // A real one's clock goes on between two commands.
+                self.last_us = self.now_us().max(self.last_us + 1);
+                let (node, since_us) = (node.clone(), since_us.unwrap_or(self.last_us));
+                let (tag, entry) = (tag(&node, *session), SessionEntry { node, session: *session, since_us });
+                self.sessions.entry(user.clone()).or_default().insert(tag, (entry, *drains));
+                RedisReply::Done
             }
-            Command::Remove { user, tag } => {
+            RedisCommand::Remove { user, node, session } => {
                 if let Some(sessions) = self.sessions.get_mut(user) {
-                    sessions.remove(tag);
+                    sessions.remove(&tag(node, *session));
                     if sessions.is_empty() {
                         self.sessions.remove(user);
                     }
                 }
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Sessions { user } => {
+            RedisCommand::Sessions { user } => {
                 let sessions = self.sessions.get(user).into_iter().flatten();
-                Reply::Sessions(sessions.map(|(_, (entry, _))| entry.clone()).collect())
+                RedisReply::Sessions(sessions.map(|(_, (entry, _))| entry.clone()).collect())
             }
-            Command::HasMail { user } => Reply::Flag(self.mailboxes.has(user.as_str(), now)),
-            Command::Store { user, messages } => {
+            RedisCommand::HasMail { user } => RedisReply::Flag(self.mailboxes.has(user.as_str(), now)),
+            RedisCommand::Store { user, messages } => {
+                let user = user.as_str();
+                // If not all fit, those that are there already need no room.
+                let held = if messages.len() > 1 { self.mailboxes.read(user, 0, now) } else { vec![] };
+                let is_short = held.len() + messages.len() > self.limits.messages_max;
+                let is_known = |body: &Vec<u8>| is_short && held.iter().any(|letter| letter.body == *body);
                 let mut store =
-                    |message: &&Vec<u8>| self.mailboxes.store(user.as_str(), message, now).is_ok();
-                Reply::Stored(messages.iter().take_while(&mut store).count())
+                    |body: &&Vec<u8>| is_known(body) || self.mailboxes.store(user, body, now).is_ok();
+                RedisReply::Stored(messages.iter().take_while(&mut store).count())
             }
-            Command::Claim { user, tag } => Reply::Claimed(self.claim(user, tag)),
-            Command::Read { user, after } => Reply::Letters(self.mailboxes.read(user.as_str(), *after, now)),
-            Command::Take { user, up_to, also } => {
+            RedisCommand::Claim { user, node, session } => {
+                RedisReply::Claimed(self.claim(user, &tag(node, *session)))
+            }
+            RedisCommand::Read { user, after } => {
+                RedisReply::Letters(self.mailboxes.read(user.as_str(), *after, now))
+            }
+            RedisCommand::Take { user, up_to, also } => {
                 self.mailboxes.take(user.as_str(), *up_to, also);
-                Reply::Done
+                RedisReply::Done
             }
         }
     }
 
-    fn claim(&mut self, user: &UserName, tag: &str) -> Option<String> {
+    fn claim(&mut self, user: &UserName, tag: &str) -> Option<(NodeId, SessionId)> {
         let sessions = self.sessions.get_mut(user)?;
         if sessions.get(tag)?.1 {
             return None;
         }
-        if let Some((other, _)) = sessions.iter().find(|(_, (_, drains))| *drains) {
-            return Some(other.clone());
+        if let Some((other, _)) = sessions.values().find(|(_, drains)| *drains) {
+            return Some((other.node.clone(), other.session));
         }
         sessions.get_mut(tag).expect("it was there above").1 = true;
         None
     }
 
-    fn lease(&mut self, me: &NodeId, act: Act, known: &str, is_busy: bool) -> Option<Held> {
+    fn lease(&mut self, me: &NodeId, act: LeaseAct, known: &str, is_busy: bool) -> Option<Lease> {
         let (now_us, lease_us) = (self.now_us(), LEASE_TIME.as_micros() as i64);
-        let mut is_changed = act != Act::Renew;
-        if act == Act::Leave {
+        let mut is_changed = act != LeaseAct::Renew;
+        if act == LeaseAct::Leave {
             self.leases.remove(me);
             self.doubts.remove(me);
         } else {
-            if act == Act::Renew && !self.leases.contains_key(me) {
+            if act == LeaseAct::Renew && !self.leases.contains_key(me) {
                 return None;
             }
             if self.leases.values().max().is_some_and(|last| *last < now_us) {
@@ -162,7 +176,7 @@ impl RedisModel {
         let version = self.version.to_string();
         let living =
             (version != known).then(|| self.leases.keys().map(|node| (node.clone(), VERSION)).collect());
-        Some(Held { now_us, version, in_doubt: !self.doubts.is_empty(), living })
+        Some(Lease { version, in_doubt: !self.doubts.is_empty(), living })
     }
 
     /// Time passes.

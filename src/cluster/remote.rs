@@ -2,8 +2,8 @@
 //!
 //! Two threads, each with a library that blocks: `RedisThread` carries for presence, `Bus`
 //! for the links. What the node says lands in the links, and what it asks on the desk
-//! (`shared.rs`); answers and batches go up through one channel. The channel has no bound
-//! of its own: answers are bounded by asks, and batches by the broker's prefetch.
+//! (`shared.rs`); answers and batches go up through one channel, which has no bound of its
+//! own: answers are bounded by asks, and batches by the broker's prefetch.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,12 +18,11 @@ use log::{error, warn};
 use smol::channel::{Receiver, unbounded};
 
 use crate::cluster::bus::Bus;
-use crate::cluster::desk::Note;
 use crate::cluster::event::Batch;
 use crate::cluster::event::ClusterEvent;
+use crate::cluster::links::Unpacked;
 use crate::cluster::redis_thread::RedisThread;
 use crate::cluster::shared::Shared;
-use crate::cluster::unpack::Unpacker;
 use crate::config::Amqp;
 use crate::config::Redis;
 use crate::mailbox::Limits;
@@ -40,7 +39,6 @@ const LEAVE_TIME_MAX: Duration = Duration::from_secs(3);
 pub struct Remote {
     shared: Arc<Shared>,
     incoming: Receiver<ClusterEvent>,
-    unpacker: Unpacker,
     threads: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -53,29 +51,29 @@ impl Remote {
         let shared = Arc::new(Shared::new(fresh_id(name), incoming_tx, bell));
         let bus = Bus::new(shared.clone(), amqp, rung);
         let presence = RedisThread::new(shared.clone(), redis, name, is_single, limits);
-        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        let start = |name: &str, run: Box<dyn FnOnce(&Shared) + Send>| {
+            let shared = shared.clone();
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared));
             // Without them there is no cluster: a node that can't have two threads does not start.
-            thread::Builder::new().name(name.to_owned()).spawn(run).expect("there is room for a thread")
+            thread.expect("there is room for a thread")
         };
-        let (bus_shared, presence_shared) = (shared.clone(), shared.clone());
-        let bus = move || {
+        let bus = |shared: &Shared| {
             bus.run();
-            bus_shared.desk.change(|papers| papers.bus_has_ended = true);
+            shared.change(|desk| desk.bus_has_ended = true);
         };
-        let presence = move || {
+        let presence = |shared: &Shared| {
             if catch_unwind(AssertUnwindSafe(|| presence.run())).is_err() {
-                // Nobody would answer: from now on everybody is told so at once.
-                presence_shared.desk.desert(|answer| presence_shared.hand_up(ClusterEvent::Answered(answer)));
                 error!("the presence thread panicked: this node is cut off until it is started again");
+                shared.refuse_all();
             }
         };
         let threads = vec![start("bus", Box::new(bus)), start("presence", Box::new(presence))];
-        Remote { shared, incoming, unpacker: Unpacker::default(), threads: RefCell::new(threads) }
+        Remote { shared, incoming, threads: RefCell::new(threads) }
     }
 
     /// Waits until this node can be reached by others; `false` when that took too long.
     pub fn wait_until_joined(&self, time_max: Duration) -> bool {
-        self.shared.desk.wait_until_joined(time_max)
+        !self.shared.wait_while(time_max, |desk| !desk.has_joined).1
     }
 
     /// This node's id now.
@@ -95,13 +93,13 @@ impl Remote {
 
     /// Asks presence; answers come up.
     pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
-        self.shared.desk.ask(asks, |answer| self.shared.hand_up(ClusterEvent::Answered(answer)));
+        self.shared.ask(asks);
     }
 
     /// Gives what another node says.
     pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
-        if let Some(mut unpacked) = self.unpacker.read(&batch.bytes) {
-            self.shared.links(|links| unpacked.hear(batch.epoch, links, now));
+        if let Some(mut unpacked) = Unpacked::read(&batch.bytes) {
+            self.shared.links(|links| links.hear(batch.epoch, &mut unpacked, now));
             unpacked.give(take);
         }
         self.shared.taken.fetch_add(1, Ordering::Release);
@@ -116,7 +114,7 @@ impl Remote {
 
     /// Stops both threads, and waits a moment for what they have to say last.
     pub fn leave(&self) {
-        self.shared.desk.change(|papers| papers.note(Note::Stop));
+        self.shared.change(|desk| desk.is_stopping = true);
         self.shared.ring();
         let by = Instant::now() + LEAVE_TIME_MAX;
         for thread in self.threads.take() {

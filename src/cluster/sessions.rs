@@ -21,36 +21,31 @@ const ASSERT_PAUSE: Duration = Duration::from_micros(6_400);
 const SWEEP_TIME: Duration = Duration::from_secs(600);
 
 /// One session of this node.
-#[derive(Clone, Debug)]
 pub struct Own {
     /// Whose it is.
     pub user: UserName,
-    /// When it logged in, in us by Redis's clock.
-    pub since_us: i64,
+    /// When it logged in, in us by Redis's clock, as Redis has told.
+    pub since_us: Option<i64>,
     /// It drains its user's mailbox.
     pub drains: bool,
-    /// It is to drain no more: the number of that.
-    releases: Option<u64>,
 }
 
 /// The sessions of this node.
 #[derive(Default)]
 pub struct Sessions {
     own: HashMap<SessionId, Own>,
-    /// In the order in which they will be asserted; some may have ended.
+    /// To be asserted without delay, in this order; some may have ended.
+    urgent: VecDeque<SessionId>,
+    /// The same, as their turn comes.
     order: VecDeque<SessionId>,
-    /// So many of the order are to be asserted without delay.
-    urgent: usize,
     /// When the next ones are.
-    due: Option<Instant>,
-    /// How many were to drain no more.
-    released: u64,
+    pub due: Option<Instant>,
 }
 
 impl Sessions {
     /// Adds a session that is told to Redis now.
-    pub fn add(&mut self, user: &UserName, session: SessionId, since_us: i64, now: Instant) {
-        self.own.insert(session, Own { user: user.clone(), since_us, drains: false, releases: None });
+    pub fn add(&mut self, user: &UserName, session: SessionId, now: Instant) {
+        self.own.insert(session, Own { user: user.clone(), since_us: None, drains: false });
         self.order.push_back(session);
         self.due.get_or_insert(now + SWEEP_TIME);
     }
@@ -59,17 +54,9 @@ impl Sessions {
     pub fn remove(&mut self, session: SessionId) {
         self.own.remove(&session);
         // Those that ended leave the order when it is their turn, or when they are too many.
-        if self.order.len() > 2 * self.own.len() + ASSERTIONS_MAX {
-            let (own, urgent) = (&self.own, self.urgent);
-            let mut at = 0;
-            let mut gone_urgent = 0;
-            self.order.retain(|session| {
-                let stays = own.contains_key(session);
-                gone_urgent += usize::from(!stays && at < urgent);
-                at += 1;
-                stays
-            });
-            self.urgent -= gone_urgent;
+        if self.order.len() + self.urgent.len() > 2 * self.own.len() + ASSERTIONS_MAX {
+            self.urgent.retain(|session| self.own.contains_key(session));
+            self.order.retain(|session| self.own.contains_key(session));
         }
     }
 
@@ -78,72 +65,48 @@ impl Sessions {
         self.own.get(&session)
     }
 
-    /// A session drains its user's mailbox, or no more.
-    pub fn set_drains(&mut self, session: SessionId, drains: bool) {
+    /// Redis has told when a session logged in.
+    pub fn set_since(&mut self, session: SessionId, since_us: i64) {
         if let Some(own) = self.own.get_mut(&session) {
-            (own.drains, own.releases) = (drains, None);
+            own.since_us = Some(since_us);
         }
     }
 
-    /// A session is to drain no more, once what it took is removed; gives that a number, if the session is
-    /// there.
-    pub fn set_releases(&mut self, session: SessionId) -> Option<u64> {
-        let own = self.own.get_mut(&session)?;
-        self.released += 1;
-        own.releases = Some(self.released);
-        own.releases
-    }
-
-    /// Tells whether a session is to drain no more, and this is the number of that.
-    pub fn releases(&self, session: SessionId, number: u64) -> bool {
-        self.own.get(&session).is_some_and(|own| own.releases == Some(number))
-    }
-
-    /// How many there are.
-    #[cfg(test)]
-    fn count(&self) -> usize {
-        self.own.len()
+    /// A session drains its user's mailbox, or no more.
+    pub fn set_drains(&mut self, session: SessionId, drains: bool) {
+        if let Some(own) = self.own.get_mut(&session) {
+            own.drains = drains;
+        }
     }
 
     /// All are to be asserted without delay.
     pub fn assert_all(&mut self, now: Instant) {
-        self.urgent = self.order.len();
-        self.due = (self.urgent > 0).then_some(now);
+        self.urgent.append(&mut self.order);
+        self.due = (!self.urgent.is_empty()).then_some(now);
     }
 
     /// Tells whether [`Sessions::assert_all`] is not done yet.
     pub fn is_asserting_all(&self) -> bool {
-        self.urgent > 0
-    }
-
-    /// When the next sessions are to be asserted.
-    pub fn due(&self) -> Option<Instant> {
-        self.due
+        !self.urgent.is_empty()
     }
 
     /// The sessions to assert now; they are back at the end of the order.
     pub fn take(&mut self, now: Instant) -> Vec<SessionId> {
+        let from = if self.urgent.is_empty() { &mut self.order } else { &mut self.urgent };
         let mut taken = vec![];
         while taken.len() < ASSERTIONS_MAX
-            && let Some(session) = self.order.pop_front()
+            && let Some(session) = from.pop_front()
         {
-            let was_urgent = self.urgent > 0;
-            self.urgent -= usize::from(was_urgent);
-            if self.own.contains_key(&session) {
-                self.order.push_back(session);
-                taken.push(session);
-            }
-            if (was_urgent && self.urgent == 0) || taken.len() >= self.order.len() {
-                break;
-            }
+            taken.extend(self.own.contains_key(&session).then_some(session));
         }
-        let pause = if self.urgent > 0 {
-            ASSERT_PAUSE
-        } else {
+        self.order.extend(&taken);
+        let pause = if self.urgent.is_empty() {
             // So that the whole order takes the time of a sweep.
             SWEEP_TIME.mul_f64(taken.len() as f64 / self.order.len().max(1) as f64)
+        } else {
+            ASSERT_PAUSE
         };
-        self.due = (!self.order.is_empty()).then(|| now + pause);
+        self.due = (!self.order.is_empty() || !self.urgent.is_empty()).then(|| now + pause);
         taken
     }
 }
@@ -159,7 +122,7 @@ mod tests {
     fn sessions(count: usize, now: Instant) -> Sessions {
         let mut sessions = Sessions::default();
         let bob = UserName::parse("bob").expect("valid");
-        (0..count).for_each(|n| sessions.add(&bob, session(n), n as i64, now));
+        (0..count).for_each(|n| sessions.add(&bob, session(n), now));
         sessions
     }
 
@@ -170,7 +133,7 @@ mod tests {
         sessions.assert_all(now);
         let (mut taken, mut rounds, mut at) = (vec![], 0, now);
         while sessions.is_asserting_all() {
-            at = sessions.due().expect("there are more");
+            at = sessions.due.expect("there are more");
             taken.extend(sessions.take(at));
             rounds += 1;
         }
@@ -180,10 +143,10 @@ mod tests {
         taken.dedup();
         assert_eq!(taken.len(), 1_000, "each of them once");
         // The sweep comes to each of them in its time.
-        let start = sessions.due().expect("the sweep goes on");
+        let start = sessions.due.expect("the sweep goes on");
         let mut swept = 0;
         while swept < 1_000 {
-            at = sessions.due().expect("the sweep goes on");
+            at = sessions.due.expect("the sweep goes on");
             swept += sessions.take(at).len();
         }
         assert!(at - start <= SWEEP_TIME, "{:?}", at - start);
@@ -196,16 +159,16 @@ mod tests {
         let mut sessions = sessions(3_000, now);
         sessions.assert_all(now);
         (0..3_000).filter(|n| n % 10 != 0).for_each(|n| sessions.remove(session(n)));
-        assert!(sessions.order.len() < 1_000, "{}", sessions.order.len());
+        assert!(sessions.urgent.len() < 1_000, "{}", sessions.urgent.len());
         let mut taken = 0;
         while sessions.is_asserting_all() {
             taken += sessions.take(now).len();
         }
         assert_eq!(taken, 300);
         (0..3_000).for_each(|n| sessions.remove(session(n)));
-        while sessions.due().is_some() {
+        while sessions.due.is_some() {
             assert!(sessions.take(now).is_empty());
         }
-        assert_eq!((sessions.count(), sessions.order.len()), (0, 0));
+        assert_eq!((sessions.own.len(), sessions.order.len()), (0, 0));
     }
 }

@@ -5,21 +5,19 @@
 //! whether one is overdue, and if so, shuts the sockets under it.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A watchdog; its thread ends some time after it is dropped.
-pub struct Watchdog {
-    watched: Arc<Watched>,
-}
+/// A watchdog; its thread ends some time after the last clone is dropped.
+#[derive(Clone, Default)]
+pub struct Watchdog(Arc<Mutex<Watched>>);
 
+#[derive(Default)]
 struct Watched {
-    start: Instant,
-    /// When the call in progress is overdue, in ms since the start; 0 for no call.
-    overdue_ms: AtomicU64,
-    sockets: Mutex<Vec<TcpStream>>,
+    /// When the call in progress is overdue, if there is one.
+    overdue: Option<Instant>,
+    sockets: Vec<TcpStream>,
 }
 
 /// How often it looks.
@@ -28,53 +26,47 @@ const LOOK_TIME: Duration = Duration::from_millis(500);
 impl Watchdog {
     /// Starts the thread.
     pub fn start() -> Self {
-        let watched =
-            Watched { start: Instant::now(), overdue_ms: AtomicU64::new(0), sockets: Mutex::default() };
-        let watched = Arc::new(watched);
-        let weak = Arc::downgrade(&watched);
+        let watchdog = Watchdog::default();
+        let weak = Arc::downgrade(&watchdog.0);
         let thread = thread::Builder::new().name("bus-watchdog".to_owned()).stack_size(64 * 1024);
         // Without it, a broker that hangs would hang the bus: no reason to run at all.
         thread.spawn(move || watch(&weak)).expect("there is room for a thread");
-        Watchdog { watched }
+        watchdog
     }
 
     /// From now on these are the sockets to shut.
     pub fn sockets(&self, sockets: Vec<TcpStream>) {
-        *self.watched.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
+        self.lock().sockets = sockets;
     }
 
     /// Runs a blocking call that is overdue after `time_max`; one within another counts alone.
     pub fn limit<T>(&self, time_max: Duration, call: impl FnOnce() -> T) -> T {
-        let overdue = self.watched.start.elapsed() + time_max;
-        let outer = self.watched.overdue_ms.swap(overdue.as_millis() as u64, SeqCst);
+        let outer = self.lock().overdue.replace(Instant::now() + time_max);
         let result = call();
-        self.watched.overdue_ms.store(outer, SeqCst);
+        self.lock().overdue = outer;
         result
     }
 
     /// Shuts the sockets now, and forgets them: whatever still uses them ends.
     pub fn shut(&self) {
-        self.watched.shut();
-    }
-}
-
-impl Watched {
-    fn shut(&self) {
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in sockets.drain(..) {
+        for socket in self.lock().sockets.drain(..) {
             // Fails only for one that is closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn watch(watched: &Weak<Watched>) {
+fn watch(watched: &Weak<Mutex<Watched>>) {
     loop {
         thread::sleep(LOOK_TIME);
-        let Some(watched) = watched.upgrade() else { return };
-        let overdue_ms = watched.overdue_ms.load(SeqCst);
-        if overdue_ms != 0 && watched.start.elapsed() > Duration::from_millis(overdue_ms) {
-            watched.shut();
+        let Some(watchdog) = watched.upgrade().map(Watchdog) else { return };
+        let is_overdue = watchdog.lock().overdue.is_some_and(|overdue| overdue < Instant::now());
+        if is_overdue {
+            watchdog.shut();
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Instant;
 use pinpost::internals::cluster::event::Batch;
 use pinpost::internals::cluster::event::ClusterEvent;
 use pinpost::internals::cluster::links::Links;
+use pinpost::internals::cluster::links::Unpacked;
 use pinpost::internals::cluster::presence::Presence;
-use pinpost::internals::cluster::unpack::Unpacker;
 use pinpost::internals::node::out::Say;
 use pinpost::internals::node::state::Node;
 use pinpost::internals::node::state::NodeConfig;
@@ -56,7 +56,6 @@ pub struct Mind {
     pub node: Node,
     pub links: Links,
     pub presence: Presence,
-    pub unpacker: Unpacker,
     pub incoming: VecDeque<ClusterEvent>,
     pub is_turn_set: bool,
     pub due_at: Option<Instant>,
@@ -119,7 +118,6 @@ impl World {
             node: Node::new(id.clone(), config),
             links: Links::new(id.clone()),
             presence,
-            unpacker: Unpacker::default(),
             incoming: VecDeque::new(),
             is_turn_set: false,
             due_at: None,
@@ -256,9 +254,9 @@ impl Mind {
             ClusterEvent::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),
             ClusterEvent::Renamed(id) => node.renamed(id),
             ClusterEvent::Batch(Batch { epoch, bytes }) => {
-                let unpacked = self.unpacker.read(&bytes);
+                let unpacked = Unpacked::read(&bytes);
                 let mut unpacked = unpacked.expect("nodes say what makes sense");
-                unpacked.hear(epoch, &mut self.links, now);
+                self.links.hear(epoch, &mut unpacked, now);
                 unpacked.give(&mut |from, said| node.said(from, said, now));
             }
         }

@@ -3,13 +3,13 @@
 
 use std::collections::VecDeque;
 
-use pinpost::internals::cluster::command::Reply;
+use pinpost::internals::cluster::command::RedisReply;
 use pinpost::internals::cluster::event::ClusterEvent;
+use pinpost::internals::cluster::event::unavailable;
 use pinpost::internals::cluster::presence::Presence;
 use pinpost::internals::cluster::presence::PresenceConfig;
-use pinpost::internals::cluster::presence::Step;
-use pinpost::internals::cluster::told::Told;
-use pinpost::internals::cluster::told::unavailable;
+use pinpost::internals::cluster::presence::PresenceStep;
+use pinpost::internals::cluster::presence::Told;
 use pinpost::internals::node::seam::Answer;
 use pinpost::internals::node::seam::Ask;
 use pinpost::internals::proto::NodeId;
@@ -73,9 +73,6 @@ const PAUSE_TIME_MAX: Time = 2 * SECOND;
 /// How often the links are looked at, at least.
 const LOOK_TIME: Time = SECOND;
 
-/// Redis's clock when the world begins, in us.
-const BEGIN_US: i64 = 1_800_000_000_000_000;
-
 impl World {
     /// The presence of a process that starts.
     pub fn new_presence(&mut self, host: usize, me: NodeId) -> Presence {
@@ -84,13 +81,10 @@ impl World {
             count += 1;
             NodeId::new(&name, &format!("{start:04}{count:04}")).expect("a name and numbers")
         });
-        // No two clocks show the same.
-        let error = self.random.below(2_000_000) as i64 - 1_000_000;
         let config = PresenceConfig {
             is_single: self.scene.sessions_max == 1,
             has_mailboxes: self.scene.messages_max > 0,
             fresh_id,
-            clock_us: BEGIN_US + self.queue.now() as i64 + error,
         };
         let connection = self.hosts[host].presence.connection;
         let refused = self.hosts[host].presence.refused;
@@ -162,8 +156,8 @@ impl World {
         let due = mind.presence.due().saturating_duration_since(now).as_micros() as Time;
         match step {
             None => self.wake_presence(host, due.min(LOOK_TIME)),
-            Some(Step::Connect) => self.connect_to_redis(host),
-            Some(Step::Run(commands)) => {
+            Some(PresenceStep::Connect) => self.connect_to_redis(host),
+            Some(PresenceStep::Run(commands)) => {
                 self.note(|| format!("node {host} asks Redis {commands:?}"));
                 let at = self.arrival(self.scene.redis_time);
                 let of = &mut self.hosts[host];
@@ -296,13 +290,12 @@ impl World {
             match told {
                 Told::Answer(answer) => self.tell(host, ClusterEvent::Answered(answer)),
                 Told::News(news) => self.tell(host, ClusterEvent::News(news)),
-                Told::Up(true) => self.hosts[host].presence.is_open = true,
-                Told::Up(false) | Told::Joined => {}
                 Told::Nodes { living, dead } => mind.links.know(living, dead, now),
                 Told::Renewed => {
                     let strangers = mind.links.strangers(now);
                     mind.presence.strangers(strangers);
                     all.extend(mind.presence.told());
+                    self.hosts[host].presence.is_open = true;
                 }
                 Told::Renamed(me) => {
                     self.note(|| format!("node {host} is {} now", me.as_str()));
@@ -331,7 +324,7 @@ impl World {
         }
         let data = &mut self.redis.data;
         data.now = now;
-        while let Some(Step::Run(commands)) = mind.presence.next(now) {
+        while let Some(PresenceStep::Run(commands)) = mind.presence.next(now) {
             let replies = commands.iter().map(|command| data.run(command)).collect();
             if mind.presence.replied(replies, now).is_err() {
                 return;
@@ -358,7 +351,7 @@ impl crate::host::Mind {
     }
 }
 
-fn in_short(reply: &Reply) -> String {
+fn in_short(reply: &RedisReply) -> String {
     let mut text = format!("{reply:?}");
     text.truncate(200);
     text

@@ -1,6 +1,6 @@
 //! The end of a run: everything is healed, everybody has a session, and then nobody has.
 
-use pinpost::internals::cluster::command::Entry;
+use pinpost::internals::cluster::command::SessionEntry;
 use pinpost::internals::node::Holdings;
 
 use crate::device::Phase;
@@ -71,7 +71,7 @@ impl World {
             (&self.redis.data, |planned: &Planned| matches!(planned.fault, Fault::RedisOlder(_)));
         // What a dead node left stays until its time is over, and so does what came back with old data.
         let living = data.nodes();
-        let lives = |(_, (entry, _)): (&String, &(Entry, bool))| living.contains(&&entry.node);
+        let lives = |(_, (entry, _)): (&String, &(SessionEntry, bool))| living.contains(&&entry.node);
         let users: Vec<&str> =
             data.sessions.iter().filter(|(_, of)| of.iter().any(lives)).map(|of| of.0.as_str()).collect();
         if !users.is_empty() && !self.plan.iter().any(is_older) {

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use pinpost::internals::cluster::command::Command;
-use pinpost::internals::cluster::command::Reply;
+use pinpost::internals::cluster::command::RedisCommand;
+use pinpost::internals::cluster::command::RedisReply;
 use pinpost::internals::cluster::redis_model::RedisModel;
 use pinpost::internals::mailbox::Limits;
 
@@ -12,9 +12,9 @@ use crate::queue::PipeKind;
 use crate::world::World;
 
 /// A pipeline of commands: on which connection of its node, and which call that is.
-pub type Asked = (u32, u32, Vec<Command>);
+pub type Asked = (u32, u32, Vec<RedisCommand>);
 /// The replies.
-pub type Replied = (u32, u32, Vec<Reply>);
+pub type Replied = (u32, u32, Vec<RedisReply>);
 
 /// Redis.
 pub struct Redis {
@@ -42,7 +42,7 @@ impl World {
         }
         self.redis.data.now = self.instant();
         let data = &mut self.redis.data;
-        let replies: Vec<Reply> = commands.iter().map(|command| data.run(command)).collect();
+        let replies: Vec<RedisReply> = commands.iter().map(|command| data.run(command)).collect();
         let at = self.arrival(self.scene.redis_time);
         let at = self.hosts[host].answers.push(at, (connection, call, replies));
         self.queue.at(at, Event::Pipe { host, pipe: PipeKind::Answer });

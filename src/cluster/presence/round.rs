@@ -1,197 +1,430 @@
-//! One round: what is deferred, and the questions of all who ask, in one pipeline.
+//! One round: what is deferred, and the questions of all who ask, in one pipeline; then what the replies
+//! mean: where users are, who came first, who has to be told.
 //!
 //! Each job asks for a few things in a row, and is given the replies to these. Behind all jobs
 //! the sessions of the users are read, of each user once, however many ask: so of two logins
 //! at least one sees the other, and who stores a message sees whoever logs in meanwhile.
+//! Sessions of dead nodes, and those of this node that it does not know, are removed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Command;
-use crate::cluster::command::Entry;
-use crate::cluster::command::Reply;
-use crate::cluster::command::tag;
-use crate::cluster::deferred::DeferredWrite;
-use crate::cluster::presence::job::Job;
-use crate::cluster::presence::job::Replies;
-use crate::cluster::presence::job::Round;
-use crate::cluster::presence::state::Flight;
-use crate::cluster::presence::state::Presence;
-use crate::cluster::told::Told;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
+use crate::cluster::command::SessionEntry;
+use crate::cluster::event::locations;
+use crate::cluster::presence::Flight;
+use crate::cluster::presence::Job;
+use crate::cluster::presence::Presence;
+use crate::cluster::presence::Round;
+use crate::cluster::presence::Told;
+use crate::cluster::presence::is_write;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
+use crate::node::seam::Location;
+use crate::node::seam::Mail;
+use crate::node::seam::News;
+use crate::node::seam::Stored;
+use crate::node::seam::Token;
+use crate::node::seam::Unavailable;
+use crate::node::seam::Welcome;
+use crate::proto::name::NodeId;
 use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
 
 /// Questions in one round.
 const ASKS_MAX: usize = 512;
 
+/// Deferred writes in one round: Redis has a second for all.
+pub(super) const DEFERRED_AT_ONCE_MAX: usize = 1_024;
+
 /// How old the table may be when presence says that it knows nothing of a user.
 const TABLE_TIME_MAX: Duration = Duration::from_millis(100);
 
+/// How long a user that is not found is looked for while there is doubt, and how often.
+const DOUBT_TIME_MAX: Duration = Duration::from_secs(3);
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
+
 impl Presence {
     /// The commands of the next round, if there is anything to do.
-    pub(super) fn next_round(&mut self, now: Instant) -> Option<Vec<Command>> {
-        let mut jobs = vec![];
-        if !self.is_stopping {
-            self.add_assertions(&mut jobs, now);
-        }
-        for write in self.deferred.next() {
-            // A session that has ended, or drains again, has nothing to release.
-            if let Some(command) = self.deferred_command(&write) {
-                jobs.push((Job::Write(write), vec![command]));
-            }
-        }
-        for _ in 0..self.asks.len().min(ASKS_MAX) {
-            let ask = self.asks.pop_front().expect("it was counted");
-            jobs.extend(self.begin(ask, now));
-        }
-        for user in if self.is_stopping { vec![] } else { self.doubts.again(ASKS_MAX, now) } {
-            jobs.push((Job::Locate { token: None, user, is_here: false }, vec![]));
-        }
+    pub(super) fn next_round(&mut self, now: Instant) -> Option<Vec<RedisCommand>> {
+        let jobs = self.next_jobs(now);
         if jobs.is_empty() {
-            // What was asked may have been put off: to this round, as there is no other.
-            let has_more = !self.asks.is_empty() || !self.deferred.is_empty();
-            return if has_more { self.next_round(now) } else { None };
+            return None;
         }
-        let (mut commands, mut known, mut users) = (vec![], HashSet::new(), vec![]);
-        let looks_for_others = jobs.iter().any(|(job, _)| job.looks_for_others());
-        let mut counted = vec![];
+        let (mut commands, mut known, mut round) = (vec![], HashSet::new(), Round::default());
+        // Somebody is told that a user is nowhere if presence knows nothing.
+        let mut looks_for_others = false;
         for (job, mut of_job) in jobs {
-            users.extend(job.user().filter(|user| known.insert((*user).clone())).cloned());
-            counted.push((job, of_job.len()));
+            let (user, looks) = match &job {
+                Job::Ask(Ask::Locate { user, is_here, .. }) => (Some(user), !is_here),
+                Job::Ask(Ask::Store { user, .. }) | Job::Seek(user) => (Some(user), true),
+                Job::Ask(Ask::Register { user, .. }) | Job::Assert { user, .. } => (Some(user), false),
+                Job::Ask(_) => (None, false),
+            };
+            looks_for_others |= looks;
+            round.users.extend(user.filter(|user| known.insert((*user).clone())).cloned());
+            round.jobs.push((job, of_job.len()));
             commands.append(&mut of_job);
         }
-        commands.extend(users.iter().map(|user| Command::Sessions { user: user.clone() }));
+        commands.extend(round.users.iter().map(|user| RedisCommand::Sessions { user: user.clone() }));
         if looks_for_others {
             // Last: if Redis lost its data before any of them, it lost this too.
-            commands.push(Command::IsMember { node: self.me.clone() });
+            commands.push(RedisCommand::IsMember { node: self.me.clone() });
         }
-        self.flight = Some(Flight::Round(Round { jobs: counted, users }));
+        self.flight = Some(Flight::Round(round));
         Some(commands)
     }
 
-    /// Adds the sessions that are written once more now. One that is to drain no more keeps its mark until
-    /// that is its turn, which is behind this: when what it took is removed.
-    fn add_assertions(&mut self, jobs: &mut Vec<(Job, Vec<Command>)>, now: Instant) {
-        if self.sessions.due().is_none_or(|due| due > now) {
-            return;
+    fn next_jobs(&mut self, now: Instant) -> Vec<(Job, Vec<RedisCommand>)> {
+        let mut jobs = vec![];
+        if !self.is_stopping && self.sessions.due.is_some_and(|due| due <= now) {
+            let is_urgent = self.sessions.is_asserting_all();
+            for session in self.sessions.take(now) {
+                let own = self.sessions.find(session).expect("one that has ended is not taken");
+                let user = own.user.clone();
+                // One that is to drain no more keeps its mark until that is its turn, which is behind
+                // this: when what it took is removed.
+                let commands = self.write_and_look(session, &user, own.drains);
+                jobs.push((Job::Assert { user, session, is_urgent }, commands));
+            }
         }
-        let is_urgent = self.sessions.is_asserting_all();
-        for session in self.sessions.take(now) {
-            let own = self.sessions.find(session).expect("one that has ended is not taken");
-            let (user, drains) = (own.user.clone(), own.drains);
-            let mut commands: Vec<Command> = self.write(session, drains).into_iter().collect();
-            commands.push(Command::HasMail { user: user.clone() });
-            jobs.push((Job::Assert { user, session, is_urgent }, commands));
+        for _ in 0..self.deferred.len().min(DEFERRED_AT_ONCE_MAX) {
+            let ask = self.deferred.pop_front().expect("it was counted");
+            jobs.extend(self.begin(ask, now));
         }
+        for _ in 0..self.asks.len().min(ASKS_MAX) {
+            let ask = self.asks.pop_front().expect("it was counted");
+            if is_write(&ask) && !self.deferred.is_empty() {
+                self.defer(ask);
+            } else {
+                jobs.extend(self.begin(ask, now));
+            }
+        }
+        if !self.doubts.is_empty() && now >= self.doubts_due {
+            self.doubts_due = now + DOUBT_PAUSE;
+            jobs.extend(self.doubts.keys().take(ASKS_MAX).map(|user| (Job::Seek(user.clone()), vec![])));
+        }
+        jobs
     }
 
-    /// What to ask for somebody who asks, unless that is put off.
-    fn begin(&mut self, ask: Ask, now: Instant) -> Option<(Job, Vec<Command>)> {
-        match ask {
-            Ask::Locate { token, user, is_here } => {
-                Some((Job::Locate { token: Some(token), user, is_here }, vec![]))
+    /// What to ask for somebody who asks; a session that has ended has nothing to release.
+    fn begin(&mut self, mut ask: Ask, now: Instant) -> Option<(Job, Vec<RedisCommand>)> {
+        let commands = match &mut ask {
+            Ask::Locate { .. } => vec![],
+            Ask::Register { user, session, .. } => {
+                self.sessions.add(user, *session, now);
+                self.write_and_look(*session, user, false)
             }
-            Ask::Register { token, user, session } => {
-                let since_us = self.nodes.now_us(self.clock_us(now));
-                self.sessions.add(&user, session, since_us, now);
-                let mut commands: Vec<Command> = self.write(session, false).into_iter().collect();
-                commands.push(Command::HasMail { user: user.clone() });
-                Some((Job::Register { token, user, session }, commands))
+            Ask::Store { user, messages, .. } => {
+                // Their number stays.
+                let messages = messages.iter_mut().map(std::mem::take).collect();
+                vec![RedisCommand::Store { user: user.clone(), messages }]
             }
-            Ask::Store { token, user, messages } => {
-                let count = messages.len();
-                let store = Command::Store { user: user.clone(), messages };
-                Some((Job::Store { token, user, count }, vec![store]))
+            Ask::Read { user, session, after, .. } => {
+                let (user, node, session) = (user.clone(), self.me.clone(), *session);
+                let read = RedisCommand::Read { user: user.clone(), after: *after };
+                vec![RedisCommand::Claim { user, node, session }, read]
             }
-            Ask::Read { token, user, session, after } => {
-                let claim = Command::Claim { user: user.clone(), tag: tag(&self.me, session) };
-                let read = Command::Read { user: user.clone(), after };
-                Some((Job::Read { token, user, session, after }, vec![claim, read]))
+            Ask::Unregister { user, session, .. } => {
+                self.sessions.remove(*session);
+                vec![RedisCommand::Remove { user: user.clone(), node: self.me.clone(), session: *session }]
             }
-            ask => {
-                self.put_off(ask);
-                None
+            Ask::Remove { user, node, session } => {
+                vec![RedisCommand::Remove { user: user.clone(), node: node.clone(), session: *session }]
             }
-        }
+            Ask::Take { user, up_to, also } => {
+                vec![RedisCommand::Take { user: user.clone(), up_to: *up_to, also: also.clone() }]
+            }
+            Ask::Release { session, .. } => vec![self.write(*session, false)?],
+        };
+        Some((Job::Ask(ask), commands))
     }
 
-    /// The command that writes a session of this node.
-    fn write(&self, session: SessionId, drains: bool) -> Option<Command> {
-        let own = self.sessions.find(session)?;
-        let entry = Entry { node: self.me.clone(), session, since_us: own.since_us };
-        Some(Command::Write { user: own.user.clone(), entry, drains })
+    /// The commands that write a session of this node, and look into its user's mailbox.
+    fn write_and_look(&self, session: SessionId, user: &UserName, drains: bool) -> Vec<RedisCommand> {
+        let look = RedisCommand::HasMail { user: user.clone() };
+        self.write(session, drains).into_iter().chain([look]).collect()
     }
 
-    fn deferred_command(&self, write: &DeferredWrite) -> Option<Command> {
-        match write {
-            DeferredWrite::Take { user, up_to, also } => {
-                Some(Command::Take { user: user.clone(), up_to: *up_to, also: also.clone() })
-            }
-            DeferredWrite::Release { session, number } => {
-                self.sessions.releases(*session, *number).then(|| self.write(*session, false))?
-            }
-            DeferredWrite::Remove { user, tag, .. } => {
-                Some(Command::Remove { user: user.clone(), tag: tag.clone() })
-            }
-        }
+    fn write(&self, session: SessionId, drains: bool) -> Option<RedisCommand> {
+        let (own, node) = (self.sessions.find(session)?, self.me.clone());
+        Some(RedisCommand::Write { user: own.user.clone(), node, session, since_us: own.since_us, drains })
     }
 
     pub(super) fn replied_to_round(
         &mut self,
-        Round { jobs, users }: Round,
-        mut replies: impl Iterator<Item = Reply>,
+        round: Round,
+        replies: Vec<RedisReply>,
         now: Instant,
     ) -> Result<(), String> {
-        let (mut undone, mut sorted) = (vec![], Replies::default());
-        for (job, count) in jobs {
-            let mut of_job: Vec<Reply> = replies.by_ref().take(count).collect();
+        let mut replies = replies.into_iter();
+        let (mut undone, mut rest) = (vec![], Round::default());
+        for (job, count) in round.jobs {
             match job {
-                Job::Write(write) if self.is_settled(of_job.pop()) => self.wrote(write),
-                Job::Write(write) => undone.push(write),
-                job => sorted.jobs.push((job, of_job)),
+                Job::Ask(ask) if is_write(&ask) => match self.is_settled(replies.next()) {
+                    true => self.wrote(ask),
+                    false => undone.push(ask),
+                },
+                job => {
+                    rest.replies.extend(replies.by_ref().take(count));
+                    rest.jobs.push((job, count));
+                }
             }
         }
-        for user in users {
-            if let Some(Reply::Sessions(entries)) = replies.next() {
-                sorted.sessions.insert(user, entries);
-            }
-        }
+        rest.replies.extend(replies.by_ref().take(round.users.len()));
+        rest.users = round.users;
         let is_writable = undone.is_empty();
-        self.deferred.put_back(undone);
+        self.put_back(undone);
         // That presence knows nothing may mean that it lost everything since the lease was renewed,
         // or that others are about to write their sessions again.
-        let is_member = replies.next() != Some(Reply::Flag(false));
-        let is_old = !is_member || now.duration_since(self.table.renewed) >= TABLE_TIME_MAX;
-        let knows_nothing = sorted.sessions.values().any(Vec::is_empty);
-        if (knows_nothing && is_old) || !self.unknown(&sorted).is_empty() {
-            self.held = sorted;
+        let is_member = replies.next() != Some(RedisReply::Flag(false));
+        let is_old = !is_member || now.duration_since(self.renewed) >= TABLE_TIME_MAX;
+        let is_nothing =
+            |reply: &RedisReply| matches!(reply, RedisReply::Sessions(entries) if entries.is_empty());
+        if (is_old && rest.replies.iter().any(is_nothing)) || !self.unknown(&rest).is_empty() {
+            self.held = rest;
         } else {
-            self.finish(sorted, now);
+            self.finish(rest, now);
         }
         if is_writable { Ok(()) } else { Err("it takes no writes".to_owned()) }
     }
 
-    /// A deferred write is done.
-    fn wrote(&mut self, write: DeferredWrite) {
-        match write {
-            DeferredWrite::Release { session, number } if self.sessions.releases(session, number) => {
-                self.sessions.set_drains(session, false);
-            }
-            DeferredWrite::Remove { token: Some(token), .. } => self.answer(Answer::Unregistered { token }),
-            DeferredWrite::Take { .. } | DeferredWrite::Release { .. } | DeferredWrite::Remove { .. } => {}
+    fn wrote(&mut self, ask: Ask) {
+        match ask {
+            Ask::Release { session, .. } => self.sessions.set_drains(session, false),
+            Ask::Unregister { token, .. } => self.answer(Answer::Unregistered { token }),
+            _ => {}
         }
     }
 
     /// Tells whether a command needs no other attempt: it was done, or it is refused for good.
     /// One such key must not keep this node from Redis, and whoever wrote it wants it so.
-    fn is_settled(&mut self, reply: Option<Reply>) -> bool {
-        let Some(Reply::Refused { is_final, why }) = reply else { return reply.is_some() };
+    fn is_settled(&mut self, reply: Option<RedisReply>) -> bool {
+        let Some(RedisReply::Refused { is_final, why }) = reply else { return reply.is_some() };
         if is_final && !std::mem::replace(&mut self.was_refused, true) {
             self.told.push(Told::Warning(format!(
                 "Redis refuses what is not tried again: {why}; others wrote to our keys, or it is too old"
             )));
         }
         is_final
+    }
+
+    /// Nodes that replies name and that are neither living nor dead, as far as this node knows.
+    fn unknown(&self, round: &Round) -> BTreeSet<NodeId> {
+        let mut nodes = BTreeSet::new();
+        for reply in &round.replies {
+            match reply {
+                RedisReply::Sessions(entries) => nodes.extend(entries.iter().map(|entry| entry.node.clone())),
+                RedisReply::Claimed(Some((node, _))) => nodes.extend([node.clone()]),
+                _ => {}
+            }
+        }
+        nodes.retain(|node| *node != self.me && self.nodes.is_unknown(node));
+        nodes
+    }
+
+    /// Tells everybody what came of it. The table is as new as it has to be: a node that is not in it is
+    /// dead.
+    pub(super) fn finish(&mut self, mut round: Round, now: Instant) {
+        let unknown = self.unknown(&round);
+        self.bury(unknown);
+        let of_users = round.replies.split_off(round.jobs.iter().map(|(_, count)| count).sum());
+        let mut living = BTreeMap::new();
+        for (user, reply) in round.users.into_iter().zip(of_users) {
+            if let RedisReply::Sessions(entries) = reply {
+                let entries = self.living(&user, entries);
+                living.insert(user, entries);
+            }
+        }
+        let mut replies = round.replies.into_iter();
+        for (job, count) in round.jobs {
+            let mut next = |has_one| if has_one { replies.next() } else { None };
+            let (one, two) = (next(count > 0), next(count > 1));
+            self.finish_job(job, one, two, &living, now);
+        }
+    }
+
+    /// Tells what came of one job: the replies to its commands, and the sessions of users that live.
+    fn finish_job(
+        &mut self,
+        job: Job,
+        one: Option<RedisReply>,
+        two: Option<RedisReply>,
+        living: &BTreeMap<UserName, Vec<SessionEntry>>,
+        now: Instant,
+    ) {
+        match job {
+            Job::Ask(Ask::Locate { token, user, is_here }) => {
+                self.tell_located(Some(token), &user, is_here, living.get(&user), now);
+            }
+            Job::Seek(user) => self.tell_located(None, &user, false, living.get(&user), now),
+            Job::Ask(Ask::Register { token, user, session }) => {
+                let welcome = match (one, two, living.get(&user)) {
+                    (Some(RedisReply::Done), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
+                        let (before, after) = self.settle(&user, session, entries);
+                        Ok(Welcome { before, after, has_mail })
+                    }
+                    _ => Err(Unavailable),
+                };
+                self.answer(Answer::Registered { token, welcome });
+            }
+            Job::Ask(Ask::Store { token, user, messages }) => {
+                let locations = living.get(&user).map(|entries| self.elsewhere(entries));
+                // Without knowing where the recipient is now, nobody knows whether it will see them.
+                let fate = |at: usize| match (&one, &locations) {
+                    (Some(RedisReply::Stored(stored)), Some(_)) if at < *stored => Stored::Yes,
+                    (Some(RedisReply::Stored(stored)), _) if at >= *stored => Stored::Full,
+                    (Some(RedisReply::Refused { .. }), _) => Stored::No,
+                    _ => Stored::Unknown,
+                };
+                let fates = (0..messages.len()).map(fate).collect();
+                self.answer(Answer::Stored { token, fates, locations: locations.ok_or(Unavailable) });
+            }
+            Job::Ask(ask) => self.tell_read(ask, one, two),
+            Job::Assert { user, session, is_urgent } => {
+                if two == Some(RedisReply::Flag(true)) && self.config.has_mailboxes {
+                    // Somebody stored it who did not see the session, and could not tell.
+                    self.told.push(Told::News(News::Mail(user.clone())));
+                }
+                if let Some(entries) = living.get(&user).filter(|_| one == Some(RedisReply::Done)) {
+                    self.tell_asserted(user, session, entries, is_urgent);
+                }
+            }
+        }
+    }
+
+    /// Tells where a user is, also those who wait for that since there was doubt.
+    fn tell_located(
+        &mut self,
+        token: Option<Token>,
+        user: &UserName,
+        is_here: bool,
+        entries: Option<&Vec<SessionEntry>>,
+        now: Instant,
+    ) {
+        if self.doubts.is_empty() {
+            self.doubts_due = now + DOUBT_PAUSE;
+        }
+        let (since, mut tokens) = self.doubts.remove(user).unwrap_or((now, vec![]));
+        tokens.extend(token);
+        let is_here = is_here || entries.into_iter().flatten().any(|entry| entry.node == self.me);
+        let mut locations = entries.map(|entries| self.elsewhere(entries)).ok_or(Unavailable);
+        if self.nodes.in_doubt && !is_here && locations.as_ref().is_ok_and(Vec::is_empty) {
+            if now.duration_since(since) < DOUBT_TIME_MAX && !tokens.is_empty() {
+                self.doubts.insert(user.clone(), (since, tokens));
+                return;
+            }
+            locations = Err(Unavailable);
+        }
+        for token in tokens {
+            self.answer(Answer::Located { token, locations: locations.clone() });
+        }
+    }
+
+    /// Tells what a session has read.
+    fn tell_read(&mut self, ask: Ask, claim: Option<RedisReply>, letters: Option<RedisReply>) {
+        let Ask::Read { token, user, session, .. } = &ask else { unreachable!("it was told already") };
+        let (token, session) = (*token, *session);
+        let mail = match (claim, letters) {
+            (Some(RedisReply::Claimed(None)), letters) => {
+                self.sessions.set_drains(session, true);
+                match letters {
+                    Some(RedisReply::Letters(letters)) => Ok(Mail::Letters(letters)),
+                    _ => Err(Unavailable),
+                }
+            }
+            (Some(RedisReply::Claimed(Some((node, other)))), _) if self.is_void(&node, other) => {
+                self.remove(user.clone(), node, other);
+                // Behind the removal.
+                return self.asks.push_front(ask);
+            }
+            (Some(RedisReply::Claimed(Some(_))), _) => Ok(Mail::Busy),
+            _ => Err(Unavailable),
+        };
+        self.answer(Answer::Read { token, mail });
+    }
+
+    /// Tells whether a session is that of a dead node, or one of this node that has ended.
+    fn is_void(&self, node: &NodeId, session: SessionId) -> bool {
+        if *node == self.me { self.sessions.find(session).is_none() } else { self.nodes.is_dead(node) }
+    }
+
+    /// Tells what stands beside a session that was written once more.
+    fn tell_asserted(
+        &mut self,
+        user: UserName,
+        session: SessionId,
+        entries: &[SessionEntry],
+        is_urgent: bool,
+    ) {
+        if !self.config.is_single {
+            // Its tag may be new, so other nodes may know the user's locations without this one.
+            let nodes: Vec<NodeId> = self.elsewhere(entries).into_iter().map(|there| there.node).collect();
+            if is_urgent && !nodes.is_empty() {
+                self.told.push(Told::News(News::Elsewhere { user, nodes }));
+            }
+            return;
+        }
+        let (locations, _) = self.settle(&user, session, entries);
+        for Location { node, sessions } in &locations {
+            sessions.iter().for_each(|session| self.remove(user.clone(), node.clone(), *session));
+        }
+        if !locations.is_empty() {
+            self.told.push(Told::News(News::Replaces { user, locations }));
+        }
+    }
+
+    /// A session of this node stands beside others of its user. Returns on which other nodes the user was
+    /// before it, and came after it. Where a user may have one session, one that is not the latest has
+    /// lost, and replaces nobody.
+    fn settle(
+        &mut self,
+        user: &UserName,
+        session: SessionId,
+        entries: &[SessionEntry],
+    ) -> (Vec<Location>, Vec<Location>) {
+        let own = entries.iter().find(|entry| entry.session == session);
+        let Some(own) = own.map(SessionEntry::age) else { return (vec![], vec![]) };
+        let replaced = |session| Told::News(News::Replaced { user: user.clone(), session });
+        let others = entries.iter().filter(|entry| entry.session != session);
+        let (after, before): (Vec<_>, Vec<_>) = others.partition(|entry| own < entry.age());
+        if self.config.is_single && !after.is_empty() {
+            self.told.push(replaced(session));
+            return (vec![], vec![]);
+        }
+        if self.config.is_single {
+            let here = before.iter().filter(|entry| entry.node == self.me);
+            self.told.extend(here.map(|entry| replaced(entry.session)));
+        }
+        (self.elsewhere(before), self.elsewhere(after))
+    }
+
+    /// The sessions of a user on nodes that live. Those of dead ones, and those of this node that it does
+    /// not know, will be removed.
+    fn living(&mut self, user: &UserName, mut entries: Vec<SessionEntry>) -> Vec<SessionEntry> {
+        for entry in entries.iter().filter(|entry| entry.node == self.me) {
+            self.sessions.set_since(entry.session, entry.since_us);
+        }
+        let is_wrong = |SessionEntry { node, session, .. }: &mut SessionEntry| {
+            if *node == self.me {
+                self.sessions.find(*session).is_none()
+            } else {
+                !self.nodes.is_living(node)
+            }
+        };
+        let wrong: Vec<SessionEntry> = entries.extract_if(.., is_wrong).collect();
+        wrong
+            .into_iter()
+            .for_each(|SessionEntry { node, session, .. }| self.remove(user.clone(), node, session));
+        entries
+    }
+
+    /// The sessions on other nodes, by node, in the order of the logins.
+    fn elsewhere<'a>(&self, entries: impl IntoIterator<Item = &'a SessionEntry>) -> Vec<Location> {
+        let mut entries: Vec<&SessionEntry> =
+            entries.into_iter().filter(|entry| entry.node != self.me).collect();
+        entries.sort_unstable_by_key(|entry| entry.age());
+        locations(entries.into_iter().map(|entry| (&entry.node, entry.session)))
     }
 }

@@ -2,127 +2,97 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Act;
-use crate::cluster::command::Command;
-use crate::cluster::command::Reply;
+use crate::cluster::command::LeaseAct;
+use crate::cluster::command::RedisCommand;
+use crate::cluster::command::RedisReply;
 use crate::cluster::lease::RENEW_TIME;
-use crate::cluster::lease::Renewed;
-use crate::cluster::presence::state::Flight;
-use crate::cluster::presence::state::Presence;
-use crate::cluster::presence::state::QUEUE_TIME_MAX;
-use crate::cluster::told::Told;
-
-/// How often Redis is asked the time, at most, when a node has joined: an answer that was long on its
-/// way says little.
-const TIME_ASKS_MAX: usize = 8;
+use crate::cluster::presence::Flight;
+use crate::cluster::presence::Presence;
+use crate::cluster::presence::QUEUE_TIME_MAX;
+use crate::cluster::presence::Told;
 
 /// How long there is doubt after this node came back under a new id. If Redis lost its data the
 /// others are to come back too: each looks for Redis every 2 seconds, and waits as long for a queue.
 const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 impl Presence {
-    /// Renews the lease, or enters the table, or asks the time.
-    pub(super) fn next_of_table(&mut self, now: Instant) -> Option<Vec<Command>> {
-        let is_joining = !self.table.has_joined;
-        if !is_joining && self.held.jobs.is_empty() && now < self.table.renew_at {
-            return self.next_of_time(now);
+    /// Renews the lease, or enters the table.
+    pub(super) fn next_of_table(&mut self, now: Instant) -> Option<Vec<RedisCommand>> {
+        if self.has_joined && self.held.jobs.is_empty() && now < self.renew_at {
+            return None;
         }
         if std::mem::take(&mut self.has_too_many) {
             // Under the old id those who are gone would count until its lease has run out.
             self.flight = Some(Flight::Leave);
-            return Some(vec![self.lease(Act::Leave, false)]);
+            return Some(vec![self.leave()]);
         }
-        if is_joining && !self.may_join(now) {
+        if !self.has_joined && !self.may_join(now) {
             return None;
         }
-        let table = &self.table;
-        let is_new = table.busy_since.is_some_and(|since| now.duration_since(since) < DOUBT_TIME);
-        let is_busy = is_new || (table.busy_since.is_some() && self.sessions.is_asserting_all());
-        self.flight = Some(Flight::Lease { is_joining, since: now });
-        Some(vec![self.lease(if is_joining { Act::Join } else { Act::Renew }, is_busy)])
+        let is_new = self.busy_since.is_some_and(|since| now.duration_since(since) < DOUBT_TIME);
+        let is_busy = is_new || (self.busy_since.is_some() && self.sessions.is_asserting_all());
+        self.flight = Some(Flight::Lease);
+        Some(vec![self.lease(if self.has_joined { LeaseAct::Renew } else { LeaseAct::Join }, is_busy)])
     }
 
     /// The command that takes this node out of the table: the last word of one that goes.
-    pub fn leave(&self) -> Command {
-        self.lease(Act::Leave, false)
+    pub fn leave(&self) -> RedisCommand {
+        self.lease(LeaseAct::Leave, false)
     }
 
-    fn lease(&self, act: Act, is_busy: bool) -> Command {
-        Command::Lease { node: self.me.clone(), act, known: self.nodes.version.clone(), is_busy }
-    }
-
-    fn next_of_time(&mut self, now: Instant) -> Option<Vec<Command>> {
-        if self.table.time_asks == 0 || self.nodes.knows_the_time() {
-            return None;
-        }
-        self.table.time_asks -= 1;
-        self.flight = Some(Flight::Time { since: now });
-        Some(vec![Command::Time])
+    fn lease(&self, act: LeaseAct, is_busy: bool) -> RedisCommand {
+        RedisCommand::Lease { node: self.me.clone(), act, known: self.nodes.version.clone(), is_busy }
     }
 
     /// Others are to hear of this node when they can reach it, or soon.
     fn may_join(&mut self, now: Instant) -> bool {
-        let has_queue = self.table.queue.as_ref() == Some(&self.me);
-        let since = *self.table.join_since.get_or_insert(now);
+        let has_queue = self.queue.as_ref() == Some(&self.me);
+        let since = *self.join_since.get_or_insert(now);
         if !has_queue && now.duration_since(since) < QUEUE_TIME_MAX {
             return false;
         }
-        if !has_queue && self.table.had_queue {
+        if !has_queue && self.had_queue {
             // Others may look for us at the broker in vain; their messages wait until we are there.
             let why = "joining without RabbitMQ: users of other nodes can't be reached yet";
             self.told.push(Told::Warning(why.to_owned()));
         }
-        self.table.had_queue = has_queue;
+        self.had_queue = has_queue;
         // Redis may have lost its data once more since.
-        self.table.busy_since = self.table.busy_since.map(|_| now);
+        self.busy_since = self.busy_since.map(|_| now);
         true
     }
 
-    pub(super) fn renewed(
-        &mut self,
-        is_joining: bool,
-        since: Instant,
-        reply: Option<Reply>,
-        now: Instant,
-    ) -> Result<(), String> {
-        let held = match reply {
-            Some(Reply::Lease(held)) => held,
-            Some(Reply::Refused { why, .. }) => return Err(why),
+    pub(super) fn renewed(&mut self, reply: Option<RedisReply>, now: Instant) -> Result<(), String> {
+        let lease = match reply {
+            Some(RedisReply::Lease(lease)) => lease,
+            Some(RedisReply::Refused { why, .. }) => return Err(why),
             _ => return Err("it answers what makes no sense".to_owned()),
         };
-        (self.table.renewed, self.table.renew_at) = (now, now + RENEW_TIME);
-        let (asked_us, answered_us) = (self.clock_us(since), self.clock_us(now));
-        match self.nodes.renewed(held, asked_us, answered_us) {
-            Renewed::Lost => self.restart("others took this node for dead, or Redis lost its data", now),
-            Renewed::Held { is_changed } => {
-                if is_changed {
-                    self.tell_nodes();
-                }
-                self.told.extend([Told::Renewed, Told::Up(true)]);
-                if is_joining {
-                    self.table.has_joined = true;
-                    self.table.join_since = None;
-                    self.table.time_asks = TIME_ASKS_MAX;
-                    self.told.push(Told::Joined);
-                }
-                let held = std::mem::take(&mut self.held);
-                self.finish(held, now);
-            }
+        (self.renewed, self.renew_at) = (now, now + RENEW_TIME);
+        let Some(is_changed) = self.nodes.renewed(lease) else {
+            self.restart("others took this node for dead, or Redis lost its data", now);
+            return Ok(());
+        };
+        if is_changed {
+            self.tell_nodes();
         }
+        self.told.push(Told::Renewed);
+        (self.has_joined, self.join_since) = (true, None);
+        let held = std::mem::take(&mut self.held);
+        self.finish(held, now);
         Ok(())
     }
 
     /// This node goes on under a new id.
     pub(super) fn restart(&mut self, why: &str, now: Instant) {
         self.me = (self.config.fresh_id)();
-        let me = self.me.clone();
-        self.told.push(Told::Warning(format!("{why}: it is {} from now on", me.as_str())));
-        self.nodes.forget_table();
-        self.table.has_joined = false;
-        self.table.join_since = None;
-        self.table.busy_since = Some(now);
-        self.clear_removals();
+        self.told.push(Told::Warning(format!("{why}: it is {} from now on", self.me.as_str())));
+        // What was known is worth nothing: Redis lost it, or this node was away for long.
+        self.nodes.version.clear();
+        self.has_joined = false;
+        self.join_since = None;
+        self.busy_since = Some(now);
         self.sessions.assert_all(now);
-        self.told.push(Told::Renamed(me));
+        self.told.push(Told::Renamed(self.me.clone()));
     }
 }
