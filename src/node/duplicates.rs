@@ -44,6 +44,8 @@ pub struct Seen {
     older: Generation,
     /// When the newer generation began.
     since: Option<Instant>,
+    /// What it counts for among all of users who have left; 0 for a user who has not.
+    pub counted: usize,
 }
 
 /// Some hashes in the order they came.

@@ -25,8 +25,10 @@ pub struct SessionTable {
     online: usize,
     /// Users of whom something is remembered, and when it is looked at next: the oldest first.
     remembered: VecDeque<(Instant, UserName)>,
-    /// Users without a session of whom something is remembered, in the order they left; some are back.
-    left: VecDeque<(UserName, usize)>,
+    /// Users without a session of whom something is remembered, in the order they left; some are back. Each stands
+    /// here once, however often it comes and goes.
+    left: VecDeque<UserName>,
+    /// What is remembered of these.
     left_count: usize,
     /// Who was looked for last and is not here: many messages in a row are for one user elsewhere.
     missed: String,
@@ -77,15 +79,13 @@ impl SessionTable {
         if !entry.sessions.is_empty() {
             return;
         }
-        match &entry.seen {
-            None => drop(self.users.remove(user.as_str())),
-            Some(seen) => {
-                let count = seen.len();
-                self.left.push_back((user.clone(), count));
-                self.left_count += count;
-                self.forget_first();
-            }
+        let Some(seen) = &mut entry.seen else { return drop(self.users.remove(user.as_str())) };
+        if seen.counted == 0 {
+            self.left.push_back(user.clone());
         }
+        self.left_count = self.left_count - seen.counted + seen.len();
+        seen.counted = seen.len();
+        self.forget_first();
     }
 
     /// The sessions of a user, in the order of their logins, and the name under which they are here.
@@ -120,15 +120,16 @@ impl SessionTable {
     /// A user was shown a message here; the session may have left since.
     pub fn see(&mut self, user: &UserName, hash: u64, now: Instant) {
         let entry = self.users.get_or_insert_with(user, User::default);
-        if entry.sessions.is_empty() && entry.seen.is_none() {
-            self.left.push_back((user.clone(), 1));
-            self.left_count += 1;
-        }
         let seen = entry.seen.get_or_insert_with(|| {
             self.remembered.push_back((now + SEEN_TIME, user.clone()));
             Box::default()
         });
         seen.add(hash, now);
+        if entry.sessions.is_empty() && seen.counted == 0 {
+            self.left.push_back(user.clone());
+            self.left_count += 1;
+            seen.counted = 1;
+        }
     }
 
     /// Time passes: forgets what is old enough.
@@ -140,32 +141,37 @@ impl SessionTable {
                 self.remembered.push_back((now + SEEN_TIME, user));
                 continue;
             }
-            entry.seen = None;
+            self.left_count -= entry.seen.take().map_or(0, |seen| seen.counted);
             if entry.sessions.is_empty() {
                 self.users.remove(user.as_str());
             }
         }
         // Those that were forgotten by age, or are back, stand in front.
-        while let Some((user, count)) = self.left.front() {
-            let stays = self.users.get_mut(user.as_str()).is_some_and(|entry| entry.is_left());
-            if stays {
-                break;
-            }
-            self.left_count -= count;
-            self.left.pop_front();
+        while let Some(user) = self.left.front()
+            && !self.users.get_mut(user.as_str()).is_some_and(|entry| entry.is_left())
+        {
+            self.pop_left();
         }
     }
 
     /// Forgets users who have left while too much is remembered of them.
     fn forget_first(&mut self) {
         while self.left_count > LEFT_MAX
-            && let Some((user, count)) = self.left.pop_front()
+            && let Some(user) = self.pop_left()
         {
-            self.left_count -= count;
             if self.users.get_mut(user.as_str()).is_some_and(|entry| entry.is_left()) {
                 self.users.remove(user.as_str());
             }
         }
+    }
+
+    /// Takes out the first of those who have left.
+    fn pop_left(&mut self) -> Option<UserName> {
+        let user = self.left.pop_front()?;
+        if let Some(seen) = self.users.get_mut(user.as_str()).and_then(|entry| entry.seen.as_mut()) {
+            self.left_count -= std::mem::take(&mut seen.counted);
+        }
+        Some(user)
     }
 }
 
@@ -226,6 +232,25 @@ mod tests {
         table.age(now + 2 * SEEN_TIME);
         assert!(!table.has_seen("bob", 7));
         assert_eq!((table.users.len(), table.left.len(), table.left_count), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_comes_and_goes_all_the_time_counts_once() {
+        let now = Instant::now();
+        let mut table = SessionTable::default();
+        let bob = user("bob");
+        (0..2_000).for_each(|hash| table.see(&bob, hash, now));
+        for number in 0..1_000 {
+            table.enter(&bob, connection(number));
+            table.leave(&bob, connection(number));
+        }
+        assert!(table.has_seen("bob", 0));
+        assert_eq!((table.left.len(), table.left_count), (1, 2_000));
+        table.enter(&bob, connection(0));
+        table.age(now);
+        assert_eq!((table.left.len(), table.left_count), (0, 0), "he is back");
+        table.leave(&bob, connection(0));
+        assert_eq!((table.left.len(), table.left_count), (1, 2_000));
     }
 
     #[test]

@@ -366,7 +366,11 @@ impl Check<'_> {
         if took > self.margins.reply + patience {
             self.wrong(Rule::Late, answered, took_name());
         } else if took > soon && self.facts.cause(asked, answered).is_none() {
-            if napped(1) {
+            // What it was stored meanwhile comes first.
+            let full = self.margins.full;
+            let rested = message
+                .is_some_and(|(to, sent)| self.facts.has_napped(to, sent.saturating_sub(full), answered, 1));
+            if rested {
                 self.excuse("slow while the recipient acknowledged nothing", asked, answered);
             } else {
                 self.wrong(Rule::Slow, answered, took_name());

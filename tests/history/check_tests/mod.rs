@@ -443,12 +443,14 @@ fn a_request_has_one_reply_in_time() {
             history.sessions[CAROL].naps.push((rested - 10, rest));
         });
     }
-    // Its recipient rested while its sender did not read, or before it was sent.
+    // Its recipient rested while its sender did not read, or so shortly before it was sent that what it was stored
+    // meanwhile may come first.
+    let since = sent(last) - margins().full;
     for (rest, rules) in [(1, &[][..]), (0, &[Rule::Slow])] {
         finds(rules, |history| {
             late(history, 4_000);
             history.sessions[ALICE].stalls.push((sent(last) + 1_000, sent(last) + 1_500));
-            history.sessions[BOB].naps.push((sent(last) - 10, sent(last) + rest));
+            history.sessions[BOB].naps.push((since - 10, since + rest));
         });
     }
     for (node, rules) in [(0, &[][..]), (1, &[Rule::Late])] {
