@@ -225,8 +225,11 @@ impl Check<'_> {
         told: Time,
     ) {
         let sent = attempt.sent;
-        // When a node is back under a new id, it is not known for a while that any user is nowhere.
-        let doubt = if code == ErrorCode::Unavailable { self.margins.doubt } else { 0 };
+        // When a node is back under a new id, it is not known for a while that any user is nowhere; and what a
+        // connection had that ended meanwhile may have been seen.
+        let may_be_seen = code == ErrorCode::Timeout
+            && self.facts.has_lost_one(message.to, sent.saturating_sub(self.margins.way), told);
+        let doubt = if code == ErrorCode::Unavailable || may_be_seen { self.margins.doubt } else { 0 };
         let doubtful = sent.saturating_sub(doubt);
         let renamed = self.facts.at_work(doubtful, told).find(|trouble| doubt > 0 && trouble.fault.renames());
         let cause = self.facts.near(message, doubtful, told).or(renamed);
@@ -241,7 +244,7 @@ impl Check<'_> {
                     self.wrong(Rule::Odd, told, name());
                 }
             }
-            ErrorCode::Timeout => match self.facts.reason(message, sent, told) {
+            ErrorCode::Timeout => match self.facts.reason(message, doubtful, told).or(renamed) {
                 Some(_) => self.excuse("ERR timeout", sent, told),
                 // Without a mailbox, what is not acknowledged in time has no other fate.
                 // What it had for too long it is not given again.

@@ -346,6 +346,16 @@ fn what_was_not_delivered_was_not_seen() {
             history.suffer(fault, 1_000, at - 5_000);
         });
     }
+    for (left, rules) in [(at + 1, &[][..]), (at + 3, &[Rule::CauselessTimeout])] {
+        finds(rules, |history| {
+            history.fail(bobs(3), ErrorCode::Timeout);
+            history.quit(BOB, left);
+            history.clients[BOB].seen[4..].iter_mut().for_each(|seen| seen.session = BOB_LATER);
+            (history.sessions[BOB_LATER].asked, history.sessions[BOB_LATER].since) = (left + 5, left + 10);
+            history.suffer(Fault::NodeFrozen(2), 1_000, at - margins().doubt);
+            history.questions.clear();
+        });
+    }
     // Nobody is offline, whether he is there or not: there is a mailbox.
     finds(&[Rule::Offline], |history| {
         history.fail(bobs(9), ErrorCode::Offline);
