@@ -99,6 +99,8 @@ pub struct Presence {
     held: Round,
     /// This node is in the table.
     has_joined: bool,
+    /// It was asked to be in it, and there was no answer: Redis may have let it in, and taken it for dead since.
+    may_have_joined: bool,
     /// When the table was seen last, and is to be next.
     renewed: Instant,
     renew_at: Instant,
@@ -168,6 +170,7 @@ impl Presence {
             flight: None,
             held: Round::default(),
             has_joined: false,
+            may_have_joined: false,
             renewed: now,
             renew_at: now,
             join_since: None,

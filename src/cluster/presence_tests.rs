@@ -386,6 +386,38 @@ fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
 }
 
 #[test]
+fn a_node_whose_join_was_not_answered_does_not_join_again_under_that_id() {
+    for is_forgotten in [false, true] {
+        let mut world = World::new(1);
+        world.redis.empty();
+        world.redis.pass(RENEW_TIME);
+        let now = world.redis.now;
+        let presence = &mut world.nodes[0].presence;
+        let mut run = |presence: &mut Presence| {
+            let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
+            commands.iter().map(|command| world.redis.run(command)).collect::<Vec<RedisReply>>()
+        };
+        let replies = run(presence);
+        presence.replied(replies, now).expect("Redis is well");
+        presence.has_queue(Some(node("a-2")));
+        run(presence);
+        presence.lost(now);
+        if is_forgotten {
+            world.redis.empty();
+        }
+        let mut run = |presence: &mut Presence| {
+            let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
+            commands.iter().map(|command| world.redis.run(command)).collect::<Vec<RedisReply>>()
+        };
+        presence.connected(false, now);
+        let replies = run(presence);
+        presence.replied(replies, now).expect("Redis is well");
+        assert_eq!(presence.me, node(if is_forgotten { "a-3" } else { "a-2" }));
+        assert_eq!(presence.can_be_reached(), !is_forgotten);
+    }
+}
+
+#[test]
 fn a_node_joins_when_it_has_a_queue_or_has_waited_for_one() {
     let mut world = World::new(1);
     world.nodes[0].presence.has_queue(None);

@@ -32,7 +32,9 @@ impl Presence {
         let is_new = self.busy_since.is_some_and(|since| now.duration_since(since) < DOUBT_TIME);
         let is_busy = is_new || (self.busy_since.is_some() && self.sessions.is_asserting_all());
         self.flight = Some(Flight::Lease);
-        Some(vec![self.lease(if self.has_joined { LeaseAct::Renew } else { LeaseAct::Join }, is_busy)])
+        let act = if self.has_joined || self.may_have_joined { LeaseAct::Renew } else { LeaseAct::Join };
+        self.may_have_joined = true;
+        Some(vec![self.lease(act, is_busy)])
     }
 
     /// The command that takes this node out of the table: the last word of one that goes.
@@ -77,7 +79,7 @@ impl Presence {
             self.tell_nodes();
         }
         self.told.push(Told::Renewed);
-        (self.has_joined, self.join_since) = (true, None);
+        (self.has_joined, self.may_have_joined, self.join_since) = (true, false, None);
         let held = std::mem::take(&mut self.held);
         self.finish(held, now);
         Ok(())
@@ -89,7 +91,7 @@ impl Presence {
         self.told.push(Told::Warning(format!("{why}: it is {} from now on", self.me.as_str())));
         // What was known is worth nothing: Redis lost it, or this node was away for long.
         self.nodes.version.clear();
-        self.has_joined = false;
+        (self.has_joined, self.may_have_joined) = (false, false);
         self.join_since = None;
         self.busy_since = Some(now);
         self.sessions.assert_all(now);
