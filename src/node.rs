@@ -109,6 +109,7 @@ pub struct Holdings {
 impl Node {
     /// A connection is open. `is_stream`: its own task writes its bytes, and it is greeted later.
     pub fn opened(&mut self, is_stream: bool, now: Instant) -> ConnectionId {
+        self.now = now;
         let id = self.connections.insert(Connection::new(is_stream));
         self.counters.accepted += 1;
         self.timeouts.set(Timeout::Login, id, now);
@@ -129,8 +130,9 @@ impl Node {
 
     /// A peer has said a line.
     pub fn line(&mut self, id: ConnectionId, line: Line<'_>, now: Instant) -> Flow {
-        let flow = self.hear(id, line, now);
-        self.settle(now);
+        self.now = now;
+        let flow = self.hear(id, line);
+        self.settle();
         flow
     }
 
@@ -156,8 +158,9 @@ impl Node {
 
     /// A connection ends for a reason of its peer, or because the node drains.
     pub fn end(&mut self, id: ConnectionId, end: End, now: Instant) {
-        self.begin_end(id, end, now);
-        self.settle(now);
+        self.now = now;
+        self.begin_end(id, end);
+        self.settle();
     }
 
     /// The bytes that a connection is to be written next: whole lines, an LF behind each, but for the rest of one
@@ -178,6 +181,7 @@ impl Node {
     /// was on the list of those to write, also with 0 if it was empty; with 0, too, when a stream has written
     /// something else.
     pub fn written(&mut self, id: ConnectionId, count: usize, now: Instant) {
+        self.now = now;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.is_dirty = false;
         let mut reached = std::mem::take(&mut self.reached);
@@ -185,16 +189,17 @@ impl Node {
         if !reached.is_empty() {
             let user = connection.user.clone();
             for delivery in reached.drain(..) {
-                self.take_delivery(delivery, user.as_ref(), now);
+                self.take_delivery(delivery, user.as_ref());
             }
         }
         self.reached = reached;
         self.relieve(id);
-        self.settle(now);
+        self.settle();
     }
 
     /// The socket of a connection takes no more now: its own task writes when it does.
     pub fn blocks(&mut self, id: ConnectionId, now: Instant) {
+        self.now = now;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.is_dirty = false;
         let was_blocked = connection.outbox.blocked_since().is_some();
@@ -212,31 +217,33 @@ impl Node {
 
     /// A connection is gone, in whatever way.
     pub fn closed(&mut self, id: ConnectionId, now: Instant) {
-        self.forget(id, now);
-        self.settle(now);
+        self.now = now;
+        self.forget(id);
+        self.settle();
     }
 
     /// Another node says something.
     pub fn said(&mut self, node: &NodeId, said: Said<'_>, now: Instant) {
+        self.now = now;
         match said {
-            Said::Message { number, message } => self.receive(node, number, message, now),
-            Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt, now),
-            Said::Waits { tickets } => self.receive_waits(tickets, now),
-            Said::Other(item) => self.said_other(node, item, now),
+            Said::Message { number, message } => self.receive(node, number, message),
+            Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt),
+            Said::Waits { tickets } => self.receive_waits(tickets),
+            Said::Other(item) => self.said_other(node, item),
         }
-        self.settle(now);
+        self.settle();
     }
 
-    fn said_other(&mut self, node: &NodeId, item: Item<'_>, now: Instant) {
+    fn said_other(&mut self, node: &NodeId, item: Item<'_>) {
         match item {
-            Item::Announced { user, login } => self.announced(node, user, login, now),
-            Item::Noted { login, .. } => self.noted(node, login, now),
+            Item::Announced { user, login } => self.announced(node, user, login),
+            Item::Noted { login, .. } => self.noted(node, login),
             Item::Further { user, node } => {
                 if let Some(node) = NodeId::parse(node).filter(|node| *node != self.me) {
                     self.heard_location(user.as_str(), &node);
                 }
             }
-            Item::Mail { user } => self.has_mail(&user.into(), now),
+            Item::Mail { user } => self.has_mail(&user.into()),
             Item::Replaced { user, session } => self.replaced(user.as_str(), session),
             Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. } => {
                 unreachable!("they are said with their numbers")
@@ -246,11 +253,12 @@ impl Node {
 
     /// Presence has answered.
     pub fn answered(&mut self, answer: Answer, now: Instant) {
-        self.take_answer(answer, now);
-        self.settle(now);
+        self.now = now;
+        self.take_answer(answer);
+        self.settle();
     }
 
-    fn take_answer(&mut self, answer: Answer, now: Instant) {
+    fn take_answer(&mut self, answer: Answer) {
         let (Answer::Located { token, .. }
         | Answer::Registered { token, .. }
         | Answer::Unregistered { token }
@@ -260,7 +268,7 @@ impl Node {
         let Some(pending) = self.in_flight.remove(Ticket::from_number(number)) else { return };
         match (pending, answer) {
             (Pending::Locating { lane, was_here }, Answer::Located { locations, .. }) => {
-                self.lane_located((lane, was_here), locations, now);
+                self.lane_located((lane, was_here), locations);
             }
             (Pending::Who { connection, reply, user, here }, Answer::Located { locations, .. }) => {
                 match locations {
@@ -274,37 +282,40 @@ impl Node {
                     Err(_) => self.fail(connection, &reply, crate::proto::reply::ErrorCode::Unavailable),
                 }
             }
-            (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome, now),
+            (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome),
             (Pending::Leaving(id), Answer::Unregistered { .. }) => self.unregistered(id),
             (Pending::Storing { lane, numbers }, Answer::Stored { fates, locations, .. }) => {
-                self.lane_stored((lane, &numbers), &fates, locations, now);
+                self.lane_stored((lane, &numbers), &fates, locations);
             }
-            (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail, now),
+            (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail),
             _ => unreachable!("an answer has the kind of its question"),
         }
     }
 
     /// Presence tells something that was not asked for.
     pub fn heard(&mut self, news: News, now: Instant) {
+        self.now = now;
         match news {
             News::Replaced { user, session } => self.replaced(user.as_str(), session),
-            News::Mail(user) => self.has_mail(&user, now),
-            News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes, now),
+            News::Mail(user) => self.has_mail(&user),
+            News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes),
             News::Replaces { user, locations } => self.tell_replaced(&user, locations),
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Messages could not be carried.
     pub fn returned(&mut self, returned: &Returned, now: Instant) {
+        self.now = now;
         self.take_back(returned);
-        self.settle(now);
+        self.settle();
     }
 
     /// A node is dead, or this one has another id to it: it had the messages with these tickets.
     pub fn gone(&mut self, node: &NodeId, tickets: &[u64], now: Instant) {
+        self.now = now;
         self.bury(node, tickets);
-        self.settle(now);
+        self.settle();
     }
 
     /// This node has a new id: to all others it is another node.
@@ -321,18 +332,20 @@ impl Node {
 
     /// From now on requests that need the node to stay are refused, and every connection is asked to end.
     pub fn drain(&mut self, now: Instant) {
+        self.now = now;
         self.is_draining = true;
         for id in self.connections.keys() {
             self.start_draining_one(id);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The drain takes too long: what still waits for an answer is told that there is none.
     pub fn end_replies(&mut self, now: Instant) {
+        self.now = now;
         while let Some(ticket) = self.in_flight.oldest() {
-            self.expire(ticket, now);
-            self.settle(now);
+            self.expire(ticket);
+            self.settle();
             self.in_flight.remove(ticket);
         }
         // What is left are the questions of lanes, and those have no message any more.
@@ -341,15 +354,16 @@ impl Node {
 
     /// Time passes: called about once a second, and at [`Node::due`].
     pub fn tick(&mut self, now: Instant) {
+        self.now = now;
         while let Some(ticket) = self.in_flight.due(now) {
-            self.expire(ticket, now);
-            self.settle(now);
+            self.expire(ticket);
+            self.settle();
             // Whatever it was, it has had its time.
             self.in_flight.remove(ticket);
         }
         while let Some((kind, id)) = self.timeouts.due(now) {
-            self.time_out(kind, id, now);
-            self.settle(now);
+            self.time_out(kind, id);
+            self.settle();
         }
         self.table.age(now);
     }
@@ -381,13 +395,13 @@ impl Node {
     }
 
     /// Carries out all that a step has led to, in order.
-    fn settle(&mut self, now: Instant) {
+    fn settle(&mut self) {
         while let Some(todo) = self.todo.pop_front() {
             match todo {
-                Todo::Act(lane, act) => self.carry_out(lane, act, now),
+                Todo::Act(lane, act) => self.carry_out(lane, act),
                 Todo::EndLane(lane) => self.end_lane(lane),
-                Todo::Answer(answer) => self.take_answer(answer, now),
-                Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason), now),
+                Todo::Answer(answer) => self.take_answer(answer),
+                Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason)),
                 Todo::Finish(id) => self.finish(id),
             }
         }

@@ -1,7 +1,5 @@
 //! Carrying out what lanes want done, and telling lanes what came of it.
 
-use std::time::Instant;
-
 use crate::node::act::Act;
 use crate::node::act::End;
 use crate::node::act::Member;
@@ -30,9 +28,9 @@ use crate::proto::wire::parse_body;
 
 impl Node {
     /// Does one thing that a lane wants done.
-    pub(super) fn carry_out(&mut self, lane: LaneId, act: Act<Kept>, now: Instant) {
+    pub(super) fn carry_out(&mut self, lane: LaneId, act: Act<Kept>) {
         match act {
-            Act::Give { number, to: Member::Here, .. } => self.give_here(lane, number, now),
+            Act::Give { number, to: Member::Here, .. } => self.give_here(lane, number),
             Act::Give { number, to: Member::Node(peer), is_first } => {
                 let Some(kept) = self.lanes.get(lane).and_then(|entry| entry.lane.message(number)) else {
                     return;
@@ -46,12 +44,11 @@ impl Node {
                         InLane { lane, number },
                         Member::Node(peer),
                         NotDelivered::NotHere { is_doubtful: false },
-                        now,
                     ),
                 }
             }
             Act::Cast(kept, members) => {
-                members.iter().for_each(|to| self.give_cast(&kept.body, *to, now));
+                members.iter().for_each(|to| self.give_cast(&kept.body, *to));
                 self.in_flight.remove(kept.ticket);
                 self.leave_lane(lane, &kept);
             }
@@ -62,32 +59,32 @@ impl Node {
                 let is_here = self.table.count(user.as_str()) > 0;
                 let was_here = self.find(user.as_str());
                 let ticket = self.in_flight.insert_for_ever(Pending::Locating { lane, was_here });
-                self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here }, now);
+                self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
             }
-            Act::Store(numbers) => self.store(lane, numbers, now),
+            Act::Store(numbers) => self.store(lane, numbers),
             Act::End(kept, end) => self.end_message(lane, &kept, end),
         }
     }
 
-    fn give_here(&mut self, lane: LaneId, number: u64, now: Instant) {
+    fn give_here(&mut self, lane: LaneId, number: u64) {
         let Some(entry) = self.lanes.get(lane) else { return };
         let Some(kept) = entry.lane.message(number) else { return };
         let (ticket, body) = (kept.ticket, kept.body.clone());
         let Some((from, to, id, text)) = parse_body(&body) else { return };
         let place = InLane { lane, number };
         if !self.find(to.as_str()) {
-            return self.lane_refused(place, Member::Here, NotDelivered::NotHere { is_doubtful: false }, now);
+            return self.lane_refused(place, Member::Here, NotDelivered::NotHere { is_doubtful: false });
         }
         self.print(from, id, text);
-        match self.hand(Waiter::Sent(ticket), to.as_str(), true, Kind::Live, now) {
+        match self.hand(Waiter::Sent(ticket), to.as_str(), true, Kind::Live) {
             Handed::Yes => {}
             Handed::Seen(_) => self.lane_delivered(place, Member::Here),
-            Handed::Refused(_, receipt) => self.lane_refused(place, Member::Here, refusal(receipt), now),
+            Handed::Refused(_, receipt) => self.lane_refused(place, Member::Here, refusal(receipt)),
         }
     }
 
     /// Gives a member a `CAST`.
-    pub(super) fn give_cast(&mut self, body: &[u8], to: Member, now: Instant) {
+    pub(super) fn give_cast(&mut self, body: &[u8], to: Member) {
         match to {
             Member::Node(peer) => {
                 if let Some(node) = self.peers.get(peer) {
@@ -98,20 +95,20 @@ impl Node {
                 if let Some((from, to, id, text)) = parse_body(body) {
                     self.find(to.as_str());
                     self.print(from, id, text);
-                    self.hand_cast(now);
+                    self.hand_cast();
                 }
             }
         }
     }
 
-    fn store(&mut self, lane: LaneId, numbers: Vec<u64>, now: Instant) {
+    fn store(&mut self, lane: LaneId, numbers: Vec<u64>) {
         let Some(entry) = self.lanes.get(lane) else { return };
         let body = |number: u64| Some((number, entry.lane.message(number)?.body.clone()));
         // One may have expired meanwhile.
         let (numbers, messages) = numbers.into_iter().filter_map(body).unzip();
         let user = entry.user.clone();
         let ticket = self.in_flight.insert_for_ever(Pending::Storing { lane, numbers });
-        self.ask(Ask::Store { token: Token(ticket.number()), user, messages }, now);
+        self.ask(Ask::Store { token: Token(ticket.number()), user, messages });
     }
 
     /// Presence has answered where the recipient of a lane is.
@@ -119,20 +116,19 @@ impl Node {
         &mut self,
         (lane, was_here): (LaneId, bool),
         locations: Result<Vec<Location>, Unavailable>,
-        now: Instant,
     ) {
         let is_new = locations.is_ok();
         let Some(user) = self.lanes.get(lane).map(|entry| entry.user.clone()) else { return };
-        let members = self.members(&user, locations, now);
+        let members = self.members(&user, locations);
         if was_here && members.as_ref().is_some_and(Vec::is_empty) {
             // Who has left here since may be elsewhere by now: the answer does not know.
-            return self.carry_out(lane, Act::Ask, now);
+            return self.carry_out(lane, Act::Ask);
         }
         let Some(entry) = self.lanes.get(lane) else { return };
         entry.lane.located(members, &mut self.acts);
         self.take_acts(lane);
         if is_new {
-            self.note_locations(lane, &user, now);
+            self.note_locations(lane, &user);
         }
     }
 
@@ -142,7 +138,6 @@ impl Node {
         (lane, numbers): (LaneId, &[u64]),
         fates: &[Stored],
         locations: Result<Vec<Location>, Unavailable>,
-        now: Instant,
     ) {
         let is_new = locations.is_ok();
         let Some(user) = self.lanes.get(lane).map(|entry| entry.user.clone()) else { return };
@@ -152,14 +147,14 @@ impl Node {
             for location in locations.iter().flatten() {
                 self.out.says.item(&location.node, &item);
             }
-            self.has_mail(&user, now);
+            self.has_mail(&user);
         }
-        let members = self.members(&user, locations, now);
+        let members = self.members(&user, locations);
         let Some(entry) = self.lanes.get(lane) else { return };
         entry.lane.stored(numbers, fates, members, &mut self.acts);
         self.take_acts(lane);
         if is_new {
-            self.note_locations(lane, &user, now);
+            self.note_locations(lane, &user);
         }
     }
 
@@ -168,7 +163,6 @@ impl Node {
         &mut self,
         user: &UserName,
         locations: Result<Vec<Location>, Unavailable>,
-        now: Instant,
     ) -> Option<Vec<Member>> {
         let is_here = self.find(user.as_str());
         let here = is_here.then_some(Member::Here);
@@ -178,7 +172,7 @@ impl Node {
                 Some(here.into_iter().chain(peers).collect())
             }
             Err(Unavailable) => {
-                let known = self.locations.find(user.as_str(), is_here, now).unwrap_or_default();
+                let known = self.locations.find(user.as_str(), is_here, self.now).unwrap_or_default();
                 let known = known.iter().map(|peer| Member::Node(*peer));
                 let members: Vec<Member> = here.into_iter().chain(known).collect();
                 (!members.is_empty()).then_some(members)
@@ -187,10 +181,10 @@ impl Node {
     }
 
     /// The members that a lane has found are remembered, with those that it has heard of meanwhile.
-    fn note_locations(&mut self, lane: LaneId, user: &UserName, now: Instant) {
+    fn note_locations(&mut self, lane: LaneId, user: &UserName) {
         if let Some(members) = self.lanes.get(lane).and_then(|entry| entry.lane.members()) {
             let peers: Vec<PeerId> = members.iter().filter_map(|member| member.peer()).collect();
-            self.locations.set(user, &peers, now);
+            self.locations.set(user, &peers, self.now);
         }
     }
 
@@ -203,12 +197,12 @@ impl Node {
     }
 
     /// A member of a lane does not deliver a message.
-    pub(super) fn lane_refused(&mut self, place: InLane, by: Member, refusal: NotDelivered, now: Instant) {
+    pub(super) fn lane_refused(&mut self, place: InLane, by: Member, refusal: NotDelivered) {
         let kept = self.lanes.get(place.lane).and_then(|entry| entry.lane.message(place.number));
         let ticket = kept.map(|kept| kept.ticket);
         if let (NotDelivered::Unacked, Some(ticket)) = (refusal, ticket) {
             // Whoever has it next has as long as the one before.
-            self.be_patient(ticket, now);
+            self.be_patient(ticket);
         }
         let Some(entry) = self.lanes.get(place.lane) else { return };
         self.counters.rerouted += u64::from(entry.lane.is_only_with(place.number, by));
@@ -257,10 +251,10 @@ impl Node {
     }
 
     /// A lane's message from a lost delivery of another node: tells the lane.
-    pub(super) fn lane_receipt(&mut self, place: InLane, by: Member, receipt: Receipt, now: Instant) {
+    pub(super) fn lane_receipt(&mut self, place: InLane, by: Member, receipt: Receipt) {
         match receipt {
             Receipt::Delivered => self.lane_delivered(place, by),
-            _ => self.lane_refused(place, by, refusal(receipt), now),
+            _ => self.lane_refused(place, by, refusal(receipt)),
         }
     }
 }

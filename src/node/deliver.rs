@@ -1,7 +1,5 @@
 //! Handing messages to the sessions of this node, and what becomes of them there.
 
-use std::time::Instant;
-
 use crate::node::connection::RESERVE_BYTES_MIN;
 use crate::node::deliveries::Waiter;
 use crate::node::outbox::Unwritten;
@@ -41,14 +39,7 @@ impl Node {
 
     /// Hands the message of `line` to all of `seats`, which are sessions of the user `to`. `comes_again`: a duplicate
     /// of it may have come before, or may come later.
-    pub(super) fn hand(
-        &mut self,
-        waiter: Waiter,
-        to: &str,
-        comes_again: bool,
-        kind: Kind,
-        now: Instant,
-    ) -> Handed {
+    pub(super) fn hand(&mut self, waiter: Waiter, to: &str, comes_again: bool, kind: Kind) -> Handed {
         let acks =
             |seat: &Seat| self.connections.get(seat.connection).is_some_and(|connection| connection.acks());
         let mut hash = None;
@@ -69,7 +60,7 @@ impl Node {
         let mut over = None;
         for at in 0..self.seats.len() {
             let connection = self.seats[at].connection;
-            if let Err(receipt) = self.push(connection, Some(delivery), hash, kind, now) {
+            if let Err(receipt) = self.push(connection, Some(delivery), hash, kind) {
                 over = self.deliveries.lose(delivery, receipt);
             }
         }
@@ -77,12 +68,12 @@ impl Node {
     }
 
     /// Hands a `CAST` to all of `seats` that have room, and counts it.
-    pub(super) fn hand_cast(&mut self, now: Instant) {
+    pub(super) fn hand_cast(&mut self) {
         let mut is_taken = false;
         for at in 0..self.seats.len() {
             let connection = self.seats[at].connection;
             if self.has_room(connection) {
-                is_taken |= self.push(connection, None, None, Kind::Live, now).is_ok();
+                is_taken |= self.push(connection, None, None, Kind::Live).is_ok();
             }
         }
         let counters = &mut self.counters;
@@ -105,7 +96,6 @@ impl Node {
         delivery: Option<DeliveryId>,
         hash: Option<u64>,
         kind: Kind,
-        now: Instant,
     ) -> Result<(), Receipt> {
         let bytes_max = self.config.outbox_bytes_max;
         let taking = self.connections.get_mut(to).filter(|connection| connection.takes_messages());
@@ -122,8 +112,8 @@ impl Node {
                     return Err(Receipt::Unacked);
                 }
                 let line = self.line[..].into();
-                messages.add(Entry { line, hash, delivery, since: now, is_told: false }, kind);
-                self.show(to, now);
+                messages.add(Entry { line, hash, delivery, since: self.now, is_told: false }, kind);
+                self.show(to);
             }
             _ => {
                 connection.outbox.push_message(&mut self.spares.0, delivery, &self.line);
@@ -134,13 +124,13 @@ impl Node {
     }
 
     /// Shows what may be shown now.
-    pub(super) fn show(&mut self, to: ConnectionId, now: Instant) {
+    pub(super) fn show(&mut self, to: ConnectionId) {
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.connections.get_mut(to) else { return };
         let Some(messages) = &mut connection.unacknowledged else { return };
         let (outbox, spares) = (&mut connection.outbox, &mut self.spares.0);
         let before = outbox.waiting();
-        messages.show(now, bytes_max, |line, settled| match settled {
+        messages.show(self.now, bytes_max, |line, settled| match settled {
             Shown::Written(delivery) => outbox.push_message(spares, delivery, line),
             Shown::Acknowledged => outbox.push_line(spares, |out| out.extend_from_slice(line)),
         });
@@ -148,7 +138,7 @@ impl Node {
         if messages.is_over() {
             connection.unacknowledged = None;
         } else if !messages.is_idle() && !std::mem::replace(&mut connection.is_watched, true) {
-            self.timeouts.set(Timeout::Watch, to, now);
+            self.timeouts.set(Timeout::Watch, to, self.now);
         }
         if has_new {
             self.note_bytes(to);
@@ -157,26 +147,26 @@ impl Node {
     }
 
     /// A session has taken a delivery: whoever waits for it is told.
-    pub(super) fn take_delivery(&mut self, id: DeliveryId, user: Option<&UserName>, now: Instant) {
+    pub(super) fn take_delivery(&mut self, id: DeliveryId, user: Option<&UserName>) {
         // Another session of the user may have had it first.
         let Some(delivery) = self.deliveries.remove(id) else { return };
         if let (Some(hash), Some(user)) = (delivery.hash, user) {
-            self.table.see(user, hash, now);
+            self.table.see(user, hash, self.now);
         }
-        self.resolve(delivery.waiter, Receipt::Delivered, now);
+        self.resolve(delivery.waiter, Receipt::Delivered);
         for waiter in delivery.more {
-            self.resolve(waiter, Receipt::Delivered, now);
+            self.resolve(waiter, Receipt::Delivered);
         }
     }
 
     /// A session of `user` gives a message back that it did not take.
-    pub(super) fn give_back(&mut self, user: &UserName, message: Unwritten, now: Instant) {
+    pub(super) fn give_back(&mut self, user: &UserName, message: Unwritten) {
         let how = if message.in_doubt { Receipt::Left } else { Receipt::NotHere };
-        self.lose_delivery(user, message, how, now);
+        self.lose_delivery(user, message, how);
     }
 
     /// A session of `user` does not take a message.
-    pub(super) fn lose_delivery(&mut self, user: &UserName, message: Unwritten, how: Receipt, now: Instant) {
+    pub(super) fn lose_delivery(&mut self, user: &UserName, message: Unwritten, how: Receipt) {
         let Some(id) = message.delivery else {
             self.counters.casts_lost += 1;
             return;
@@ -184,12 +174,12 @@ impl Node {
         let Some(delivery) = self.deliveries.lose(id, how) else { return };
         let all = std::iter::once(delivery.waiter).chain(delivery.more);
         for waiter in all {
-            self.resolve_lost(waiter, delivery.lost, user, &message.line, now);
+            self.resolve_lost(waiter, delivery.lost, user, &message.line);
         }
     }
 
     /// Gives a session what others of its user here have and have not taken: it was routed to the user before.
-    pub(super) fn give_from_others(&mut self, to: ConnectionId, user: &UserName, now: Instant) {
+    pub(super) fn give_from_others(&mut self, to: ConnectionId, user: &UserName) {
         let mut under_way: Vec<(DeliveryId, Box<[u8]>)> = vec![];
         if !self.find(user.as_str()) {
             return;
@@ -204,11 +194,11 @@ impl Node {
             }
         }
         for (delivery, line) in under_way {
-            self.give_one(to, delivery, line, now);
+            self.give_one(to, delivery, line);
         }
     }
 
-    fn give_one(&mut self, to: ConnectionId, delivery: DeliveryId, line: Box<[u8]>, now: Instant) {
+    fn give_one(&mut self, to: ConnectionId, delivery: DeliveryId, line: Box<[u8]>) {
         // What comes from a mailbox is that session's business.
         let is_mail = self.deliveries.waiters(delivery).all(|waiter| matches!(waiter, Waiter::Mail { .. }));
         // All of it, or what comes later would overtake the rest: it is no more than other outboxes hold.
@@ -218,7 +208,7 @@ impl Node {
         let hash = self.deliveries.hash_of(delivery);
         self.line.clear();
         self.line.extend_from_slice(&line);
-        if self.push(to, Some(delivery), hash, Kind::Live, now).is_err() {
+        if self.push(to, Some(delivery), hash, Kind::Live).is_err() {
             // The others have it still.
             self.deliveries.lose(delivery, Receipt::NotHere);
         }

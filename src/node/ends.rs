@@ -4,8 +4,6 @@
 //! outbox. What its session has and did not take goes elsewhere: at once where nothing more will be read,
 //! and else as far as it can't be written any more.
 
-use std::time::Instant;
-
 use crate::node::connection::End;
 use crate::node::connection::Ending;
 use crate::node::connection::Finishing;
@@ -30,7 +28,7 @@ pub enum Unwrittens {
 
 impl Node {
     /// A connection takes no request any more, and begins to end.
-    pub(super) fn begin_end(&mut self, id: ConnectionId, end: End, now: Instant) {
+    pub(super) fn begin_end(&mut self, id: ConnectionId, end: End) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.is_open()) else {
             return;
         };
@@ -53,10 +51,10 @@ impl Node {
             End::Quit(_) => self.counters.close(CloseReason::Quit),
             End::Eof | End::Peer => {}
         }
-        let is_leaving = self.leave(id, now);
+        let is_leaving = self.leave(id);
         let which = if is_cut { Unwrittens::NotBegun } else { Unwrittens::OfSession };
-        self.give_all_back(id, which, now);
-        self.leave_mail(id, now);
+        self.give_all_back(id, which);
+        self.leave_mail(id);
         if is_cut {
             // It is told why, if it ever looks.
             return self.say_last_words(id);
@@ -66,7 +64,7 @@ impl Node {
         {
             finishing.is_leaving = is_leaving;
         }
-        self.timeouts.set(Timeout::Finishing, id, now);
+        self.timeouts.set(Timeout::Finishing, id, self.now);
         self.wake(id);
         self.finish(id);
     }
@@ -115,7 +113,7 @@ impl Node {
 
     /// The messages that a session has and did not take go elsewhere, in order; whoever waits for room here looks
     /// again after that.
-    pub(super) fn give_all_back(&mut self, id: ConnectionId, which: Unwrittens, now: Instant) {
+    pub(super) fn give_all_back(&mut self, id: ConnectionId, which: Unwrittens) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let messages = connection.unacknowledged.take();
         let (mut all, held) = messages.map_or_else(Default::default, |messages| messages.end());
@@ -127,18 +125,18 @@ impl Node {
         all.extend(held);
         let (waiting, user) = (std::mem::take(&mut connection.waiting), connection.user.clone());
         if let Some(user) = user {
-            all.into_iter().for_each(|message| self.give_back(&user, message, now));
+            all.into_iter().for_each(|message| self.give_back(&user, message));
         }
         self.go_on(waiting);
     }
 
     /// The connection is gone: takes back all that it registered.
-    pub(super) fn forget(&mut self, id: ConnectionId, now: Instant) {
+    pub(super) fn forget(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Ended(Ending { reason: None });
-        self.leave(id, now);
-        self.give_all_back(id, Unwrittens::All, now);
-        self.leave_mail(id, now);
+        self.leave(id);
+        self.give_all_back(id, Unwrittens::All);
+        self.leave_mail(id);
         self.connections.remove(id);
     }
 

@@ -4,8 +4,6 @@
 //! otherwise it may be one too many. From then on messages are taken for it, and shown behind the `OK`. The `OK` waits,
 //! a second at most, until the user's other nodes have noted the login: whoever sends after it reaches the session.
 
-use std::time::Instant;
-
 use crate::node::act::Member;
 use crate::node::connection::Connection;
 use crate::node::connection::Entering;
@@ -33,14 +31,7 @@ use crate::proto::wire::Item;
 
 impl Node {
     /// A connection wants to be a session of a user.
-    pub(super) fn login(
-        &mut self,
-        id: ConnectionId,
-        user: UserRef<'_>,
-        acks: bool,
-        tag: Option<&str>,
-        now: Instant,
-    ) {
+    pub(super) fn login(&mut self, id: ConnectionId, user: UserRef<'_>, acks: bool, tag: Option<&str>) {
         let user = UserName::from(user);
         let session = self.fresh_session();
         let tag = tag.map(Box::from);
@@ -54,33 +45,28 @@ impl Node {
         self.table.enter(&user, id);
         // A node alone answers within this step.
         if self.own.is_none() {
-            connection.unacknowledged(now).is_held = true;
-            self.give_from_others(id, &user, now);
+            connection.unacknowledged(self.now).is_held = true;
+            self.give_from_others(id, &user);
         }
-        let ticket = self.in_flight.insert(Pending::Login(id), now);
-        self.ask(Ask::Register { token: Token(ticket.number()), user, session }, now);
+        let ticket = self.in_flight.insert(Pending::Login(id), self.now);
+        self.ask(Ask::Register { token: Token(ticket.number()), user, session });
     }
 
     /// Presence has answered a login.
-    pub(super) fn registered(
-        &mut self,
-        id: ConnectionId,
-        welcome: Result<Welcome, Unavailable>,
-        now: Instant,
-    ) {
+    pub(super) fn registered(&mut self, id: ConnectionId, welcome: Result<Welcome, Unavailable>) {
         let Some((user, _)) = self.entering_session(id) else { return };
         let Ok(Welcome { before, after, has_mail }) = welcome else {
-            return self.turn_away(id, ErrorCode::Unavailable, now);
+            return self.turn_away(id, ErrorCode::Unavailable);
         };
         let elsewhere: usize = before.iter().map(|location| location.sessions.len()).sum();
         let is_single = self.config.sessions_max == 1;
         if !is_single && self.table.count(user.as_str()) + elsewhere >= self.config.sessions_max {
-            return self.turn_away(id, ErrorCode::TooMany, now);
+            return self.turn_away(id, ErrorCode::TooMany);
         }
         let nodes: Vec<NodeId> = before.iter().chain(&after).map(|location| location.node.clone()).collect();
         for node in nodes.iter().filter(|_| !is_single) {
             // An origin may remember the user here from an earlier session, and not know of the others; so may this node.
-            self.locations.heard_further(&user, node, now);
+            self.locations.heard_further(&user, node, self.now);
             let peer = self.peers.name(node);
             self.add_member(user.as_str(), Member::Node(peer));
         }
@@ -95,28 +81,28 @@ impl Node {
             self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: id.number() });
         }
         if nodes.is_empty() {
-            self.admit(id, now);
+            self.admit(id);
         } else {
-            self.timeouts.set(Timeout::Noting, id, now);
+            self.timeouts.set(Timeout::Noting, id, self.now);
         }
     }
 
     /// Another node has noted a login.
-    pub(super) fn noted(&mut self, node: &NodeId, login: u64, now: Instant) {
+    pub(super) fn noted(&mut self, node: &NodeId, login: u64) {
         let id = ConnectionId::from_number(login);
         let Some(entering) = self.entering(id) else { return };
         let had = entering.noting.len();
         entering.noting.retain(|other| other != node);
         if had > 0 && entering.noting.is_empty() {
-            self.admit(id, now);
+            self.admit(id);
         }
     }
 
     /// A user of this node logs in on another one, too.
-    pub(super) fn announced(&mut self, node: &NodeId, user: UserRef<'_>, login: u64, now: Instant) {
+    pub(super) fn announced(&mut self, node: &NodeId, user: UserRef<'_>, login: u64) {
         let name = self.table.find(user.as_str()).map(|(name, _)| name.clone());
         if let Some(name) = name {
-            self.locations.heard_further(&name, node, now);
+            self.locations.heard_further(&name, node, self.now);
         }
         self.heard_location(user.as_str(), node);
         if login != 0 {
@@ -125,7 +111,7 @@ impl Node {
     }
 
     /// A login is answered: the session is in.
-    pub(super) fn admit(&mut self, id: ConnectionId, now: Instant) {
+    pub(super) fn admit(&mut self, id: ConnectionId) {
         let Some((user, session)) = self.entering_session(id) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::In) else { return };
@@ -138,15 +124,15 @@ impl Node {
         self.reply(id, tag.as_deref(), |out| print_logged_in(user.borrowed(), session, out));
         let Some(connection) = self.connections.get_mut(id) else { return };
         if acks || connection.unacknowledged.is_some() {
-            connection.unacknowledged(now).let_in(acks, now);
+            connection.unacknowledged(self.now).let_in(acks, self.now);
         }
         if has_mail {
-            self.start_mail(id, now);
+            self.start_mail(id);
         }
         if self.own.is_some() {
-            self.give_from_others(id, &user, now);
+            self.give_from_others(id, &user);
         }
-        self.show(id, now);
+        self.show(id);
         self.add_member(user.as_str(), Member::Here);
         if is_replaced {
             self.todo.push_back(Todo::Close(id, CloseReason::Replaced));
@@ -177,9 +163,9 @@ impl Node {
     }
 
     /// A user of this node is on other ones, which may not know that: nobody waits for it.
-    pub(super) fn announce_again(&mut self, user: &UserName, nodes: &[NodeId], now: Instant) {
+    pub(super) fn announce_again(&mut self, user: &UserName, nodes: &[NodeId]) {
         for node in nodes {
-            self.locations.heard_further(user, node, now);
+            self.locations.heard_further(user, node, self.now);
             self.heard_location(user.as_str(), node);
             self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
         }
@@ -196,11 +182,11 @@ impl Node {
     }
 
     /// A login is refused.
-    pub(super) fn turn_away(&mut self, id: ConnectionId, code: ErrorCode, now: Instant) {
+    pub(super) fn turn_away(&mut self, id: ConnectionId, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::New) else { return };
-        self.leave(id, now);
-        self.give_all_back(id, Unwrittens::OfSession, now);
+        self.leave(id);
+        self.give_all_back(id, Unwrittens::OfSession);
         let text = match code {
             ErrorCode::TooMany => "the user has as many sessions as it may have",
             _ => code.text(),
@@ -214,14 +200,14 @@ impl Node {
     }
 
     /// Takes a session out of the table and out of presence: no new message comes in. `false` if there was none.
-    pub(super) fn leave(&mut self, id: ConnectionId, now: Instant) -> bool {
+    pub(super) fn leave(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let (Some(user), Some(session)) = (connection.user.clone(), connection.session.take()) else {
             return false;
         };
         self.table.leave(&user, id);
-        let ticket = self.in_flight.insert(Pending::Leaving(id), now);
-        self.ask(Ask::Unregister { token: Token(ticket.number()), user, session }, now);
+        let ticket = self.in_flight.insert(Pending::Leaving(id), self.now);
+        self.ask(Ask::Unregister { token: Token(ticket.number()), user, session });
         true
     }
 

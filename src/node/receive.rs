@@ -1,7 +1,5 @@
 //! What other nodes say: messages for users of this one, and what became of this node's own.
 
-use std::time::Instant;
-
 use crate::node::act::Member;
 use crate::node::deliver::Handed;
 use crate::node::deliveries::Waiter;
@@ -21,16 +19,10 @@ use crate::proto::wire::Receipt;
 
 impl Node {
     /// A message from another node: it is delivered here, or its origin is told; it is never forwarded.
-    pub(super) fn receive(
-        &mut self,
-        origin: &NodeId,
-        number: Option<u64>,
-        message: Message<'_>,
-        now: Instant,
-    ) {
+    pub(super) fn receive(&mut self, origin: &NodeId, number: Option<u64>, message: Message<'_>) {
         let Message { is_first, from, to, id, text, .. } = message;
         let peer = self.peers.name(origin);
-        self.tell_further(peer, to, now);
+        self.tell_further(peer, to);
         let is_here = self.find(to.as_str());
         let user = self.table.find(to.as_str()).map_or_else(|| UserName::from(to), |(name, _)| name.clone());
         self.counters.not_here += u64::from(!is_here);
@@ -40,19 +32,19 @@ impl Node {
             if self.refusals.contains(peer, &user) {
                 self.seats.clear();
             }
-            return self.hand_cast(now);
+            return self.hand_cast();
         };
         if is_first {
             self.refusals.remove(peer, &user);
         }
         let waiter = Waiter::Origin { peer, number, user };
         if !is_here || self.is_refused(&waiter) {
-            return self.resolve(waiter, Receipt::NotHere, now);
+            return self.resolve(waiter, Receipt::NotHere);
         }
-        match self.hand(waiter, to.as_str(), true, Kind::Live, now) {
+        match self.hand(waiter, to.as_str(), true, Kind::Live) {
             Handed::Yes => {}
-            Handed::Seen(waiter) => self.resolve(waiter, Receipt::Delivered, now),
-            Handed::Refused(waiter, receipt) => self.resolve(waiter, receipt, now),
+            Handed::Seen(waiter) => self.resolve(waiter, Receipt::Delivered),
+            Handed::Refused(waiter, receipt) => self.resolve(waiter, receipt),
         }
     }
 
@@ -61,34 +53,28 @@ impl Node {
     }
 
     /// Another node tells what became of messages.
-    pub(super) fn receive_receipts(
-        &mut self,
-        node: &NodeId,
-        tickets: &[u64],
-        receipt: Receipt,
-        now: Instant,
-    ) {
+    pub(super) fn receive_receipts(&mut self, node: &NodeId, tickets: &[u64], receipt: Receipt) {
         let peer = self.peers.name(node);
         for ticket in tickets {
             if let Some(place) = self.place_of(*ticket) {
-                self.lane_receipt(place, Member::Node(peer), receipt, now);
+                self.lane_receipt(place, Member::Node(peer), receipt);
             }
         }
     }
 
     /// Messages are with sessions of another node that take their time.
-    pub(super) fn receive_waits(&mut self, tickets: &[u64], now: Instant) {
+    pub(super) fn receive_waits(&mut self, tickets: &[u64]) {
         for ticket in tickets {
-            self.be_patient(Ticket::from_number(*ticket), now);
+            self.be_patient(Ticket::from_number(*ticket));
         }
     }
 
     /// Whoever waits for a message waits on, unless that is a connection that ends.
-    pub(super) fn be_patient(&mut self, ticket: Ticket, now: Instant) {
+    pub(super) fn be_patient(&mut self, ticket: Ticket) {
         if let Some(Pending::Sent(sent)) = self.in_flight.get_mut(ticket)
             && self.connections.get(sent.sender).is_some_and(|sender| sender.is_open())
         {
-            self.in_flight.extend(ticket, now);
+            self.in_flight.extend(ticket, self.now);
         }
     }
 

@@ -1,7 +1,5 @@
 //! Carrying out what a client says, line by line.
 
-use std::time::Instant;
-
 use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::Phase;
@@ -23,7 +21,7 @@ use crate::proto::request::TaggedRequest;
 
 impl Node {
     /// Carries out one line, or tells that it has to wait.
-    pub(super) fn hear(&mut self, id: ConnectionId, line: Line<'_>, now: Instant) -> Flow {
+    pub(super) fn hear(&mut self, id: ConnectionId, line: Line<'_>) -> Flow {
         let (bytes_max, is_draining) = (self.config.outbox_bytes_max, self.is_draining);
         let Some(connection) = self.connections.get_mut(id) else { return Flow::Next };
         // If it has to wait, or has to once more, that is found below.
@@ -50,18 +48,18 @@ impl Node {
             return Flow::Next;
         }
         let is_in = connection.session.is_some();
-        self.act(id, decide(request, is_in, is_draining), tag, now)
+        self.act(id, decide(request, is_in, is_draining), tag)
     }
 
-    fn act(&mut self, id: ConnectionId, action: Action<'_>, tag: Option<Tag<'_>>, now: Instant) -> Flow {
+    fn act(&mut self, id: ConnectionId, action: Action<'_>, tag: Option<Tag<'_>>) -> Flow {
         let word = tag.map(Tag::as_str);
         match action {
-            Action::Send(to, text) => return self.send(id, tag, to, text, now),
-            Action::Cast(to, text) => return self.cast(id, to, text, now),
-            Action::Login(user, acks) => self.login(id, user, acks, word, now),
-            Action::Ack(message, from) => self.acknowledge(id, message, from, now),
-            Action::Quit => self.begin_end(id, End::Quit(word.map(Box::from)), now),
-            Action::Who(user) => self.who(id, tag, user, now),
+            Action::Send(to, text) => return self.send(id, tag, to, text),
+            Action::Cast(to, text) => return self.cast(id, to, text),
+            Action::Login(user, acks) => self.login(id, user, acks, word),
+            Action::Ack(message, from) => self.acknowledge(id, message, from),
+            Action::Quit => self.begin_end(id, End::Quit(word.map(Box::from))),
+            Action::Who(user) => self.who(id, tag, user),
             Action::Pong(text) => self.reply(id, word, |out| ServerLine::Pong(text).print(out)),
             Action::Help(verbs) => print_help(&verbs, |line| self.reply(id, word, |out| line.print(out))),
             Action::Refuse(code, text) => {
@@ -73,7 +71,7 @@ impl Node {
     }
 
     /// A session acknowledges a message.
-    fn acknowledge(&mut self, id: ConnectionId, message: Tag<'_>, from: UserRef<'_>, now: Instant) {
+    fn acknowledge(&mut self, id: ConnectionId, message: Tag<'_>, from: UserRef<'_>) {
         let Some(Connection { unacknowledged: Some(messages), user: Some(user), .. }) =
             self.connections.get_mut(id)
         else {
@@ -83,17 +81,17 @@ impl Node {
             return;
         }
         let user = user.clone();
-        match messages.acknowledge(message.as_str(), from.as_str(), now) {
-            Acked::Taken(delivery) => self.take_delivery(delivery, Some(&user), now),
+        match messages.acknowledge(message.as_str(), from.as_str(), self.now) {
+            Acked::Taken(delivery) => self.take_delivery(delivery, Some(&user)),
             Acked::Late(hash) => {
-                self.table.see(&user, hash, now);
+                self.table.see(&user, hash, self.now);
                 if self.has_mailboxes() {
                     // It takes messages again: what went into the mailbox meanwhile comes back.
-                    self.mail_again(id, now);
+                    self.mail_again(id);
                 }
             }
             Acked::Unknown => {}
         }
-        self.show(id, now);
+        self.show(id);
     }
 }

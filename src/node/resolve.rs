@@ -1,7 +1,5 @@
 //! Telling whoever waits for a delivery what became of it.
 
-use std::time::Instant;
-
 use crate::node::act::Member;
 use crate::node::act::NotDelivered;
 use crate::node::deliveries::Waiter;
@@ -24,14 +22,14 @@ use crate::proto::wire::body;
 
 impl Node {
     /// A delivery has this fate, and its text is kept elsewhere if it is needed once more.
-    pub(super) fn resolve(&mut self, waiter: Waiter, receipt: Receipt, now: Instant) {
+    pub(super) fn resolve(&mut self, waiter: Waiter, receipt: Receipt) {
         match waiter {
-            Waiter::Sent(ticket) => self.resolve_sent(ticket, receipt, now),
+            Waiter::Sent(ticket) => self.resolve_sent(ticket, receipt),
             Waiter::Origin { peer, number, user } => {
-                self.tell_further(peer, user.borrowed(), now);
+                self.tell_further(peer, user.borrowed());
                 // Who does not acknowledge is here all the same.
                 if matches!(receipt, Receipt::NotHere | Receipt::Left) {
-                    self.refusals.insert(peer, &user, now);
+                    self.refusals.insert(peer, &user, self.now);
                 }
                 if let Some(node) = self.peers.get(peer) {
                     self.out.says.receipt(node, number, receipt);
@@ -39,15 +37,15 @@ impl Node {
             }
             Waiter::Mail { connection, place } => {
                 let state = if receipt == Receipt::Delivered { State::Taken } else { State::Left };
-                self.note_mail(connection, place, state, now);
+                self.note_mail(connection, place, state);
             }
         }
     }
 
     /// Tells an origin where else a user of this node is, unless it was told: before the receipt, so that what is
     /// in flight there goes to the further nodes, too.
-    pub(super) fn tell_further(&mut self, origin: PeerId, user: UserRef<'_>, now: Instant) {
-        for further in self.locations.news_to(origin, user.as_str(), now) {
+    pub(super) fn tell_further(&mut self, origin: PeerId, user: UserRef<'_>) {
+        for further in self.locations.news_to(origin, user.as_str(), self.now) {
             let further = self.peers.name(&further);
             // One that has died since the origin may not know to be dead.
             if let (Some(node), Some(further)) = (self.peers.get(origin), self.peers.get(further)) {
@@ -57,28 +55,21 @@ impl Node {
     }
 
     /// Resolves one that was lost. `line` shows it: of a message that is in no lane there is no other text.
-    pub(super) fn resolve_lost(
-        &mut self,
-        waiter: Waiter,
-        receipt: Receipt,
-        user: &UserName,
-        line: &[u8],
-        now: Instant,
-    ) {
+    pub(super) fn resolve_lost(&mut self, waiter: Waiter, receipt: Receipt, user: &UserName, line: &[u8]) {
         if let Waiter::Sent(ticket) = waiter
             && let Some(Pending::Sent(Sent { place: None, .. })) = self.in_flight.get_mut(ticket)
         {
-            return self.route_again(ticket, receipt, user, line, now);
+            return self.route_again(ticket, receipt, user, line);
         }
-        self.resolve(waiter, receipt, now);
+        self.resolve(waiter, receipt);
     }
 
-    fn resolve_sent(&mut self, ticket: Ticket, receipt: Receipt, now: Instant) {
+    fn resolve_sent(&mut self, ticket: Ticket, receipt: Receipt) {
         let Some(Pending::Sent(sent)) = self.in_flight.get_mut(ticket) else { return };
         if let Some(place) = sent.place {
             return match receipt {
                 Receipt::Delivered => self.lane_delivered(place, Member::Here),
-                _ => self.lane_refused(place, Member::Here, refusal(receipt), now),
+                _ => self.lane_refused(place, Member::Here, refusal(receipt)),
             };
         }
         if receipt == Receipt::Delivered
@@ -95,12 +86,12 @@ impl Node {
     }
 
     /// A message that was only with sessions of this node, and is not any more, enters its recipient's lane.
-    fn route_again(&mut self, ticket: Ticket, receipt: Receipt, user: &UserName, line: &[u8], now: Instant) {
+    fn route_again(&mut self, ticket: Ticket, receipt: Receipt, user: &UserName, line: &[u8]) {
         let Some((from, id, text)) = parse_msg(line) else { return };
         let body = body(from, user.borrowed(), IdRef::Tag(id), text);
         if receipt == Receipt::Unacked {
             // Whoever has it next has as long as the one before.
-            self.be_patient(ticket, now);
+            self.be_patient(ticket);
         }
         let Some(Pending::Sent(sent)) = self.in_flight.get_mut(ticket) else { return };
         self.counters.rerouted += 1;

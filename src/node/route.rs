@@ -3,8 +3,6 @@
 //! A user who is only here, on a node alone, is handed the message at once, and no text is kept beside the
 //! outboxes. Everybody else has a lane, also with sessions here: nothing passes a lane by.
 
-use std::time::Instant;
-
 use crate::node::act::Member;
 use crate::node::deliver::Handed;
 use crate::node::deliveries::Waiter;
@@ -46,7 +44,6 @@ impl Node {
         tag: Option<Tag<'_>>,
         to: UserRef<'_>,
         text: &str,
-        now: Instant,
     ) -> Flow {
         let is_here = self.find(to.as_str());
         if let Some(full) = self.full_seat() {
@@ -56,26 +53,26 @@ impl Node {
             });
         }
         if is_here && self.own.is_some() && self.lanes.find(to.as_str()).is_none() {
-            self.send_here(sender, tag, to, text, now);
+            self.send_here(sender, tag, to, text);
             return Flow::Next;
         }
         let lane = self.lanes.find(to.as_str());
-        let node = self.known_node(to, is_here, lane, now);
+        let node = self.known_node(to, is_here, lane);
         if !self.has_lane_room(lane, sender, text, node) {
             return self.limit(sender, tag, |node| node.lanes.wait(lane, sender));
         }
         let id = self.next_id(sender, tag);
         let reply = self.expect(sender, tag.map(Tag::as_str));
         let sent = Sent { sender, reply, id: id.into(), place: None };
-        let ticket = self.in_flight.insert(Pending::Sent(sent), now);
+        let ticket = self.in_flight.insert(Pending::Sent(sent), self.now);
         let body = body(self.name_of(sender), to, id, text);
         let kept = Kept { ticket, body, sender, node };
-        self.enter_lane(to, kept, false, is_here, now);
+        self.enter_lane(to, kept, false, is_here);
         Flow::Next
     }
 
     /// Routes a `CAST`: at most once, without a word.
-    pub(super) fn cast(&mut self, sender: ConnectionId, to: UserRef<'_>, text: &str, now: Instant) -> Flow {
+    pub(super) fn cast(&mut self, sender: ConnectionId, to: UserRef<'_>, text: &str) -> Flow {
         let is_here = self.find(to.as_str());
         // Where nobody waits it is lost.
         if let Some(full) = self.full_seat()
@@ -89,16 +86,16 @@ impl Node {
         let id = self.next_id(sender, None);
         if self.own.is_some() {
             self.print_from(sender, id, text);
-            self.hand_cast(now);
+            self.hand_cast();
             return Flow::Next;
         }
         let lane = self.lanes.find(to.as_str());
-        if lane.is_none() && !is_here && self.cast_known(sender, to, id, text, now) {
+        if lane.is_none() && !is_here && self.cast_known(sender, to, id, text) {
             return Flow::Next;
         }
         let body = body(self.name_of(sender), to, id, text);
-        if let Some(members) = self.cast_members(to, is_here, lane, now) {
-            members.iter().for_each(|to| self.give_cast(&body, *to, now));
+        if let Some(members) = self.cast_members(to, is_here, lane) {
+            members.iter().for_each(|to| self.give_cast(&body, *to));
             return Flow::Next;
         }
         if !self.has_lane_room(lane, sender, text, None) {
@@ -106,21 +103,14 @@ impl Node {
             return Flow::Next;
         }
         let place = InLane { lane: LaneId::from_number(0), number: 0 };
-        let ticket = self.in_flight.insert(Pending::Cast(place), now);
-        self.enter_lane(to, Kept { ticket, body, sender, node: None }, true, is_here, now);
+        let ticket = self.in_flight.insert(Pending::Cast(place), self.now);
+        self.enter_lane(to, Kept { ticket, body, sender, node: None }, true, is_here);
         Flow::Next
     }
 
     /// Says a `CAST` to the nodes where its recipient is, if that is remembered: the usual way, on which nothing is kept.
-    fn cast_known(
-        &mut self,
-        sender: ConnectionId,
-        to: UserRef<'_>,
-        id: IdRef<'_>,
-        text: &str,
-        now: Instant,
-    ) -> bool {
-        let Some(known) = self.locations.find(to.as_str(), false, now) else { return false };
+    fn cast_known(&mut self, sender: ConnectionId, to: UserRef<'_>, id: IdRef<'_>, text: &str) -> bool {
+        let Some(known) = self.locations.find(to.as_str(), false, self.now) else { return false };
         let from = self.connections.get(sender).and_then(|connection| connection.user.as_ref());
         let from = from.expect("nobody sends before LOGIN").borrowed();
         for node in known.iter().filter_map(|peer| self.peers.get(*peer)) {
@@ -130,34 +120,28 @@ impl Node {
     }
 
     /// Where a `CAST` goes at once; `None` where it has to wait.
-    fn cast_members(
-        &mut self,
-        to: UserRef<'_>,
-        is_here: bool,
-        lane: Option<LaneId>,
-        now: Instant,
-    ) -> Option<Vec<Member>> {
+    fn cast_members(&mut self, to: UserRef<'_>, is_here: bool, lane: Option<LaneId>) -> Option<Vec<Member>> {
         match lane {
             Some(lane) => self.lanes.get(lane)?.lane.members().map(<[Member]>::to_vec),
-            None => self.known_members(to, is_here, now),
+            None => self.known_members(to, is_here),
         }
     }
 
     /// Where a user was when that was asked last, if it is remembered.
-    fn known_members(&mut self, to: UserRef<'_>, is_here: bool, now: Instant) -> Option<Vec<Member>> {
-        let known = self.locations.find(to.as_str(), is_here, now)?;
+    fn known_members(&mut self, to: UserRef<'_>, is_here: bool) -> Option<Vec<Member>> {
+        let known = self.locations.find(to.as_str(), is_here, self.now)?;
         let here = is_here.then_some(Member::Here);
         Some(here.into_iter().chain(known.iter().map(|peer| Member::Node(*peer))).collect())
     }
 
     /// A message enters the lane of its recipient.
-    fn enter_lane(&mut self, to: UserRef<'_>, kept: Kept, is_cast: bool, is_here: bool, now: Instant) {
+    fn enter_lane(&mut self, to: UserRef<'_>, kept: Kept, is_cast: bool, is_here: bool) {
         let (lane, known) = match self.lanes.find(to.as_str()) {
             Some(lane) => (lane, None),
             None => {
                 let name = self.table.find(to.as_str()).map(|(name, _)| name.clone());
                 let user = name.unwrap_or_else(|| UserName::from(to));
-                (self.lanes.open(&user, self.has_mailboxes()), self.known_members(to, is_here, now))
+                (self.lanes.open(&user, self.has_mailboxes()), self.known_members(to, is_here))
             }
         };
         self.lanes.claim(lane, &kept);
@@ -175,38 +159,31 @@ impl Node {
     }
 
     /// The whole way of a message whose recipient is only here: no text is kept beside the outboxes.
-    fn send_here(
-        &mut self,
-        sender: ConnectionId,
-        tag: Option<Tag<'_>>,
-        to: UserRef<'_>,
-        text: &str,
-        now: Instant,
-    ) {
+    fn send_here(&mut self, sender: ConnectionId, tag: Option<Tag<'_>>, to: UserRef<'_>, text: &str) {
         let id = self.next_id(sender, tag);
         let reply = self.expect(sender, tag.map(Tag::as_str));
         let sent = Sent { sender, reply, id: id.into(), place: None };
-        let ticket = self.in_flight.insert(Pending::Sent(sent), now);
+        let ticket = self.in_flight.insert(Pending::Sent(sent), self.now);
         self.print_from(sender, id, text);
-        match self.hand(Waiter::Sent(ticket), to.as_str(), tag.is_some(), Kind::Live, now) {
+        match self.hand(Waiter::Sent(ticket), to.as_str(), tag.is_some(), Kind::Live) {
             Handed::Yes => {}
-            Handed::Seen(waiter) => self.resolve(waiter, Receipt::Delivered, now),
+            Handed::Seen(waiter) => self.resolve(waiter, Receipt::Delivered),
             Handed::Refused(waiter, receipt) => {
                 let line = std::mem::take(&mut self.line);
-                self.resolve_lost(waiter, receipt, &to.into(), &line, now);
+                self.resolve_lost(waiter, receipt, &to.into(), &line);
                 self.line = line;
             }
         }
     }
 
     /// Answers a `WHO`: what is remembered may be wrong, and here nobody would notice, so presence is asked.
-    pub(super) fn who(&mut self, asker: ConnectionId, tag: Option<Tag<'_>>, user: UserRef<'_>, now: Instant) {
+    pub(super) fn who(&mut self, asker: ConnectionId, tag: Option<Tag<'_>>, user: UserRef<'_>) {
         let reply = self.expect(asker, tag.map(Tag::as_str));
         let here = self.table.count(user.as_str());
         let (user, is_here) = (UserName::from(user), here > 0);
         let pending = Pending::Who { connection: asker, reply, user: user.clone(), here };
-        let ticket = self.in_flight.insert(pending, now);
-        self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here }, now);
+        let ticket = self.in_flight.insert(pending, self.now);
+        self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
     }
 
     /// A request finds no room: who acknowledges is told so; anybody else waits where `wait` puts it.
@@ -239,16 +216,12 @@ impl Node {
     }
 
     /// The node whose share a message counts on: the first that has the recipient.
-    fn known_node(
-        &mut self,
-        to: UserRef<'_>,
-        is_here: bool,
-        lane: Option<LaneId>,
-        now: Instant,
-    ) -> Option<PeerId> {
+    fn known_node(&mut self, to: UserRef<'_>, is_here: bool, lane: Option<LaneId>) -> Option<PeerId> {
         match lane.and_then(|lane| self.lanes.get(lane)) {
             Some(entry) => entry.lane.members()?.iter().find_map(|member| member.peer()),
-            None => self.locations.find(to.as_str(), is_here, now).and_then(|known| known.first().copied()),
+            None => {
+                self.locations.find(to.as_str(), is_here, self.now).and_then(|known| known.first().copied())
+            }
         }
     }
 

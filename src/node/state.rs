@@ -64,6 +64,8 @@ pub struct NodeConfig {
 pub struct Node {
     /// How it is set up.
     pub(super) config: NodeConfig,
+    /// The time of this step, as it was given.
+    pub(super) now: Instant,
     /// What others reach it by.
     pub(super) me: NodeId,
     /// Every connection.
@@ -137,9 +139,10 @@ pub struct Out {
 
 impl Node {
     /// A node that knows nothing yet.
-    pub fn new(me: NodeId, config: NodeConfig) -> Self {
+    pub fn new(me: NodeId, config: NodeConfig, now: Instant) -> Self {
         let own = config.is_alone.then(|| OwnPresence::new(config.mailboxes));
         Node {
+            now,
             me,
             connections: Slab::default(),
             table: SessionTable::default(),
@@ -171,9 +174,9 @@ impl Node {
     }
 
     /// Asks presence.
-    pub(super) fn ask(&mut self, ask: Ask, now: Instant) {
+    pub(super) fn ask(&mut self, ask: Ask) {
         match &mut self.own {
-            Some(own) => self.todo.extend(own.answer(ask, now).map(Todo::Answer)),
+            Some(own) => self.todo.extend(own.answer(ask, self.now).map(Todo::Answer)),
             None => self.out.asks.push(ask),
         }
     }

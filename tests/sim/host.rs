@@ -113,9 +113,9 @@ impl World {
             seed: self.random.next(),
         };
         self.note(|| format!("node {host} starts as {}", id.as_str()));
-        let presence = self.new_presence(host, id.clone());
+        let (presence, now) = (self.new_presence(host, id.clone()), self.instant());
         self.hosts[host].mind = Some(Mind {
-            node: Node::new(id.clone(), config),
+            node: Node::new(id.clone(), config, now),
             links: Links::new(id.clone()),
             presence,
             incoming: VecDeque::new(),
