@@ -34,7 +34,6 @@ mod own_presence;
 mod peers;
 mod receive;
 mod refusals;
-mod replies;
 mod requests;
 mod resolve;
 pub mod route;
@@ -185,7 +184,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.is_dirty = false;
         let mut reached = std::mem::take(&mut self.reached);
-        connection.outbox.write(count, &mut self.spares.0, &mut reached);
+        connection.outbox.write(count, &mut self.spares, &mut reached);
         if !reached.is_empty() {
             let user = connection.user.clone();
             for delivery in reached.drain(..) {
@@ -203,7 +202,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.is_dirty = false;
         let was_blocked = connection.outbox.blocked_since().is_some();
-        connection.outbox.block(&mut self.spares.0, now);
+        connection.outbox.block(&mut self.spares, now);
         if !was_blocked {
             self.timeouts.set(Timeout::Stall, id, now);
             self.wake(id);

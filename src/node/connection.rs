@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use crate::node::drain::Drain;
 use crate::node::outbox::Outbox;
-use crate::node::replies::REPLIES_DUE_MAX;
-use crate::node::replies::Replies;
+use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::slab::ConnectionId;
 use crate::node::unacknowledged::Unacknowledged;
 use crate::proto::name::NodeId;
@@ -24,10 +23,8 @@ pub struct Connection {
     pub session: Option<SessionId>,
     /// Messages of this session that this node gave an id.
     pub count: u64,
-    /// What waits to be written.
+    /// What it is owed.
     pub outbox: Outbox,
-    /// The replies that it is owed.
-    pub replies: Replies,
     /// Of a session that acknowledges, or holds live messages.
     pub unacknowledged: Option<Box<Unacknowledged>>,
     /// The mailbox is drained to it, or something of it waits for that.
@@ -129,7 +126,6 @@ impl Connection {
             session: None,
             count: 0,
             outbox: Outbox::default(),
-            replies: Replies::default(),
             unacknowledged: None,
             drain: None,
             waiting: vec![],
@@ -168,23 +164,18 @@ impl Connection {
         self.outbox.waiting() + self.unacknowledged.as_ref().map_or(0, |messages| messages.held_bytes())
     }
 
-    /// Bytes that its own reading is held back for.
-    pub fn owed_bytes(&self) -> usize {
-        self.outbox.waiting() + self.replies.held_bytes()
-    }
-
     /// Tells whether so much is owed that it is not read. One that acknowledges is read for its
     /// acknowledgements, as long as it reads what it is sent.
     pub fn is_overdue(&self, bytes_max: usize) -> bool {
         if self.acks() {
-            return self.owed_bytes() >= bytes_max + bytes_max.max(RESERVE_BYTES_MIN);
+            return self.outbox.owed_bytes() >= bytes_max + bytes_max.max(RESERVE_BYTES_MIN);
         }
-        self.replies.due() >= REPLIES_DUE_MAX || self.owed_bytes() >= bytes_max
+        self.outbox.due() >= REPLIES_DUE_MAX || self.outbox.owed_bytes() >= bytes_max
     }
 
     /// Tells whether half of that is done.
     pub fn is_relieved(&self, bytes_max: usize) -> bool {
-        (self.acks() || self.replies.due() <= REPLIES_DUE_MAX / 2) && self.owed_bytes() <= bytes_max / 2
+        (self.acks() || self.outbox.due() <= REPLIES_DUE_MAX / 2) && self.outbox.owed_bytes() <= bytes_max / 2
     }
 
     /// Tells whether it makes no progress: then it is a slow consumer.

@@ -116,7 +116,7 @@ impl Node {
                 self.show(to);
             }
             _ => {
-                connection.outbox.push_message(&mut self.spares.0, delivery, &self.line);
+                connection.outbox.push_message(&mut self.spares, delivery, &self.line);
                 self.note_bytes(to);
             }
         }
@@ -128,7 +128,7 @@ impl Node {
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.connections.get_mut(to) else { return };
         let Some(messages) = &mut connection.unacknowledged else { return };
-        let (outbox, spares) = (&mut connection.outbox, &mut self.spares.0);
+        let (outbox, spares) = (&mut connection.outbox, &mut self.spares);
         let before = outbox.waiting();
         messages.show(self.now, bytes_max, |line, settled| match settled {
             Shown::Written(delivery) => outbox.push_message(spares, delivery, line),

@@ -84,7 +84,7 @@ impl Node {
         let Some(connection) = self.connections.get(id) else { return };
         if let Phase::Finishing(finishing) = &connection.phase
             && !finishing.is_leaving
-            && connection.replies.due() == 0
+            && connection.outbox.due() == 0
         {
             self.say_last_words(id);
         }
@@ -99,9 +99,9 @@ impl Node {
             End::Closed(reason) => (Some(*reason), None),
             End::Eof | End::Peer => (None, None),
         };
-        connection.replies.forget();
+        connection.outbox.forget_replies(&mut self.spares);
         if let Some(reason) = reason {
-            connection.outbox.push_line(&mut self.spares.0, |out| {
+            connection.outbox.push_line(&mut self.spares, |out| {
                 print_tag(tag.as_deref(), out);
                 ServerLine::Bye { reason, text: reason.text() }.print(out);
             });
@@ -119,7 +119,7 @@ impl Node {
         let (mut all, held) = messages.map_or_else(Default::default, |messages| messages.end());
         all.extend(match which {
             Unwrittens::OfSession => vec![],
-            Unwrittens::NotBegun => connection.outbox.cut(&mut self.spares.0),
+            Unwrittens::NotBegun => connection.outbox.cut(&mut self.spares),
             Unwrittens::All => connection.outbox.take_all(),
         });
         all.extend(held);

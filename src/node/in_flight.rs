@@ -7,7 +7,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::node::replies::ReplyTo;
+use crate::node::outbox::ReplyTo;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::LaneId;
 use crate::node::slab::Slab;

@@ -3,7 +3,7 @@
 use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::Phase;
-use crate::node::replies::REPLIES_DUE_MAX;
+use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::route::Flow;
 use crate::node::session::Action;
 use crate::node::session::decide;
@@ -41,7 +41,7 @@ impl Node {
             return Flow::Wait;
         }
         let TaggedRequest { tag, request } = TaggedRequest::parse(line);
-        let is_limited = connection.acks() && connection.replies.due() >= REPLIES_DUE_MAX;
+        let is_limited = connection.acks() && connection.outbox.due() >= REPLIES_DUE_MAX;
         // An acknowledgement and a `CAST` are due no reply.
         if is_limited && !matches!(request, Ok(Request::Ack { .. } | Request::Cast { .. })) {
             self.refuse(id, tag.map(Tag::as_str), ErrorCode::Limited);

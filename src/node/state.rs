@@ -20,12 +20,11 @@ use crate::node::lanes::Kept;
 use crate::node::lanes::Lanes;
 use crate::node::locations::Locations;
 use crate::node::out::Says;
+use crate::node::outbox::ReplyTo;
 use crate::node::outbox::Spares;
 use crate::node::own_presence::OwnPresence;
 use crate::node::peers::Peers;
 use crate::node::refusals::Refusals;
-use crate::node::replies::ReplyTo;
-use crate::node::replies::SpareRows;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
 use crate::node::session_table::Seat;
@@ -99,7 +98,7 @@ pub struct Node {
     /// What the step has left for the driver.
     pub(super) out: Out,
     /// Memory that is used again.
-    pub(super) spares: (Spares, SpareRows),
+    pub(super) spares: Spares,
     /// The sessions that were looked up last.
     pub(super) seats: Vec<Seat>,
     /// The line of the message that is handed out.
@@ -159,7 +158,7 @@ impl Node {
             todo: VecDeque::new(),
             counters: Counters::default(),
             out: Out::default(),
-            spares: Default::default(),
+            spares: Spares::default(),
             seats: vec![],
             line: vec![],
             acts: vec![],
@@ -195,7 +194,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(to).filter(|connection| connection.says()) else {
             return;
         };
-        connection.replies.reply(tag, &mut connection.outbox, &mut self.spares.0, print);
+        connection.outbox.reply(&mut self.spares, tag, print);
         self.note_bytes(to);
     }
 
@@ -204,9 +203,8 @@ impl Node {
         let Some(connection) = self.connections.get_mut(to).filter(|connection| connection.says()) else {
             return;
         };
-        let (spares, rows) = &mut self.spares;
-        connection.replies.answer(reply, &mut connection.outbox, (spares, rows), print);
-        if matches!(connection.phase, Phase::Finishing(_)) && connection.replies.due() == 0 {
+        connection.outbox.answer(&mut self.spares, reply, print);
+        if matches!(connection.phase, Phase::Finishing(_)) && connection.outbox.due() == 0 {
             self.todo.push_back(Todo::Finish(to));
         }
         self.note_bytes(to);
@@ -228,7 +226,7 @@ impl Node {
     /// Takes note that a request will be answered later.
     pub(super) fn expect(&mut self, of: ConnectionId, tag: Option<&str>) -> ReplyTo {
         let connection = self.connections.get_mut(of).expect("who asks is here");
-        connection.replies.expect(tag, &mut self.spares.1)
+        connection.outbox.expect(&mut self.spares, tag)
     }
 
     /// A connection has something new to write.
