@@ -38,7 +38,6 @@ mod requests;
 mod resolve;
 pub mod route;
 pub mod seam;
-mod session;
 mod session_table;
 pub mod slab;
 pub mod state;
@@ -56,7 +55,6 @@ use crate::node::connection::End;
 use crate::node::connection::Ending;
 use crate::node::connection::Phase;
 use crate::node::in_flight::Pending;
-use crate::node::route::Flow;
 use crate::node::seam::Answer;
 use crate::node::seam::News;
 use crate::node::seam::Returned;
@@ -68,7 +66,6 @@ use crate::node::state::Node;
 use crate::node::state::Out;
 use crate::node::state::Todo;
 use crate::node::timeouts::Timeout;
-use crate::proto::line::Line;
 use crate::proto::name::NodeId;
 use crate::proto::reply::print_hello;
 use crate::proto::reply::print_presence;
@@ -125,14 +122,6 @@ impl Node {
         if self.is_draining {
             self.start_draining_one(id);
         }
-    }
-
-    /// A peer has said a line.
-    pub fn line(&mut self, id: ConnectionId, line: Line<'_>, now: Instant) -> Flow {
-        self.now = now;
-        let flow = self.hear(id, line);
-        self.settle();
-        flow
     }
 
     /// What the task of a connection has to do now.
