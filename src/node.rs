@@ -14,13 +14,10 @@
 //! `requests` (what a line does), `route` (where a message goes), `deliver` and `resolve` (sessions of this node), `lane` and
 //! `carry_out` (users on other nodes), `receive` (what other nodes say), `login`, `drain_mail`, `ends`, `tick`.
 
-pub mod act;
 mod carry_out;
 pub mod connection;
 mod deliver;
 mod deliveries;
-mod drain;
-mod drain_mail;
 mod duplicates;
 mod ends;
 mod in_flight;
@@ -28,14 +25,13 @@ pub mod lane;
 mod lanes;
 mod locations;
 mod login;
+mod mail;
 pub mod out;
 mod outbox;
 mod own_presence;
 mod peers;
-mod receive;
 mod refusals;
 mod requests;
-mod resolve;
 pub mod route;
 pub mod seam;
 mod session_table;
@@ -165,26 +161,6 @@ impl Node {
         }
     }
 
-    /// So many bytes more of a connection were written: its socket does not block. Called once for each outbox that
-    /// was on the list of those to write, also with 0 if it was empty; with 0, too, when a stream has written
-    /// something else.
-    pub fn written(&mut self, id: ConnectionId, count: usize, now: Instant) {
-        self.now = now;
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.is_dirty = false;
-        let mut reached = std::mem::take(&mut self.reached);
-        connection.outbox.write(count, &mut self.spares, &mut reached);
-        if !reached.is_empty() {
-            let user = connection.user.clone();
-            for delivery in reached.drain(..) {
-                self.take_delivery(delivery, user.as_ref());
-            }
-        }
-        self.reached = reached;
-        self.relieve(id);
-        self.settle();
-    }
-
     /// The socket of a connection takes no more now: its own task writes when it does.
     pub fn blocks(&mut self, id: ConnectionId, now: Instant) {
         self.now = now;
@@ -216,7 +192,9 @@ impl Node {
         match said {
             Said::Message { number, message } => self.receive(node, number, message),
             Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt),
-            Said::Waits { tickets } => self.receive_waits(tickets),
+            Said::Waits { tickets } => {
+                tickets.iter().for_each(|ticket| self.be_patient(Ticket::from_number(*ticket)));
+            }
             Said::Other(item) => self.said_other(node, item),
         }
         self.settle();
@@ -387,7 +365,6 @@ impl Node {
         while let Some(todo) = self.todo.pop_front() {
             match todo {
                 Todo::Act(lane, act) => self.carry_out(lane, act),
-                Todo::EndLane(lane) => self.end_lane(lane),
                 Todo::Answer(answer) => self.take_answer(answer),
                 Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason)),
                 Todo::Finish(id) => self.finish(id),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::node::drain::Drain;
+use crate::node::mail::Drain;
 use crate::node::outbox::Outbox;
 use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::slab::ConnectionId;

@@ -81,6 +81,13 @@ impl Hasher for AsItIs {
     }
 }
 
+impl Delivery {
+    /// Those who wait for it.
+    pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        std::iter::once(&self.waiter).chain(&self.more)
+    }
+}
+
 impl Deliveries {
     /// None yet; `key` is what hashes depend on.
     pub fn new(key: HashKey) -> Self {
@@ -108,14 +115,9 @@ impl Deliveries {
         self.slots.get_mut(id)
     }
 
-    /// One session more has it; `false` when it is over.
-    pub fn add_party(&mut self, id: DeliveryId) -> bool {
-        self.slots.get_mut(id).map(|delivery| delivery.parties += 1).is_some()
-    }
-
-    /// What it is remembered by, if it is not over.
-    pub fn hash_of(&self, id: DeliveryId) -> Option<u64> {
-        self.slots.get(id).and_then(|delivery| delivery.hash)
+    /// One that is not over.
+    pub fn get_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
+        self.slots.get_mut(id)
     }
 
     /// A party was lost: gives the delivery if it was the last.
@@ -135,14 +137,6 @@ impl Deliveries {
             self.by_hash.remove(&hash);
         }
         Some(delivery)
-    }
-
-    /// Those who wait for it.
-    pub fn waiters(&self, id: DeliveryId) -> impl Iterator<Item = &Waiter> {
-        self.slots
-            .get(id)
-            .into_iter()
-            .flat_map(|delivery| std::iter::once(&delivery.waiter).chain(&delivery.more))
     }
 
     /// How many there are.

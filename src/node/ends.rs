@@ -14,6 +14,7 @@ use crate::node::timeouts::Timeout;
 use crate::proto::reply::CloseReason;
 use crate::proto::reply::ServerLine;
 use crate::proto::reply::print_tag;
+use crate::proto::wire::Receipt;
 
 /// Which messages of a connection are given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,10 @@ impl Node {
         all.extend(held);
         let (waiting, user) = (std::mem::take(&mut connection.waiting), connection.user.clone());
         if let Some(user) = user {
-            all.into_iter().for_each(|message| self.give_back(&user, message));
+            for message in all {
+                let how = if message.in_doubt { Receipt::Left } else { Receipt::NotHere };
+                self.lose_delivery(&user, message, how);
+            }
         }
         self.go_on(waiting);
     }

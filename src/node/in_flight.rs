@@ -22,10 +22,8 @@ pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(10_000);
 
 /// What waits for an answer.
 pub enum Pending {
-    /// A message that was sent here.
+    /// A message that was sent here: a `SEND`, or a `CAST` that waits in a lane.
     Sent(Sent),
-    /// A `CAST` that waits in a lane.
-    Cast(InLane),
     /// A `WHO` that waits for presence.
     Who {
         /// Who asks.
@@ -59,12 +57,12 @@ pub enum Pending {
     Reading(ConnectionId),
 }
 
-/// A message whose sender waits.
+/// A message without a fate.
 pub struct Sent {
     /// The sender's connection.
     pub sender: ConnectionId,
-    /// Where its reply goes.
-    pub reply: ReplyTo,
+    /// Where its reply goes; a `CAST` has none.
+    pub reply: Option<ReplyTo>,
     /// The message's id.
     pub id: MessageId,
     /// Where it stands in a lane, if it is in one.

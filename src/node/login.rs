@@ -4,12 +4,12 @@
 //! otherwise it may be one too many. From then on messages are taken for it, and shown behind the `OK`. The `OK` waits,
 //! a second at most, until the user's other nodes have noted the login: whoever sends after it reaches the session.
 
-use crate::node::act::Member;
 use crate::node::connection::Connection;
 use crate::node::connection::Entering;
 use crate::node::connection::Phase;
 use crate::node::ends::Unwrittens;
 use crate::node::in_flight::Pending;
+use crate::node::lane::Member;
 use crate::node::seam::Ask;
 use crate::node::seam::Location;
 use crate::node::seam::Token;
@@ -211,12 +211,7 @@ impl Node {
         true
     }
 
-    /// Something was stored for a user: sessions that enter look into the mailbox when they are in.
-    pub(super) fn note_mail_for_entering(&mut self, id: ConnectionId) -> bool {
-        self.entering(id).map(|entering| entering.has_mail = true).is_some()
-    }
-
-    fn entering(&mut self, id: ConnectionId) -> Option<&mut Entering> {
+    pub(super) fn entering(&mut self, id: ConnectionId) -> Option<&mut Entering> {
         match &mut self.connections.get_mut(id)?.phase {
             Phase::Entering(entering) => Some(entering),
             _ => None,

@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use crate::mailbox::Limits;
 use crate::metrics::Counters;
-use crate::node::act::Act;
 use crate::node::connection::Connection;
 use crate::node::connection::Phase;
 use crate::node::deliveries::Deliveries;
 use crate::node::duplicates::HashKey;
 use crate::node::in_flight::InFlight;
+use crate::node::lane::Act;
 use crate::node::lanes::Kept;
 use crate::node::lanes::Lanes;
 use crate::node::locations::Locations;
@@ -113,8 +113,6 @@ pub struct Node {
 pub enum Todo {
     /// A lane wants this done.
     Act(LaneId, Act<Kept>),
-    /// A lane may be over.
-    EndLane(LaneId),
     /// The own presence has answered.
     Answer(Answer),
     /// A connection is to end.
@@ -282,13 +280,5 @@ impl Node {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-
-    /// Puts what a lane wants done on the list.
-    pub(super) fn take_acts(&mut self, lane: LaneId) {
-        self.todo.extend(self.acts.drain(..).map(|act| Todo::Act(lane, act)));
-        if self.lanes.get(lane).is_some_and(|entry| entry.lane.is_empty()) {
-            self.todo.push_back(Todo::EndLane(lane));
-        }
     }
 }

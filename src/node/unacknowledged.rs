@@ -42,10 +42,10 @@ pub struct Unacknowledged {
     pub acks: bool,
     /// Live messages wait: for the answer to the login, or for the end of the mailbox.
     pub is_held: bool,
-    shown: VecDeque<Entry>,
+    shown: VecDeque<SessionEntry>,
     shown_bytes: usize,
-    mail: VecDeque<Entry>,
-    live: VecDeque<Entry>,
+    mail: VecDeque<SessionEntry>,
+    live: VecDeque<SessionEntry>,
     held_bytes: usize,
     expired: VecDeque<Expired>,
     /// When the session last acknowledged anything, or had nothing to acknowledge.
@@ -53,7 +53,7 @@ pub struct Unacknowledged {
 }
 
 /// A message in one of the lists.
-pub struct Entry {
+pub struct SessionEntry {
     /// The `MSG` line.
     pub line: Box<[u8]>,
     /// What its user's node remembers it by, if it does.
@@ -163,7 +163,7 @@ impl Unacknowledged {
     }
 
     /// Adds a message to those that wait.
-    pub fn add(&mut self, entry: Entry, kind: Kind) {
+    pub fn add(&mut self, entry: SessionEntry, kind: Kind) {
         if self.shown.is_empty() && self.held_bytes == 0 {
             self.acked_at = entry.since;
         }
@@ -179,7 +179,7 @@ impl Unacknowledged {
         while !self.acks || (self.shown.len() < UNACKED_MAX && self.shown_bytes < bytes_max) {
             let live = if self.is_held { None } else { Some(&mut self.live) };
             // Nobody waits for the fate of one from the mailbox, which has it still.
-            let mail = self.mail.pop_front().map(|entry| Entry { since: now, ..entry });
+            let mail = self.mail.pop_front().map(|entry| SessionEntry { since: now, ..entry });
             let Some(entry) = mail.or_else(|| live?.pop_front()) else { break };
             self.held_bytes -= entry.bytes();
             if !self.acks || entry.delivery.is_none() {
@@ -224,7 +224,8 @@ impl Unacknowledged {
             self.held_bytes -= entry.bytes();
             self.expire(entry, false, now, &mut overdue);
         }
-        let is_slow = |entry: &&mut Entry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
+        let is_slow =
+            |entry: &&mut SessionEntry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
         for entry in self.shown.iter_mut().chain(&mut self.live).filter(is_slow) {
             entry.is_told = true;
             overdue.slow.extend(entry.delivery);
@@ -234,7 +235,7 @@ impl Unacknowledged {
         overdue
     }
 
-    fn expire(&mut self, entry: Entry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
+    fn expire(&mut self, entry: SessionEntry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
         if self.expired.len() == EXPIRED_MAX {
             self.expired.pop_front();
         }
@@ -263,17 +264,18 @@ impl Unacknowledged {
 }
 
 /// The messages of a list that are there for too long. They need not be in the order of time.
-fn take_due(list: &mut VecDeque<Entry>, now: Instant) -> Vec<Entry> {
-    let is_due = |entry: &Entry| now.duration_since(entry.since) >= ACK_TIME_MAX;
+fn take_due(list: &mut VecDeque<SessionEntry>, now: Instant) -> Vec<SessionEntry> {
+    let is_due = |entry: &SessionEntry| now.duration_since(entry.since) >= ACK_TIME_MAX;
     if !list.iter().any(is_due) {
         return vec![];
     }
-    let (due, rest): (Vec<Entry>, Vec<Entry>) = std::mem::take(list).into_iter().partition(is_due);
+    let (due, rest): (Vec<SessionEntry>, Vec<SessionEntry>) =
+        std::mem::take(list).into_iter().partition(is_due);
     *list = rest.into();
     due
 }
 
-impl Entry {
+impl SessionEntry {
     /// The memory that it holds, about.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.line.len()
@@ -288,10 +290,10 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn entry(number: u64, since: Instant) -> Entry {
+    fn entry(number: u64, since: Instant) -> SessionEntry {
         let delivery = Some(DeliveryId::from_number(number));
         let line = (*b"MSG alice t some text").into();
-        Entry { line, hash: Some(number), delivery, since, is_told: false }
+        SessionEntry { line, hash: Some(number), delivery, since, is_told: false }
     }
 
     #[test]
