@@ -16,21 +16,19 @@
 
 mod carry_out;
 pub mod connection;
+mod deadlines;
 mod deliver;
 mod deliveries;
 mod duplicates;
 mod ends;
-mod in_flight;
 pub mod lane;
 mod lanes;
-mod locations;
 mod login;
 mod mail;
+mod others;
 pub mod out;
 mod outbox;
 mod own_presence;
-mod peers;
-mod refusals;
 mod requests;
 pub mod route;
 pub mod seam;
@@ -39,8 +37,6 @@ pub mod slab;
 pub mod state;
 #[cfg(test)]
 mod tests;
-mod tick;
-mod timeouts;
 mod unacknowledged;
 
 use std::time::Instant;
@@ -50,19 +46,24 @@ use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::Ending;
 use crate::node::connection::Phase;
-use crate::node::in_flight::Pending;
+use crate::node::deadlines::InLane;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Sent;
+use crate::node::deadlines::Timeout;
 use crate::node::seam::Answer;
 use crate::node::seam::News;
 use crate::node::seam::Returned;
 use crate::node::seam::Said;
 use crate::node::seam::Token;
+use crate::node::seam::Unavailable;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::Ticket;
 use crate::node::state::Node;
 use crate::node::state::Out;
 use crate::node::state::Todo;
-use crate::node::timeouts::Timeout;
 use crate::proto::name::NodeId;
+use crate::proto::reply::CloseReason;
+use crate::proto::reply::ErrorCode;
 use crate::proto::reply::print_hello;
 use crate::proto::reply::print_presence;
 use crate::proto::wire::Item;
@@ -102,7 +103,7 @@ impl Node {
     /// A connection is open. `is_stream`: its own task writes its bytes, and it is greeted later.
     pub fn opened(&mut self, is_stream: bool, now: Instant) -> ConnectionId {
         self.now = now;
-        let id = self.connections.insert(Connection::new(is_stream));
+        let id = self.connections.insert(Connection { is_stream, ..Connection::default() });
         self.counters.accepted += 1;
         self.timeouts.set(Timeout::Login, id, now);
         if !is_stream {
@@ -206,7 +207,8 @@ impl Node {
             Item::Noted { login, .. } => self.noted(node, login),
             Item::Further { user, node } => {
                 if let Some(node) = NodeId::parse(node).filter(|node| *node != self.me) {
-                    self.heard_location(user.as_str(), &node);
+                    let peer = self.peers.name(&node);
+                    self.heard_location(user.as_str(), peer);
                 }
             }
             Item::Mail { user } => self.has_mail(&user.into()),
@@ -245,7 +247,7 @@ impl Node {
                         let sessions = (here + elsewhere) as u32;
                         self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
                     }
-                    Err(_) => self.fail(connection, &reply, crate::proto::reply::ErrorCode::Unavailable),
+                    Err(_) => self.fail(connection, &reply, ErrorCode::Unavailable),
                 }
             }
             (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome),
@@ -332,6 +334,53 @@ impl Node {
             self.settle();
         }
         self.table.age(now);
+    }
+
+    /// What waits for an answer gets the one that there is none.
+    fn expire(&mut self, ticket: Ticket) {
+        if let Some(Pending::Sent(Sent { place: Some(place), .. })) = self.in_flight.get_mut(ticket) {
+            let InLane { lane, number } = *place;
+            // Its lane knows what is true of it, and goes on without it.
+            self.tell_lane(lane, |lane, acts| lane.expired(number, acts));
+            return;
+        }
+        match self.in_flight.remove(ticket) {
+            Some(Pending::Sent(Sent { sender, reply, .. })) => {
+                reply.into_iter().for_each(|reply| self.fail(sender, &reply, ErrorCode::Timeout));
+            }
+            Some(Pending::Who { connection, reply, .. }) => {
+                self.fail(connection, &reply, ErrorCode::Unavailable);
+            }
+            Some(Pending::Login(id)) => self.turn_away(id, ErrorCode::Unavailable),
+            Some(Pending::Leaving(id)) => self.unregistered(id),
+            Some(Pending::Reading(id)) => self.read_mail(id, Err(Unavailable)),
+            Some(Pending::Locating { .. } | Pending::Storing { .. }) | None => {}
+        }
+    }
+
+    /// It is time for a connection to act.
+    fn time_out(&mut self, kind: Timeout, id: ConnectionId) {
+        let bytes_max = self.config.outbox_bytes_max;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match (kind, &connection.phase) {
+            (Timeout::Login, Phase::New) => self.begin_end(id, End::Closed(CloseReason::Idle)),
+            (Timeout::Login, Phase::Entering(_)) => self.timeouts.set(kind, id, self.now),
+            (Timeout::Noting, Phase::Entering(_)) => self.admit(id),
+            (Timeout::Stall, _) if !connection.is_open() => {}
+            (Timeout::Stall, _) if connection.stalls(self.now, bytes_max) => {
+                self.begin_end(id, End::Closed(CloseReason::Slow));
+            }
+            (Timeout::Stall, _) if connection.outbox.blocked_since().is_some() => {
+                self.timeouts.set(kind, id, self.now);
+            }
+            (Timeout::Watch, _) => {
+                connection.is_watched = false;
+                self.age_messages(id);
+            }
+            (Timeout::MailBusy | Timeout::MailAway, _) => self.resume_mail(id),
+            (Timeout::Finishing, Phase::Finishing(_)) => self.say_last_words(id),
+            _ => {}
+        }
     }
 
     /// When [`Node::tick`] has something to do.

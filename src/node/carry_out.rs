@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::node::deadlines::InLane;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Sent;
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::in_flight::InLane;
-use crate::node::in_flight::Pending;
-use crate::node::in_flight::Sent;
 use crate::node::lane::Act;
 use crate::node::lane::Acts;
 use crate::node::lane::Lane;
@@ -250,8 +250,7 @@ impl Node {
     }
 
     /// A user is on a further node, too.
-    pub(super) fn heard_location(&mut self, user: &str, node: &NodeId) {
-        let peer = self.peers.name(node);
+    pub(super) fn heard_location(&mut self, user: &str, peer: PeerId) {
         self.locations.add(user, peer);
         self.add_member(user, Member::Node(peer));
     }

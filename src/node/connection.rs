@@ -14,6 +14,7 @@ use crate::proto::name::UserName;
 use crate::proto::reply::CloseReason;
 
 /// A connection. An idle one holds no memory beside this.
+#[derive(Default)]
 pub struct Connection {
     /// Where it is in its life.
     pub phase: Phase,
@@ -48,8 +49,10 @@ pub struct Connection {
 }
 
 /// Where a connection is in its life.
+#[derive(Default)]
 pub enum Phase {
     /// Nobody has logged in.
+    #[default]
     New,
     /// A `LOGIN` waits for its answer.
     Entering(Box<Entering>),
@@ -64,6 +67,7 @@ pub enum Phase {
 }
 
 /// A login that waits.
+#[derive(Default)]
 pub struct Entering {
     /// The tag of the `LOGIN`.
     pub tag: Option<Box<str>>,
@@ -118,27 +122,6 @@ pub const STALL_TIME_MAX: Duration = Duration::from_millis(5_000);
 pub const FULL_STALL_TIME_MAX: Duration = Duration::from_millis(1_000);
 
 impl Connection {
-    /// One that has said nothing.
-    pub fn new(is_stream: bool) -> Self {
-        Connection {
-            phase: Phase::New,
-            user: None,
-            session: None,
-            count: 0,
-            outbox: Outbox::default(),
-            unacknowledged: None,
-            drain: None,
-            waiting: vec![],
-            lane_bytes: 0,
-            is_stream,
-            is_waiting: false,
-            is_paused: false,
-            is_dirty: false,
-            is_woken: false,
-            is_watched: false,
-        }
-    }
-
     /// Tells whether messages are taken for it.
     pub fn takes_messages(&self) -> bool {
         matches!(self.phase, Phase::Entering(_) | Phase::In | Phase::Draining)
@@ -183,10 +166,5 @@ impl Connection {
         let Some(since) = self.outbox.blocked_since() else { return false };
         let is_full = self.filled() >= bytes_max;
         now.duration_since(since) >= if is_full { FULL_STALL_TIME_MAX } else { STALL_TIME_MAX }
-    }
-
-    /// Its list of messages that wait; there is one from now on.
-    pub fn unacknowledged(&mut self, now: Instant) -> &mut Unacknowledged {
-        self.unacknowledged.get_or_insert_with(|| Box::new(Unacknowledged::new(now)))
     }
 }

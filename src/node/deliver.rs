@@ -6,8 +6,9 @@ use std::time::Instant;
 use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::RESERVE_BYTES_MIN;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Timeout;
 use crate::node::deliveries::Waiter;
-use crate::node::in_flight::Pending;
 use crate::node::lane::Member;
 use crate::node::lanes::Kept;
 use crate::node::outbox::Unwritten;
@@ -18,7 +19,6 @@ use crate::node::slab::PeerId;
 use crate::node::slab::Ticket;
 use crate::node::state::Node;
 use crate::node::state::Todo;
-use crate::node::timeouts::Timeout;
 use crate::node::unacknowledged::Kind;
 use crate::node::unacknowledged::Overdue;
 use crate::node::unacknowledged::SessionEntry;
@@ -267,7 +267,6 @@ impl Node {
     /// in flight there goes to the further nodes, too.
     pub(super) fn tell_further(&mut self, origin: PeerId, user: UserRef<'_>) {
         for further in self.locations.news_to(origin, user.as_str(), self.now) {
-            let further = self.peers.name(&further);
             // One that has died since the origin may not know to be dead.
             if let (Some(node), Some(further)) = (self.peers.get(origin), self.peers.get(further)) {
                 self.out.says.item(node, &Item::Further { user, node: further.as_str() });
@@ -336,7 +335,7 @@ impl Node {
             self.refusals.remove(peer, &user);
         }
         // What was refused must not be overtaken.
-        let is_refused = self.refusals.contains(peer, &user);
+        let is_refused = self.refusals.contains(peer, &user, self.now);
         print_line(&mut self.line, from, id, text);
         let Some(number) = number else {
             if is_refused {

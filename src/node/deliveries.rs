@@ -10,7 +10,6 @@ use std::hash::Hasher;
 
 use crate::node::duplicates::HashKey;
 use crate::node::slab::ConnectionId;
-use crate::node::slab::Deliveries as Keys;
 use crate::node::slab::DeliveryId;
 use crate::node::slab::PeerId;
 use crate::node::slab::Slab;
@@ -57,7 +56,7 @@ pub struct Delivery {
 
 /// All of them.
 pub struct Deliveries {
-    slots: Slab<Keys, Delivery>,
+    slots: Slab<'d', Delivery>,
     /// Those that a duplicate may come of.
     by_hash: HashMap<u64, DeliveryId, BuildHasherDefault<AsItIs>>,
     key: HashKey,

@@ -6,7 +6,6 @@
 use crate::node::lane::Lane;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::LaneId;
-use crate::node::slab::LaneKeys;
 use crate::node::slab::PeerId;
 use crate::node::slab::Slab;
 use crate::node::slab::Ticket;
@@ -52,7 +51,7 @@ pub struct UserLane {
 /// All lanes.
 #[derive(Default)]
 pub struct Lanes {
-    lanes: Slab<LaneKeys, UserLane>,
+    lanes: Slab<'l', UserLane>,
     by_user: Recent<UserName, LaneId>,
     bytes: usize,
     /// The shares of nodes that have any.

@@ -7,8 +7,9 @@
 use crate::node::connection::Connection;
 use crate::node::connection::Entering;
 use crate::node::connection::Phase;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Timeout;
 use crate::node::ends::Unwrittens;
-use crate::node::in_flight::Pending;
 use crate::node::lane::Member;
 use crate::node::seam::Ask;
 use crate::node::seam::Location;
@@ -18,7 +19,6 @@ use crate::node::seam::Welcome;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
 use crate::node::state::Todo;
-use crate::node::timeouts::Timeout;
 use crate::proto::name::NodeId;
 use crate::proto::name::SessionId;
 use crate::proto::name::UserName;
@@ -37,15 +37,14 @@ impl Node {
         let tag = tag.map(Box::from);
         // That the user was nowhere else counted while one of the sessions here was there.
         self.locations.forget(user.as_str());
-        let entering =
-            Entering { tag, acks, has_mail: false, replaces: vec![], noting: vec![], is_replaced: false };
+        let entering = Entering { tag, acks, ..Entering::default() };
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Entering(Box::new(entering));
         (connection.user, connection.session) = (Some(user.clone()), Some(session));
         self.table.enter(&user, id);
         // A node alone answers within this step.
         if self.own.is_none() {
-            connection.unacknowledged(self.now).is_held = true;
+            connection.unacknowledged.get_or_insert_default().is_held = true;
             self.give_from_others(id, &user);
         }
         let ticket = self.in_flight.insert(Pending::Login(id), self.now);
@@ -66,8 +65,8 @@ impl Node {
         let nodes: Vec<NodeId> = before.iter().chain(&after).map(|location| location.node.clone()).collect();
         for node in nodes.iter().filter(|_| !is_single) {
             // An origin may remember the user here from an earlier session, and not know of the others; so may this node.
-            self.locations.heard_further(&user, node, self.now);
             let peer = self.peers.name(node);
+            self.locations.heard_further(&user, peer, self.now);
             self.add_member(user.as_str(), Member::Node(peer));
         }
         if let Some(entering) = self.entering(id) {
@@ -101,10 +100,11 @@ impl Node {
     /// A user of this node logs in on another one, too.
     pub(super) fn announced(&mut self, node: &NodeId, user: UserRef<'_>, login: u64) {
         let name = self.table.find(user.as_str()).map(|(name, _)| name.clone());
+        let peer = self.peers.name(node);
         if let Some(name) = name {
-            self.locations.heard_further(&name, node, self.now);
+            self.locations.heard_further(&name, peer, self.now);
         }
-        self.heard_location(user.as_str(), node);
+        self.heard_location(user.as_str(), peer);
         if login != 0 {
             self.out.says.item(node, &Item::Noted { user, login });
         }
@@ -124,7 +124,7 @@ impl Node {
         self.reply(id, tag.as_deref(), |out| print_logged_in(user.borrowed(), session, out));
         let Some(connection) = self.connections.get_mut(id) else { return };
         if acks || connection.unacknowledged.is_some() {
-            connection.unacknowledged(self.now).let_in(acks, self.now);
+            connection.unacknowledged.get_or_insert_default().let_in(acks, self.now);
         }
         if has_mail {
             self.start_mail(id);
@@ -165,8 +165,9 @@ impl Node {
     /// A user of this node is on other ones, which may not know that: nobody waits for it.
     pub(super) fn announce_again(&mut self, user: &UserName, nodes: &[NodeId]) {
         for node in nodes {
-            self.locations.heard_further(user, node, self.now);
-            self.heard_location(user.as_str(), node);
+            let peer = self.peers.name(node);
+            self.locations.heard_further(user, peer, self.now);
+            self.heard_location(user.as_str(), peer);
             self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
         }
     }

@@ -10,9 +10,10 @@
 use std::collections::VecDeque;
 
 use crate::mailbox::READ_MESSAGES_MAX;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Timeout;
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::in_flight::Pending;
 use crate::node::seam::Ask;
 use crate::node::seam::Letter;
 use crate::node::seam::Mail;
@@ -21,7 +22,6 @@ use crate::node::seam::Unavailable;
 use crate::node::session_table::Seat;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
-use crate::node::timeouts::Timeout;
 use crate::node::unacknowledged::Kind;
 use crate::proto::name::SessionId;
 use crate::proto::name::UserName;
@@ -82,7 +82,7 @@ impl Node {
             drain.has_more = true;
             return;
         }
-        connection.unacknowledged(self.now).is_held = true;
+        connection.unacknowledged.get_or_insert_default().is_held = true;
         self.read_on(id);
     }
 
@@ -110,7 +110,7 @@ impl Node {
     pub(super) fn resume_mail(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.drain.as_ref().is_some_and(|drain| drain.stage == Stage::Paused) {
-            connection.unacknowledged(self.now).is_held = true;
+            connection.unacknowledged.get_or_insert_default().is_held = true;
             self.read_on(id);
         }
     }

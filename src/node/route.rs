@@ -4,10 +4,10 @@
 //! outboxes. Everybody else has a lane, also with sessions here: nothing passes a lane by.
 
 use crate::node::connection::Connection;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Sent;
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::in_flight::Pending;
-use crate::node::in_flight::Sent;
 use crate::node::lanes::Kept;
 use crate::node::seam::Ask;
 use crate::node::seam::Token;

@@ -12,29 +12,28 @@ use crate::mailbox::Limits;
 use crate::metrics::Counters;
 use crate::node::connection::Connection;
 use crate::node::connection::Phase;
+use crate::node::deadlines::InFlight;
+use crate::node::deadlines::Timeouts;
 use crate::node::deliveries::Deliveries;
 use crate::node::duplicates::HashKey;
-use crate::node::in_flight::InFlight;
 use crate::node::lane::Act;
 use crate::node::lanes::Kept;
 use crate::node::lanes::Lanes;
-use crate::node::locations::Locations;
+use crate::node::others::Locations;
+use crate::node::others::Peers;
+use crate::node::others::Refusals;
 use crate::node::out::Says;
 use crate::node::outbox::ReplyTo;
 use crate::node::outbox::Spares;
 use crate::node::own_presence::OwnPresence;
-use crate::node::peers::Peers;
-use crate::node::refusals::Refusals;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
 use crate::node::session_table::Seat;
 use crate::node::session_table::SessionTable;
 use crate::node::slab::ConnectionId;
-use crate::node::slab::Connections;
 use crate::node::slab::DeliveryId;
 use crate::node::slab::LaneId;
 use crate::node::slab::Slab;
-use crate::node::timeouts::Timeouts;
 use crate::proto::name::NodeId;
 use crate::proto::reply::CloseReason;
 use crate::proto::reply::ErrorCode;
@@ -68,7 +67,7 @@ pub struct Node {
     /// What others reach it by.
     pub(super) me: NodeId,
     /// Every connection.
-    pub(super) connections: Slab<Connections, Connection>,
+    pub(super) connections: Slab<'c', Connection>,
     /// Who is here.
     pub(super) table: SessionTable,
     /// What waits for an answer.

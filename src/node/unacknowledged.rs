@@ -37,6 +37,7 @@ const EXPIRED_MAX: usize = 4_096;
 const EXPIRED_TIME: Duration = SEEN_TIME.saturating_mul(2);
 
 /// The messages that one session has and has not taken.
+#[derive(Default)]
 pub struct Unacknowledged {
     /// The session acknowledges.
     pub acks: bool,
@@ -48,8 +49,8 @@ pub struct Unacknowledged {
     live: VecDeque<SessionEntry>,
     held_bytes: usize,
     expired: VecDeque<Expired>,
-    /// When the session last acknowledged anything, or had nothing to acknowledge.
-    acked_at: Instant,
+    /// When the session last acknowledged anything, or had nothing to acknowledge; none before its first message.
+    acked_at: Option<Instant>,
 }
 
 /// A message in one of the lists.
@@ -116,24 +117,9 @@ pub struct Overdue {
 }
 
 impl Unacknowledged {
-    /// An empty one.
-    pub fn new(now: Instant) -> Self {
-        Unacknowledged {
-            acks: false,
-            is_held: false,
-            shown: VecDeque::new(),
-            shown_bytes: 0,
-            mail: VecDeque::new(),
-            live: VecDeque::new(),
-            held_bytes: 0,
-            expired: VecDeque::new(),
-            acked_at: now,
-        }
-    }
-
     /// The login is answered: what waited for that is shown, and may be acknowledged, from now on.
     pub fn let_in(&mut self, acks: bool, now: Instant) {
-        (self.acks, self.is_held, self.acked_at) = (acks, false, now);
+        (self.acks, self.is_held, self.acked_at) = (acks, false, Some(now));
     }
 
     /// Tells whether there is no use for it.
@@ -165,7 +151,7 @@ impl Unacknowledged {
     /// Adds a message to those that wait.
     pub fn add(&mut self, entry: SessionEntry, kind: Kind) {
         if self.shown.is_empty() && self.held_bytes == 0 {
-            self.acked_at = entry.since;
+            self.acked_at = Some(entry.since);
         }
         self.held_bytes += entry.bytes();
         match kind {
@@ -201,7 +187,7 @@ impl Unacknowledged {
             let late = self.expired.iter().position(is_late).and_then(|at| self.expired.remove(at));
             return late.map_or(Acked::Unknown, |expired| Acked::Late(expired.hash));
         };
-        self.acked_at = now;
+        self.acked_at = Some(now);
         let entry = self.shown.remove(at).expect("it is there");
         self.shown_bytes -= entry.bytes();
         if self.shown.is_empty() {
@@ -231,7 +217,8 @@ impl Unacknowledged {
             overdue.slow.extend(entry.delivery);
         }
         let is_full = self.acks && self.held_bytes >= bytes_max;
-        overdue.is_stalled = is_full && now.duration_since(self.acked_at) >= FULL_ACK_TIME_MAX;
+        let is_slow = |since| now.duration_since(since) >= FULL_ACK_TIME_MAX;
+        overdue.is_stalled = is_full && self.acked_at.is_some_and(is_slow);
         overdue
     }
 
@@ -299,7 +286,7 @@ mod tests {
     #[test]
     fn a_late_acknowledgement_takes_one_of_two_messages_with_one_tag() {
         let now = Instant::now();
-        let mut ledger = Unacknowledged::new(now);
+        let mut ledger = Unacknowledged::default();
         ledger.acks = true;
         [1, 2].into_iter().for_each(|number| ledger.add(entry(number, now), Kind::Live));
         ledger.show(now, 4_096, |_, _| ());
@@ -311,7 +298,7 @@ mod tests {
     #[test]
     fn live_messages_wait_behind_the_login_and_mail_and_are_bounded_by_acknowledgements() {
         let now = Instant::now();
-        let mut ledger = Unacknowledged::new(now);
+        let mut ledger = Unacknowledged::default();
         (ledger.acks, ledger.is_held) = (true, true);
         ledger.add(entry(1, now), Kind::Live);
         ledger.add(entry(2, now), Kind::Mail);
