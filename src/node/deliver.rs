@@ -22,7 +22,6 @@ use crate::node::state::Todo;
 use crate::node::unacknowledged::Kind;
 use crate::node::unacknowledged::Overdue;
 use crate::node::unacknowledged::SessionEntry;
-use crate::node::unacknowledged::Shown;
 use crate::proto::name::IdRef;
 use crate::proto::name::NodeId;
 use crate::proto::name::UserName;
@@ -135,9 +134,12 @@ impl Node {
         let Some(messages) = &mut connection.unacknowledged else { return };
         let (outbox, spares) = (&mut connection.outbox, &mut self.spares);
         let before = outbox.waiting();
-        messages.show(self.now, bytes_max, |line, settled| match settled {
-            Shown::Written(delivery) => outbox.push_message(spares, delivery, line),
-            Shown::Acknowledged => outbox.push_line(spares, |out| out.extend_from_slice(line)),
+        messages.show(self.now, bytes_max, |entry, waits_for_ack| {
+            if waits_for_ack {
+                outbox.push_line(spares, |out| out.extend_from_slice(&entry.line));
+            } else {
+                outbox.push_message(spares, entry.delivery, &entry.line);
+            }
         });
         let has_new = outbox.waiting() > before;
         if messages.is_over() {

@@ -87,6 +87,9 @@ pub enum Act<M> {
 /// What to do, in order.
 pub type Acts<M> = Vec<Act<M>>;
 
+/// Where the recipient is; `None`: that can't be known now.
+pub type Found = Option<Vec<Member>>;
+
 /// A message in a lane.
 #[derive(Clone, Debug)]
 struct LaneEntry<M> {
@@ -168,11 +171,6 @@ impl<M> Lane<M> {
         self.position(number).map(|at| &self.entries[at].message)
     }
 
-    /// Tells whether no message is here: then the lane is of no use any more.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Where new messages go at once; `None` while they wait.
     pub fn members(&self) -> Option<&[Member]> {
         (self.mode == Mode::Flowing).then_some(&self.members[..])
@@ -188,21 +186,15 @@ impl<M> Lane<M> {
         self.position(number).is_some_and(|at| self.entries[at].with == [member])
     }
 
-    /// The answer where the recipient is; `None`: that can't be known now.
-    pub fn located(&mut self, members: Option<Vec<Member>>, acts: &mut Acts<M>) {
+    /// The answer where the recipient is.
+    pub fn located(&mut self, members: Found, acts: &mut Acts<M>) {
         if let Some(asked_below) = self.asked_below.take() {
             self.go_on(members, asked_below, acts);
         }
     }
 
     /// The mailbox has answered: what became of these messages, and where the recipient is after that.
-    pub fn stored(
-        &mut self,
-        numbers: &[u64],
-        fates: &[Stored],
-        members: Option<Vec<Member>>,
-        acts: &mut Acts<M>,
-    ) {
+    pub fn stored(&mut self, numbers: &[u64], fates: &[Stored], members: Found, acts: &mut Acts<M>) {
         for (at, number) in numbers.iter().enumerate() {
             let Some(entry) = self.take(*number) else { continue };
             acts.push(match fates.get(at).unwrap_or(&Stored::Unknown) {
@@ -221,7 +213,7 @@ impl<M> Lane<M> {
     }
 
     /// It is known where the recipient is, which all messages below a number have waited for.
-    fn go_on(&mut self, members: Option<Vec<Member>>, asked_below: u64, acts: &mut Acts<M>) {
+    fn go_on(&mut self, members: Found, asked_below: u64, acts: &mut Acts<M>) {
         // Nobody has anything now; and the answer may be older than what was heard meanwhile.
         let heard = std::mem::take(&mut self.returning);
         let members = members.or_else(|| (!heard.is_empty()).then(Vec::new)).map(|mut members| {
@@ -292,11 +284,9 @@ impl<M> Lane<M> {
 
     /// The recipient is on a further node, or has come to this one: it is first given what has no fate yet.
     pub fn add(&mut self, member: Member, acts: &mut Acts<M>) {
-        match self.mode {
-            // What it has may still be refused, and the answer may be older than this.
-            Mode::Flowing | Mode::Asking | Mode::Storing => push_new(&mut self.returning, member),
-            // That will be asked.
-            Mode::Draining => {}
+        // What it has may still be refused, and the answer may be older than this. While it drains, that will be asked.
+        if self.mode != Mode::Draining {
+            push_new(&mut self.returning, member);
         }
         self.settle(acts);
     }
@@ -411,15 +401,13 @@ impl<M> Lane<M> {
         }
     }
 
+    /// Ends messages.
     fn end_where(&mut self, ends: impl Fn(&LaneEntry<M>) -> bool, code: ErrorCode, acts: &mut Acts<M>) {
-        let mut at = 0;
-        while at < self.entries.len() {
-            if !ends(&self.entries[at]) {
-                at += 1;
-                continue;
-            }
-            let entry = self.entries.remove(at).expect("it is there");
-            acts.push(entry.fail(code));
+        if self.entries.iter().any(&ends) {
+            let all = std::mem::take(&mut self.entries).into_iter();
+            let (ended, rest): (VecDeque<_>, VecDeque<_>) = all.partition(ends);
+            self.entries = rest;
+            acts.extend(ended.into_iter().map(|entry| entry.fail(code)));
         }
     }
 

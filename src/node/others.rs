@@ -31,13 +31,13 @@ pub const GONE_MAX: usize = 4_096;
 /// The other nodes.
 #[derive(Default)]
 pub struct Peers {
-    peers: Slab<'p', Peer>,
+    peers: Slab<'p', KnownNode>,
     by_id: Recent<NodeId, PeerId>,
     /// In the order in which they went.
     gone: VecDeque<PeerId>,
 }
 
-struct Peer {
+struct KnownNode {
     id: NodeId,
     is_gone: bool,
 }
@@ -48,7 +48,7 @@ impl Peers {
         if let Some(peer) = self.by_id.get_mut(node.as_str()) {
             return *peer;
         }
-        let peer = self.peers.insert(Peer { id: node.clone(), is_gone: false });
+        let peer = self.peers.insert(KnownNode { id: node.clone(), is_gone: false });
         *self.by_id.get_or_insert_with(node, || peer)
     }
 

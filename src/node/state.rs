@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::mailbox::Limits;
+use crate::mailbox::post::Post;
 use crate::metrics::Counters;
 use crate::node::connection::Connection;
 use crate::node::connection::Phase;
@@ -25,9 +26,9 @@ use crate::node::others::Refusals;
 use crate::node::out::Says;
 use crate::node::outbox::ReplyTo;
 use crate::node::outbox::Spares;
-use crate::node::own_presence::OwnPresence;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
+use crate::node::seam::Welcome;
 use crate::node::session_table::Seat;
 use crate::node::session_table::SessionTable;
 use crate::node::slab::ConnectionId;
@@ -136,7 +137,7 @@ pub struct Out {
 impl Node {
     /// A node that knows nothing yet.
     pub fn new(me: NodeId, config: NodeConfig, now: Instant) -> Self {
-        let own = config.is_alone.then(|| OwnPresence::new(config.mailboxes));
+        let own = config.is_alone.then(|| OwnPresence { post: Post::new(config.mailboxes) });
         Node {
             now,
             me,
@@ -279,5 +280,44 @@ impl Node {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+/// Presence and mailboxes of a node alone, which answers its own asks. Nobody is elsewhere, and what waits for users
+/// who are not here is in memory: it ends with the node.
+pub struct OwnPresence {
+    post: Post,
+}
+
+impl OwnPresence {
+    /// Does what is asked for.
+    fn answer(&mut self, ask: Ask, now: Instant) -> Option<Answer> {
+        Some(match ask {
+            Ask::Locate { token, .. } => Answer::Located { token, locations: Ok(vec![]) },
+            Ask::Register { token, user, .. } => {
+                let has_mail = self.post.has(&user, now);
+                Answer::Registered { token, welcome: Ok(Welcome { has_mail, ..Welcome::default() }) }
+            }
+            Ask::Unregister { token, user, session } => {
+                self.post.release(&user, session);
+                Answer::Unregistered { token }
+            }
+            Ask::Store { token, user, messages } => {
+                let fates = self.post.store(&user, &messages, now);
+                Answer::Stored { token, fates, locations: Ok(vec![]) }
+            }
+            Ask::Read { token, user, session, after } => {
+                Answer::Read { token, mail: Ok(self.post.read(&user, session, after, now)) }
+            }
+            Ask::Take { user, up_to, also } => {
+                self.post.take(&user, up_to, &also);
+                return None;
+            }
+            Ask::Release { user, session } => {
+                self.post.release(&user, session);
+                return None;
+            }
+            Ask::Remove { .. } => return None,
+        })
     }
 }

@@ -85,15 +85,6 @@ pub enum Kind {
     Mail,
 }
 
-/// What settles a message that is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// That it is written; nobody waits for it if it is a `CAST`.
-    Written(Option<DeliveryId>),
-    /// That the session acknowledges it.
-    Acknowledged,
-}
-
 /// What an acknowledgement comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Acked {
@@ -160,18 +151,17 @@ impl Unacknowledged {
         }
     }
 
-    /// Gives what may be shown now to `show`.
-    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&[u8], Shown)) {
+    /// Gives what may be shown now to `show`, and whether it is settled by an acknowledgement, or when it is written.
+    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&SessionEntry, bool)) {
         while !self.acks || (self.shown.len() < UNACKED_MAX && self.shown_bytes < bytes_max) {
             let live = if self.is_held { None } else { Some(&mut self.live) };
             // Nobody waits for the fate of one from the mailbox, which has it still.
             let mail = self.mail.pop_front().map(|entry| SessionEntry { since: now, ..entry });
             let Some(entry) = mail.or_else(|| live?.pop_front()) else { break };
             self.held_bytes -= entry.bytes();
-            if !self.acks || entry.delivery.is_none() {
-                show(&entry.line, Shown::Written(entry.delivery));
-            } else {
-                show(&entry.line, Shown::Acknowledged);
+            let waits_for_ack = self.acks && entry.delivery.is_some();
+            show(&entry, waits_for_ack);
+            if waits_for_ack {
                 self.shown_bytes += entry.bytes();
                 self.shown.push_back(entry);
             }
@@ -217,8 +207,8 @@ impl Unacknowledged {
             overdue.slow.extend(entry.delivery);
         }
         let is_full = self.acks && self.held_bytes >= bytes_max;
-        let is_slow = |since| now.duration_since(since) >= FULL_ACK_TIME_MAX;
-        overdue.is_stalled = is_full && self.acked_at.is_some_and(is_slow);
+        let is_long_ago = |since| now.duration_since(since) >= FULL_ACK_TIME_MAX;
+        overdue.is_stalled = is_full && self.acked_at.is_some_and(is_long_ago);
         overdue
     }
 
@@ -308,8 +298,8 @@ mod tests {
         assert_eq!(ledger.acknowledge("t", "alice", now), Acked::Taken(DeliveryId::from_number(2)));
         (3..600).for_each(|number| ledger.add(entry(number, now), Kind::Live));
         ledger.let_in(true, now);
-        ledger.show(now, 1 << 20, |_, settled| {
-            assert_eq!(settled, Shown::Acknowledged, "to be written is not enough");
+        ledger.show(now, 1 << 20, |_, waits_for_ack| {
+            assert!(waits_for_ack, "to be written is not enough");
             shown += 1;
         });
         assert_eq!(shown, 1 + UNACKED_MAX);

@@ -271,7 +271,7 @@ fn told(event: &ClusterEvent) -> String {
     format!("batch {} of {} from message {}: {items}", head.number, head.from.as_str(), head.first)
 }
 
-fn said(say: &Say<'_>) -> String {
+fn said(say: &Say<&[u8]>) -> String {
     match say {
         Say::Message { ticket, is_first, body } => {
             let text = parse_body(body).map_or("", |(.., text)| text);

@@ -78,7 +78,7 @@ impl World<'_> {
             while let Some(todo) = self.todo.pop_front() {
                 match todo {
                     Todo::Act(act) => self.carry_out(act)?,
-                    Todo::EndLane if self.lane.as_ref().is_some_and(|lane| lane.is_empty()) => {
+                    Todo::EndLane if self.lane.as_ref().is_some_and(|lane| lane.entries.is_empty()) => {
                         self.lane = None;
                         self.question = Question::None;
                         self.stores.iter_mut().for_each(|store| store.is_wanted = false);
