@@ -5,10 +5,9 @@
 //! duplicate of a message that is still here shares its fate: it is one more who waits.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-use std::hash::Hasher;
 
 use crate::node::duplicates::HashKey;
+use crate::node::duplicates::HashedAlready;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::DeliveryId;
 use crate::node::slab::PeerId;
@@ -58,26 +57,8 @@ pub struct Delivery {
 pub struct Deliveries {
     slots: Slab<'d', Delivery>,
     /// Those that a duplicate may come of.
-    by_hash: HashMap<u64, DeliveryId, BuildHasherDefault<AsItIs>>,
+    by_hash: HashMap<u64, DeliveryId, HashedAlready>,
     key: HashKey,
-}
-
-/// The hash of what is a keyed hash already.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("the keys are numbers");
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl Delivery {

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use crate::node::seam::Cause;
 use crate::node::seam::Stored;
-use crate::node::slab::PeerId;
+use crate::node::slab::Member;
 use crate::proto::reply::ErrorCode;
 use crate::proto::wire::Receipt;
 
@@ -46,22 +46,6 @@ enum Mode {
     Flowing,
     Draining,
     Storing,
-}
-
-/// A node that a lane's messages go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Member {
-    /// This one: its own sessions of the recipient.
-    Here,
-    /// Another one.
-    Node(PeerId),
-}
-
-impl Member {
-    /// The other node that it is.
-    pub fn peer(self) -> Option<PeerId> {
-        if let Member::Node(peer) = self { Some(peer) } else { None }
-    }
 }
 
 /// What to do.

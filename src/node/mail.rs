@@ -23,7 +23,6 @@ use crate::node::session_table::Seat;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
-use crate::proto::name::SessionId;
 use crate::proto::name::UserName;
 use crate::proto::wire::Receipt;
 use crate::proto::wire::parse_body;
@@ -136,7 +135,7 @@ impl Node {
     }
 
     fn read_on(&mut self, id: ConnectionId) {
-        let Some((user, session)) = self.mail_session(id) else { return };
+        let Some((user, session)) = self.session_of(id) else { return };
         let Some(drain) = self.drain_of(id) else { return };
         drain.stage = Stage::Reading;
         let after = drain.read_up_to;
@@ -247,7 +246,8 @@ impl Node {
     }
 
     fn end_mail(&mut self, id: ConnectionId, user: &UserName, ended: &Drain) {
-        if let Some((user, session)) = self.mail_session(id) {
+        // One that has left has released it by that.
+        if let Some((user, session)) = self.session_of(id) {
             self.ask(Ask::Release { user, session });
         }
         if ended.begins_anew || (ended.has_more && !ended.is_broken) {
@@ -257,11 +257,5 @@ impl Node {
         for seat in self.seats.clone() {
             self.resume_mail(seat.connection);
         }
-    }
-
-    /// Whose mailbox a connection drains; nobody's when its session has left, and released it by that.
-    fn mail_session(&self, id: ConnectionId) -> Option<(UserName, SessionId)> {
-        let connection = self.connections.get(id)?;
-        Some((connection.user.clone()?, connection.session?))
     }
 }

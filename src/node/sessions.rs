@@ -8,7 +8,6 @@
 //! what is left in the outbox. What its session has and did not take goes elsewhere: at once where nothing more will
 //! be read, and else as far as it can't be written any more.
 
-use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::Ending;
 use crate::node::connection::Entering;
@@ -16,13 +15,13 @@ use crate::node::connection::Finishing;
 use crate::node::connection::Phase;
 use crate::node::deadlines::Pending;
 use crate::node::deadlines::Timeout;
-use crate::node::lane::Member;
 use crate::node::seam::Ask;
 use crate::node::seam::Location;
 use crate::node::seam::Token;
 use crate::node::seam::Unavailable;
 use crate::node::seam::Welcome;
 use crate::node::slab::ConnectionId;
+use crate::node::slab::Member;
 use crate::node::state::Node;
 use crate::node::state::Todo;
 use crate::proto::name::NodeId;
@@ -72,7 +71,10 @@ impl Node {
 
     /// Presence has answered a login.
     pub(super) fn registered(&mut self, id: ConnectionId, welcome: Result<Welcome, Unavailable>) {
-        let Some((user, _)) = self.entering_session(id) else { return };
+        if self.entering(id).is_none() {
+            return;
+        }
+        let Some((user, _)) = self.session_of(id) else { return };
         let Ok(Welcome { before, after, has_mail }) = welcome else {
             return self.turn_away(id, ErrorCode::Unavailable);
         };
@@ -131,10 +133,11 @@ impl Node {
 
     /// A login is answered: the session is in.
     pub(super) fn admit(&mut self, id: ConnectionId) {
-        let Some((user, session)) = self.entering_session(id) else { return };
+        let Some(entering) = self.entering(id).map(std::mem::take) else { return };
+        let Entering { tag, acks, has_mail, replaces, is_replaced, .. } = entering;
+        let Some((user, session)) = self.session_of(id) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::In) else { return };
-        let Entering { tag, acks, has_mail, replaces, is_replaced, .. } = *entering;
+        connection.phase = Phase::In;
         let single = self.config.sessions_max == 1;
         self.table.admit(&user, id);
         if single {
@@ -238,21 +241,16 @@ impl Node {
         }
     }
 
-    fn entering_session(&self, id: ConnectionId) -> Option<(UserName, SessionId)> {
-        let Connection { phase: Phase::Entering(_), user, session, .. } = self.connections.get(id)? else {
-            return None;
-        };
-        Some((user.clone()?, (*session)?))
-    }
-
-    /// An id that no session ever had, but by a chance of one in 36^8.
+    /// An id that no session ever had, but by a chance of one in 36^8, made of a number that nobody can guess who does
+    /// not know the seed (splitmix64).
     fn fresh_session(&mut self) -> SessionId {
-        let mut random = self.next_random();
-        let mut text = String::with_capacity(8);
-        for _ in 0..8 {
-            text.push(SessionId::ALPHABET[(random % 36) as usize]);
-            random /= 36;
-        }
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let letter = |at| SessionId::ALPHABET[(z / 36_u64.pow(at) % 36) as usize];
+        let text: String = (0..8).map(letter).collect();
         SessionId::parse(&text).expect("made of the alphabet")
     }
 

@@ -38,6 +38,22 @@ pub type LaneId = Key<'l'>;
 /// Another node.
 pub type PeerId = Key<'p'>;
 
+/// A node that a lane's messages go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Member {
+    /// This one: its own sessions of the recipient.
+    Here,
+    /// Another one.
+    Node(PeerId),
+}
+
+impl Member {
+    /// The other node that it is.
+    pub fn peer(self) -> Option<PeerId> {
+        if let Member::Node(peer) = self { Some(peer) } else { None }
+    }
+}
+
 /// Slots that an empty slab keeps.
 const SLOTS_KEPT_MAX: usize = 4_096;
 

@@ -36,6 +36,8 @@ use crate::node::slab::DeliveryId;
 use crate::node::slab::LaneId;
 use crate::node::slab::Slab;
 use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
 use crate::proto::reply::CloseReason;
 use crate::proto::reply::ErrorCode;
 use crate::proto::reply::ServerLine;
@@ -61,31 +63,21 @@ pub struct NodeConfig {
 
 /// One node's mind.
 pub struct Node {
-    /// How it is set up.
     pub(super) config: NodeConfig,
     /// The time of this step, as it was given.
     pub(super) now: Instant,
     /// What others reach it by.
     pub(super) me: NodeId,
-    /// Every connection.
     pub(super) connections: Slab<'c', Connection>,
-    /// Who is here.
     pub(super) table: SessionTable,
-    /// What waits for an answer.
     pub(super) in_flight: InFlight,
-    /// What sessions here have and have not taken.
     pub(super) deliveries: Deliveries,
-    /// Messages to users on other nodes.
     pub(super) lanes: Lanes,
-    /// The other nodes that it has heard of.
     pub(super) peers: Peers,
-    /// Where users are.
     pub(super) locations: Locations,
     /// What other nodes must have back before anything is taken from them.
     pub(super) refusals: Refusals,
-    /// Presence and mailboxes of a node alone.
     pub(super) own: Option<OwnPresence>,
-    /// When connections have to act by themselves.
     pub(super) timeouts: Timeouts,
     /// Requests that need the node to stay are refused.
     pub(super) is_draining: bool,
@@ -93,9 +85,7 @@ pub struct Node {
     pub(super) random: u64,
     /// What is left to do in this step.
     pub(super) todo: VecDeque<Todo>,
-    /// What happened.
     pub(super) counters: Counters,
-    /// What the step has left for the driver.
     pub(super) out: Out,
     /// Memory that is used again.
     pub(super) spares: Spares,
@@ -176,6 +166,12 @@ impl Node {
             Some(own) => self.todo.extend(own.answer(ask, self.now).map(Todo::Answer)),
             None => self.out.asks.push(ask),
         }
+    }
+
+    /// The user and the session of a connection, unless that has left.
+    pub(super) fn session_of(&self, id: ConnectionId) -> Option<(UserName, SessionId)> {
+        let connection = self.connections.get(id)?;
+        Some((connection.user.clone()?, connection.session?))
     }
 
     /// Puts the sessions of a user into `seats`; `false` if there are none.
@@ -271,15 +267,6 @@ impl Node {
                 self.wake(of);
             }
         }
-    }
-
-    /// A number that nobody can guess who does not know the seed (splitmix64).
-    pub(super) fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 
