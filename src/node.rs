@@ -128,7 +128,7 @@ impl Node {
         match &connection.phase {
             Phase::Ended(ending) => Turn::Close(*ending),
             Phase::Draining => Turn::Drain,
-            Phase::Entering(_) | Phase::Finishing(_) => Turn::Wait,
+            Phase::Entering(_) | Phase::Finishing { .. } => Turn::Wait,
             Phase::New | Phase::In => {
                 let waits = connection.is_waiting || connection.is_paused;
                 if !waits && !is_draining && connection.is_overdue(bytes_max) {
@@ -194,27 +194,21 @@ impl Node {
             Said::Waits { tickets } => {
                 tickets.iter().for_each(|ticket| self.be_patient(Ticket::from_number(*ticket)));
             }
-            Said::Other(item) => self.said_other(node, item),
-        }
-        self.settle();
-    }
-
-    fn said_other(&mut self, node: &NodeId, item: Item<'_>) {
-        match item {
-            Item::Announced { user, login } => self.announced(node, user, login),
-            Item::Noted { login, .. } => self.noted(node, login),
-            Item::Further { user, node } => {
+            Said::Other(Item::Announced { user, login }) => self.announced(node, user, login),
+            Said::Other(Item::Noted { login, .. }) => self.noted(node, login),
+            Said::Other(Item::Further { user, node }) => {
                 if let Some(node) = NodeId::parse(node).filter(|node| *node != self.me) {
                     let peer = self.peers.name(&node);
                     self.heard_location(user.as_str(), peer);
                 }
             }
-            Item::Mail { user } => self.has_mail(&user.into()),
-            Item::Replaced { user, session } => self.replaced(user.as_str(), session),
-            Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. } => {
+            Said::Other(Item::Mail { user }) => self.has_mail(user.as_str()),
+            Said::Other(Item::Replaced { user, session }) => self.replaced(user.as_str(), session),
+            Said::Other(Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. }) => {
                 unreachable!("they are said with their numbers")
             }
         }
+        self.settle();
     }
 
     /// Presence has answered.
@@ -263,7 +257,7 @@ impl Node {
         self.now = now;
         match news {
             News::Replaced { user, session } => self.replaced(user.as_str(), session),
-            News::Mail(user) => self.has_mail(&user),
+            News::Mail(user) => self.has_mail(user.as_str()),
             News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes),
             News::Replaces { user, locations } => self.tell_replaced(&user, locations),
         }
@@ -376,7 +370,7 @@ impl Node {
                 self.age_messages(id);
             }
             (Timeout::MailBusy | Timeout::MailAway, _) => self.resume_mail(id),
-            (Timeout::Finishing, Phase::Finishing(_)) => self.say_last_words(id),
+            (Timeout::Finishing, Phase::Finishing { .. }) => self.say_last_words(id),
             _ => {}
         }
     }

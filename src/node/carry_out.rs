@@ -205,7 +205,7 @@ impl Node {
             for location in locations.iter().flatten() {
                 self.out.says.item(&location.node, &item);
             }
-            self.has_mail(&user);
+            self.has_mail(user.as_str());
         }
         let members = self.members(&user, locations);
         self.tell_lane(lane, |lane, acts| lane.stored(numbers, fates, members, acts));

@@ -61,7 +61,12 @@ pub enum Phase {
     /// The node drains: what the peer has said already is refused, and then it ends.
     Draining,
     /// No request is taken any more; replies are still due.
-    Finishing(Box<Finishing>),
+    Finishing {
+        /// Why it ends.
+        end: Box<End>,
+        /// Others may still find its session.
+        is_leaving: bool,
+    },
     /// The last words are in the outbox.
     Ended(Ending),
 }
@@ -81,14 +86,6 @@ pub struct Entering {
     pub noting: Vec<NodeId>,
     /// A later login has taken its place: it ends behind its answer.
     pub is_replaced: bool,
-}
-
-/// How a connection ends.
-pub struct Finishing {
-    /// Why.
-    pub end: End,
-    /// Others may still find its session.
-    pub is_leaving: bool,
 }
 
 /// Why a connection ends.

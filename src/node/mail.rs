@@ -94,8 +94,8 @@ impl Node {
     }
 
     /// Something was stored for a user who is here all the same. A session that enters looks when it is in.
-    pub(super) fn has_mail(&mut self, user: &UserName) {
-        self.find(user.as_str());
+    pub(super) fn has_mail(&mut self, user: &str) {
+        self.find(user);
         for Seat { connection, is_in } in self.seats.clone() {
             if is_in {
                 self.start_mail(connection);

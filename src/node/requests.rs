@@ -43,7 +43,7 @@ impl Node {
                 return Flow::Wait;
             }
             // Nothing behind `QUIT` counts.
-            Phase::Finishing(_) | Phase::Ended(_) => return Flow::Next,
+            Phase::Finishing { .. } | Phase::Ended(_) => return Flow::Next,
             Phase::New | Phase::In | Phase::Draining => {}
         }
         // While the node drains, what was said already is refused at once and waits for nothing.

@@ -8,13 +8,16 @@
 //! what is left in the outbox. What its session has and did not take goes elsewhere: at once where nothing more will
 //! be read, and else as far as it can't be written any more.
 
+use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::Ending;
 use crate::node::connection::Entering;
-use crate::node::connection::Finishing;
 use crate::node::connection::Phase;
 use crate::node::deadlines::Pending;
 use crate::node::deadlines::Timeout;
+use crate::node::outbox::Outbox;
+use crate::node::outbox::Spares;
+use crate::node::outbox::Unwritten;
 use crate::node::seam::Ask;
 use crate::node::seam::Location;
 use crate::node::seam::Token;
@@ -35,17 +38,6 @@ use crate::proto::reply::print_logged_in;
 use crate::proto::reply::print_tag;
 use crate::proto::wire::Item;
 use crate::proto::wire::Receipt;
-
-/// Which messages of a connection are given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unwrittens {
-    /// Those that its session did not acknowledge, or was not shown. What only has to be written will be.
-    OfSession,
-    /// Besides, those of which nothing was written.
-    NotBegun,
-    /// All.
-    All,
-}
 
 impl Node {
     /// A connection wants to be a session of a user.
@@ -209,7 +201,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::New) else { return };
         self.leave(id);
-        self.give_all_back(id, Unwrittens::OfSession);
+        self.give_all_back(id, |_, _| vec![]);
         let text = match code {
             ErrorCode::TooMany => "the user has as many sessions as it may have",
             _ => code.text(),
@@ -222,16 +214,13 @@ impl Node {
         self.wake(id);
     }
 
-    /// Takes a session out of the table and out of presence: no new message comes in. `false` if there was none.
-    pub(super) fn leave(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        let (Some(user), Some(session)) = (connection.user.clone(), connection.session.take()) else {
-            return false;
-        };
+    /// Takes a session, if there is one, out of the table and out of presence: no new message comes in.
+    fn leave(&mut self, id: ConnectionId) {
+        let Some((user, session)) = self.session_of(id) else { return };
+        self.connections.get_mut(id).into_iter().for_each(|connection| connection.session = None);
         self.table.leave(&user, id);
         let ticket = self.in_flight.insert(Pending::Leaving(id), self.now);
         self.ask(Ask::Unregister { token: Token(ticket.number()), user, session });
-        true
     }
 
     pub(super) fn entering(&mut self, id: ConnectionId) -> Option<&mut Entering> {
@@ -271,26 +260,24 @@ impl Node {
             End::Closed(CloseReason::Replaced) => is_blocked,
             _ => false,
         };
-        connection.phase = Phase::Finishing(Box::new(Finishing { end: end.clone(), is_leaving: false }));
+        let is_leaving = connection.session.is_some();
+        connection.phase = Phase::Finishing { end: Box::new(end.clone()), is_leaving };
         (connection.is_waiting, connection.is_paused) = (false, false);
         match end {
             End::Closed(reason) => self.counters.close(reason),
             End::Quit(_) => self.counters.close(CloseReason::Quit),
             End::Eof | End::Peer => {}
         }
-        let is_leaving = self.leave(id);
-        let which = if is_cut { Unwrittens::NotBegun } else { Unwrittens::OfSession };
-        self.give_all_back(id, which);
-        self.leave_mail(id);
+        self.leave(id);
         if is_cut {
             // It is told why, if it ever looks.
+            self.give_all_back(id, Outbox::cut);
+            self.leave_mail(id);
             return self.say_last_words(id);
         }
-        if let Some(connection) = self.connections.get_mut(id)
-            && let Phase::Finishing(finishing) = &mut connection.phase
-        {
-            finishing.is_leaving = is_leaving;
-        }
+        // What only has to be written will be.
+        self.give_all_back(id, |_, _| vec![]);
+        self.leave_mail(id);
         self.timeouts.set(Timeout::Finishing, id, self.now);
         self.wake(id);
         self.finish(id);
@@ -298,20 +285,19 @@ impl Node {
 
     /// Others know that a session is gone.
     pub(super) fn unregistered(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && let Phase::Finishing(finishing) = &mut connection.phase
+        if let Some(Connection { phase: Phase::Finishing { is_leaving, .. }, .. }) =
+            self.connections.get_mut(id)
         {
-            finishing.is_leaving = false;
+            *is_leaving = false;
             self.finish(id);
         }
     }
 
     /// Says the last words, if nothing else is owed.
     pub(super) fn finish(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(id) else { return };
-        if let Phase::Finishing(finishing) = &connection.phase
-            && !finishing.is_leaving
-            && connection.outbox.due() == 0
+        if let Some(Connection { phase: Phase::Finishing { is_leaving: false, .. }, outbox, .. }) =
+            self.connections.get(id)
+            && outbox.due() == 0
         {
             self.say_last_words(id);
         }
@@ -320,8 +306,8 @@ impl Node {
     /// Says why a connection ends, and then nothing more.
     pub(super) fn say_last_words(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Phase::Finishing(finishing) = &connection.phase else { return };
-        let (reason, tag) = match &finishing.end {
+        let Phase::Finishing { end, .. } = &connection.phase else { return };
+        let (reason, tag) = match &**end {
             End::Quit(tag) => (Some(CloseReason::Quit), tag.clone()),
             End::Closed(reason) => (Some(*reason), None),
             End::Eof | End::Peer => (None, None),
@@ -338,17 +324,17 @@ impl Node {
         self.wake(id);
     }
 
-    /// The messages that a session has and did not take go elsewhere, in order; whoever waits for room here looks
-    /// again after that.
-    pub(super) fn give_all_back(&mut self, id: ConnectionId, which: Unwrittens) {
+    /// The messages that a session has and did not take go elsewhere, in order: those that it did not acknowledge or
+    /// was not shown, and what `cut` takes out of its outbox. Whoever waits for room here looks again after that.
+    pub(super) fn give_all_back(
+        &mut self,
+        id: ConnectionId,
+        cut: impl FnOnce(&mut Outbox, &mut Spares) -> Vec<Unwritten>,
+    ) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let messages = connection.unacknowledged.take();
         let (mut all, held) = messages.map_or_else(Default::default, |messages| messages.end());
-        all.extend(match which {
-            Unwrittens::OfSession => vec![],
-            Unwrittens::NotBegun => connection.outbox.cut(&mut self.spares),
-            Unwrittens::All => connection.outbox.take_all(),
-        });
+        all.extend(cut(&mut connection.outbox, &mut self.spares));
         all.extend(held);
         let (waiting, user) = (std::mem::take(&mut connection.waiting), connection.user.clone());
         if let Some(user) = user {
@@ -365,7 +351,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Ended(Ending { reason: None });
         self.leave(id);
-        self.give_all_back(id, Unwrittens::All);
+        self.give_all_back(id, |outbox, _| outbox.take_all());
         self.leave_mail(id);
         self.connections.remove(id);
     }

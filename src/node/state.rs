@@ -198,7 +198,7 @@ impl Node {
             return;
         };
         connection.outbox.answer(&mut self.spares, reply, print);
-        if matches!(connection.phase, Phase::Finishing(_)) && connection.outbox.due() == 0 {
+        if matches!(connection.phase, Phase::Finishing { .. }) && connection.outbox.due() == 0 {
             self.todo.push_back(Todo::Finish(to));
         }
         self.note_bytes(to);
