@@ -10,9 +10,10 @@
 //! here, their node is gone, or silence up to the deadline. A node that receives a message delivers it or answers;
 //! it never forwards it.
 //!
-//! This file is the door: every step of the node is a method here. Reading order below it: `state` (the fields);
-//! `requests` (what a line does), `route` (where a message goes), `deliver` and `resolve` (sessions of this node), `lane` and
-//! `carry_out` (users on other nodes), `receive` (what other nodes say), `login`, `drain_mail`, `ends`, `tick`.
+//! This file is the door: every step of the node is a method here, but for `line` and `written`, which stand with
+//! what they begin. Reading order below it: `state` (the fields); `requests` (what a line does), `route` (where a
+//! message goes), `deliver` (sessions of this node), `lane` and `carry_out` (users on other nodes), `sessions` (they
+//! come and go) and `mail`.
 
 mod carry_out;
 pub mod connection;
@@ -114,9 +115,7 @@ impl Node {
     pub fn greet(&mut self, id: ConnectionId) {
         let me = self.me.clone();
         self.reply(id, None, |out| print_hello(me.as_str(), out));
-        if self.is_draining {
-            self.start_draining_one(id);
-        }
+        self.start_draining_one(id);
     }
 
     /// What the task of a connection has to do now.
@@ -227,10 +226,10 @@ impl Node {
         let Token(number) = *token;
         let Some(pending) = self.in_flight.remove(Ticket::from_number(number)) else { return };
         match (pending, answer) {
-            (Pending::Locating { lane, was_here }, Answer::Located { locations, .. }) => {
+            (Pending::Locating(lane, was_here), Answer::Located { locations, .. }) => {
                 self.lane_located((lane, was_here), locations);
             }
-            (Pending::Who { connection, reply, user, here }, Answer::Located { locations, .. }) => {
+            (Pending::Who(connection, reply, user, here), Answer::Located { locations, .. }) => {
                 match locations {
                     Ok(locations) => {
                         // Who moves meanwhile, from here or to here, is there all the time.
@@ -244,7 +243,7 @@ impl Node {
             }
             (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome),
             (Pending::Leaving(id), Answer::Unregistered { .. }) => self.unregistered(id),
-            (Pending::Storing { lane, numbers }, Answer::Stored { fates, locations, .. }) => {
+            (Pending::Storing(lane, numbers), Answer::Stored { fates, locations, .. }) => {
                 self.lane_stored((lane, &numbers), &fates, locations);
             }
             (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail),
@@ -340,13 +339,13 @@ impl Node {
             Some(Pending::Sent(Sent { sender, reply, .. })) => {
                 reply.into_iter().for_each(|reply| self.fail(sender, &reply, ErrorCode::Timeout));
             }
-            Some(Pending::Who { connection, reply, .. }) => {
+            Some(Pending::Who(connection, reply, ..)) => {
                 self.fail(connection, &reply, ErrorCode::Unavailable);
             }
             Some(Pending::Login(id)) => self.turn_away(id, ErrorCode::Unavailable),
             Some(Pending::Leaving(id)) => self.unregistered(id),
             Some(Pending::Reading(id)) => self.read_mail(id, Err(Unavailable)),
-            Some(Pending::Locating { .. } | Pending::Storing { .. }) | None => {}
+            Some(Pending::Locating(..) | Pending::Storing(..)) | None => {}
         }
     }
 

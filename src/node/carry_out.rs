@@ -99,7 +99,7 @@ impl Node {
                 self.locations.forget(user.as_str());
                 let is_here = self.table.count(user.as_str()) > 0;
                 let was_here = self.find(user.as_str());
-                let ticket = self.in_flight.insert_for_ever(Pending::Locating { lane, was_here });
+                let ticket = self.in_flight.insert_for_ever(Pending::Locating(lane, was_here));
                 self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
             }
             Act::Store(numbers) => self.store(lane, numbers),
@@ -167,7 +167,7 @@ impl Node {
         // One may have expired meanwhile.
         let (numbers, messages) = numbers.into_iter().filter_map(body).unzip();
         let user = entry.user.clone();
-        let ticket = self.in_flight.insert_for_ever(Pending::Storing { lane, numbers });
+        let ticket = self.in_flight.insert_for_ever(Pending::Storing(lane, numbers));
         self.ask(Ask::Store { token: Token(ticket.number()), user, messages });
     }
 

@@ -25,35 +25,17 @@ pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(10_000);
 pub enum Pending {
     /// A message that was sent here: a `SEND`, or a `CAST` that waits in a lane.
     Sent(Sent),
-    /// A `WHO` that waits for presence.
-    Who {
-        /// Who asks.
-        connection: ConnectionId,
-        /// Where the answer goes.
-        reply: ReplyTo,
-        /// For whom.
-        user: UserName,
-        /// How many sessions of that user were here when presence was asked.
-        here: usize,
-    },
+    /// A `WHO` that waits for presence: who asks, where the answer goes, for whom, and how many sessions of that user
+    /// were here when presence was asked.
+    Who(ConnectionId, ReplyTo, UserName, usize),
     /// A `LOGIN` that waits for presence.
     Login(ConnectionId),
     /// A connection that ends when others know that its session is gone.
     Leaving(ConnectionId),
-    /// A lane that asks where else its user is.
-    Locating {
-        /// The lane.
-        lane: LaneId,
-        /// The user was here, too, when that was asked.
-        was_here: bool,
-    },
-    /// A lane of which these messages are to be stored.
-    Storing {
-        /// The lane.
-        lane: LaneId,
-        /// The messages, by their numbers in it.
-        numbers: Vec<u64>,
-    },
+    /// A lane that asks where else its user is, and whether the user was here, too, when that was asked.
+    Locating(LaneId, bool),
+    /// A lane of which the messages with these numbers are to be stored.
+    Storing(LaneId, Vec<u64>),
     /// A session that reads its mailbox.
     Reading(ConnectionId),
 }

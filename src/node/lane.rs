@@ -72,7 +72,7 @@ pub enum Act<M> {
 pub type Acts<M> = Vec<Act<M>>;
 
 /// Where the recipient is; `None`: that can't be known now.
-pub type Found = Option<Vec<Member>>;
+pub type Whereabouts = Option<Vec<Member>>;
 
 /// A message in a lane.
 #[derive(Clone, Debug)]
@@ -171,14 +171,14 @@ impl<M> Lane<M> {
     }
 
     /// The answer where the recipient is.
-    pub fn located(&mut self, members: Found, acts: &mut Acts<M>) {
+    pub fn located(&mut self, members: Whereabouts, acts: &mut Acts<M>) {
         if let Some(asked_below) = self.asked_below.take() {
             self.go_on(members, asked_below, acts);
         }
     }
 
     /// The mailbox has answered: what became of these messages, and where the recipient is after that.
-    pub fn stored(&mut self, numbers: &[u64], fates: &[Stored], members: Found, acts: &mut Acts<M>) {
+    pub fn stored(&mut self, numbers: &[u64], fates: &[Stored], members: Whereabouts, acts: &mut Acts<M>) {
         for (at, number) in numbers.iter().enumerate() {
             let Some(entry) = self.take(*number) else { continue };
             acts.push(match fates.get(at).unwrap_or(&Stored::Unknown) {
@@ -197,7 +197,7 @@ impl<M> Lane<M> {
     }
 
     /// It is known where the recipient is, which all messages below a number have waited for.
-    fn go_on(&mut self, members: Found, asked_below: u64, acts: &mut Acts<M>) {
+    fn go_on(&mut self, members: Whereabouts, asked_below: u64, acts: &mut Acts<M>) {
         // Nobody has anything now; and the answer may be older than what was heard meanwhile.
         let heard = std::mem::take(&mut self.returning);
         let members = members.or_else(|| (!heard.is_empty()).then(Vec::new)).map(|mut members| {

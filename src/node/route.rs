@@ -145,7 +145,7 @@ impl Node {
         let reply = self.expect(asker, tag.map(Tag::as_str));
         let here = self.table.count(user.as_str());
         let (user, is_here) = (UserName::from(user), here > 0);
-        let pending = Pending::Who { connection: asker, reply, user: user.clone(), here };
+        let pending = Pending::Who(asker, reply, user.clone(), here);
         let ticket = self.in_flight.insert(pending, self.now);
         self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
     }

@@ -151,9 +151,7 @@ impl Node {
         if is_replaced {
             self.todo.push_back(Todo::Close(id, CloseReason::Replaced));
         }
-        if self.is_draining {
-            self.start_draining_one(id);
-        }
+        self.start_draining_one(id);
         self.wake(id);
     }
 
@@ -208,9 +206,7 @@ impl Node {
         };
         self.counters.error(code);
         self.reply(id, entering.tag.as_deref(), |out| ServerLine::Err { code, text }.print(out));
-        if self.is_draining {
-            self.start_draining_one(id);
-        }
+        self.start_draining_one(id);
         self.wake(id);
     }
 
@@ -356,10 +352,10 @@ impl Node {
         self.connections.remove(id);
     }
 
-    /// The node drains: a connection is asked to say what it has said already, and to end.
+    /// If the node drains, a connection is asked to say what it has said already, and to end.
     pub(super) fn start_draining_one(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if matches!(connection.phase, Phase::New | Phase::In) {
+        if self.is_draining && matches!(connection.phase, Phase::New | Phase::In) {
             connection.phase = Phase::Draining;
             (connection.is_waiting, connection.is_paused) = (false, false);
             self.wake(id);

@@ -1,8 +1,8 @@
 //! All that one node knows: the fields of [`Node`], and the smallest things that are done with them.
 //!
-//! The rules are in the files above this one, each of which adds its methods to `Node`; none of them calls
-//! upwards. What a rule leads to elsewhere is put on the list [`Todo`], which the end of every step carries
-//! out in order, so that no rule finds the state half changed by another.
+//! The rules are in the files above this one, each of which adds its methods to `Node`. What a rule leads to elsewhere
+//! is put on the list [`Todo`], which the end of every step carries out in order, so that no rule finds the state half
+//! changed by another.
 
 use std::collections::VecDeque;
 use std::time::Duration;

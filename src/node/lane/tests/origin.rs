@@ -1,5 +1,5 @@
 //! The origin: what it tells its lane, and how it carries out what the lane wants, as the node does
-//! (`route`, `carry_out`, `receive`); and what must be true of each fate.
+//! (`route`, `carry_out`); and what must be true of each fate.
 
 use crate::node::lane::Act;
 use crate::node::lane::Lane;

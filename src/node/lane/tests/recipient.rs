@@ -1,5 +1,5 @@
 //! The recipient's side of a node: sessions come and go, take messages, show them and give them back, as the node
-//! does (`receive`, `deliver`, `login`, `drain_mail`, `ends`); and what must be true of what is shown.
+//! does (`deliver`, `sessions`, `mail`); and what must be true of what is shown.
 
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
