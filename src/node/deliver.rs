@@ -19,9 +19,9 @@ use crate::node::slab::PeerId;
 use crate::node::slab::Ticket;
 use crate::node::state::Node;
 use crate::node::state::Todo;
+use crate::node::unacknowledged::HeldMessage;
 use crate::node::unacknowledged::Kind;
 use crate::node::unacknowledged::Overdue;
-use crate::node::unacknowledged::SessionEntry;
 use crate::proto::name::IdRef;
 use crate::proto::name::NodeId;
 use crate::proto::name::UserName;
@@ -116,7 +116,7 @@ impl Node {
                     return Err(Receipt::Unacked);
                 }
                 let line = self.line[..].into();
-                messages.add(SessionEntry { line, hash, delivery, since: self.now, is_told: false }, kind);
+                messages.add(HeldMessage { line, hash, delivery, since: self.now, is_told: false }, kind);
                 self.show(to);
             }
             _ => {

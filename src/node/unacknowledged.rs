@@ -43,10 +43,10 @@ pub struct Unacknowledged {
     pub acks: bool,
     /// Live messages wait: for the answer to the login, or for the end of the mailbox.
     pub is_held: bool,
-    shown: VecDeque<SessionEntry>,
+    shown: VecDeque<HeldMessage>,
     shown_bytes: usize,
-    mail: VecDeque<SessionEntry>,
-    live: VecDeque<SessionEntry>,
+    mail: VecDeque<HeldMessage>,
+    live: VecDeque<HeldMessage>,
     held_bytes: usize,
     expired: VecDeque<Expired>,
     /// When the session last acknowledged anything, or had nothing to acknowledge; none before its first message.
@@ -54,7 +54,7 @@ pub struct Unacknowledged {
 }
 
 /// A message in one of the lists.
-pub struct SessionEntry {
+pub struct HeldMessage {
     /// The `MSG` line.
     pub line: Box<[u8]>,
     /// What its user's node remembers it by, if it does.
@@ -140,7 +140,7 @@ impl Unacknowledged {
     }
 
     /// Adds a message to those that wait.
-    pub fn add(&mut self, entry: SessionEntry, kind: Kind) {
+    pub fn add(&mut self, entry: HeldMessage, kind: Kind) {
         if self.shown.is_empty() && self.held_bytes == 0 {
             self.acked_at = Some(entry.since);
         }
@@ -152,11 +152,11 @@ impl Unacknowledged {
     }
 
     /// Gives what may be shown now to `show`, and whether it is settled by an acknowledgement, or when it is written.
-    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&SessionEntry, bool)) {
+    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&HeldMessage, bool)) {
         while !self.acks || (self.shown.len() < UNACKED_MAX && self.shown_bytes < bytes_max) {
             let live = if self.is_held { None } else { Some(&mut self.live) };
             // Nobody waits for the fate of one from the mailbox, which has it still.
-            let mail = self.mail.pop_front().map(|entry| SessionEntry { since: now, ..entry });
+            let mail = self.mail.pop_front().map(|entry| HeldMessage { since: now, ..entry });
             let Some(entry) = mail.or_else(|| live?.pop_front()) else { break };
             self.held_bytes -= entry.bytes();
             let waits_for_ack = self.acks && entry.delivery.is_some();
@@ -201,7 +201,7 @@ impl Unacknowledged {
             self.expire(entry, false, now, &mut overdue);
         }
         let is_slow =
-            |entry: &&mut SessionEntry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
+            |entry: &&mut HeldMessage| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
         for entry in self.shown.iter_mut().chain(&mut self.live).filter(is_slow) {
             entry.is_told = true;
             overdue.slow.extend(entry.delivery);
@@ -212,7 +212,7 @@ impl Unacknowledged {
         overdue
     }
 
-    fn expire(&mut self, entry: SessionEntry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
+    fn expire(&mut self, entry: HeldMessage, was_shown: bool, at: Instant, overdue: &mut Overdue) {
         if self.expired.len() == EXPIRED_MAX {
             self.expired.pop_front();
         }
@@ -241,18 +241,18 @@ impl Unacknowledged {
 }
 
 /// The messages of a list that are there for too long. They need not be in the order of time.
-fn take_due(list: &mut VecDeque<SessionEntry>, now: Instant) -> Vec<SessionEntry> {
-    let is_due = |entry: &SessionEntry| now.duration_since(entry.since) >= ACK_TIME_MAX;
+fn take_due(list: &mut VecDeque<HeldMessage>, now: Instant) -> Vec<HeldMessage> {
+    let is_due = |entry: &HeldMessage| now.duration_since(entry.since) >= ACK_TIME_MAX;
     if !list.iter().any(is_due) {
         return vec![];
     }
-    let (due, rest): (Vec<SessionEntry>, Vec<SessionEntry>) =
+    let (due, rest): (Vec<HeldMessage>, Vec<HeldMessage>) =
         std::mem::take(list).into_iter().partition(is_due);
     *list = rest.into();
     due
 }
 
-impl SessionEntry {
+impl HeldMessage {
     /// The memory that it holds, about.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.line.len()
@@ -267,10 +267,10 @@ impl SessionEntry {
 mod tests {
     use super::*;
 
-    fn entry(number: u64, since: Instant) -> SessionEntry {
+    fn entry(number: u64, since: Instant) -> HeldMessage {
         let delivery = Some(DeliveryId::from_number(number));
         let line = (*b"MSG alice t some text").into();
-        SessionEntry { line, hash: Some(number), delivery, since, is_told: false }
+        HeldMessage { line, hash: Some(number), delivery, since, is_told: false }
     }
 
     #[test]
