@@ -1,9 +1,9 @@
 //! One connection as the node knows it: its conversation, what it is owed, and what waits for it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::node::mail::Drain;
 use crate::node::outbox::Outbox;
 use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::slab::ConnectionId;
@@ -86,6 +86,43 @@ pub struct Entering {
     pub noting: Vec<NodeId>,
     /// A later login has taken its place: it ends behind its answer.
     pub is_replaced: bool,
+}
+
+/// A session that drains its user's mailbox, or waits until it may.
+#[derive(Default)]
+pub struct Drain {
+    /// What happens next.
+    pub stage: Stage,
+    /// The place of the last message that was read.
+    pub read_up_to: u64,
+    /// What was shown and may still be in the mailbox, by its place, in order, and whether the session took it.
+    pub shown: VecDeque<(u64, Option<bool>)>,
+    /// So many of these have no fate.
+    pub waiting: usize,
+    /// All up to this place was taken,
+    pub taken_up_to: u64,
+    /// and so many of these are still in the mailbox.
+    pub untaken: usize,
+    /// Something was stored since it began: the end may have been read too early.
+    pub has_more: bool,
+    /// The session takes messages again that it did not take: they are read once more.
+    pub begins_anew: bool,
+    /// The session did not take something.
+    pub is_broken: bool,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The mailbox was asked.
+    Reading,
+    /// There may be more to read.
+    Showing,
+    /// Another session drains it, or it can't be reached: tried again soon.
+    #[default]
+    Paused,
+    /// Nothing more is read.
+    Ending,
 }
 
 /// Why a connection ends.

@@ -179,8 +179,10 @@ pub enum Timeout {
 
 /// Connections that have to act: of each kind when they do, after how long.
 pub struct Timeouts {
-    queues: [(Timeout, Duration, VecDeque<(Instant, ConnectionId)>); 7],
+    queues: [(Timeout, Duration, VecDeque<Due>); 7],
 }
+
+type Due = (Instant, ConnectionId);
 
 /// How long a login waits for the nodes where its user is, too.
 const NOTING_TIME_MAX: Duration = Duration::from_secs(1);

@@ -7,9 +7,9 @@
 //! holds its live messages back as long. A message that a session does not take ends its drain: the rest stays for
 //! the next login.
 
-use std::collections::VecDeque;
-
 use crate::mailbox::READ_MESSAGES_MAX;
+use crate::node::connection::Drain;
+use crate::node::connection::Stage;
 use crate::node::deadlines::Pending;
 use crate::node::deadlines::Timeout;
 use crate::node::deliver::print_line;
@@ -26,41 +26,6 @@ use crate::node::unacknowledged::Kind;
 use crate::proto::name::UserName;
 use crate::proto::wire::Receipt;
 use crate::proto::wire::parse_body;
-
-/// A session that drains its user's mailbox, or waits until it may.
-#[derive(Default)]
-pub struct Drain {
-    stage: Stage,
-    /// The place of the last message that was read.
-    read_up_to: u64,
-    /// What was shown and may still be in the mailbox, by its place, in order, and whether the session took it.
-    shown: VecDeque<(u64, Option<bool>)>,
-    /// So many of these have no fate.
-    waiting: usize,
-    /// All up to this place was taken; so many of these are still in the mailbox.
-    taken_up_to: u64,
-    untaken: usize,
-    /// Something was stored since it began: the end may have been read too early.
-    has_more: bool,
-    /// The session takes messages again that it did not take: they are read once more.
-    begins_anew: bool,
-    /// The session did not take something.
-    is_broken: bool,
-}
-
-/// What happens next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
-    /// The mailbox was asked.
-    Reading,
-    /// There may be more to read.
-    Showing,
-    /// Another session drains it, or it can't be reached: tried again soon.
-    #[default]
-    Paused,
-    /// Nothing more is read.
-    Ending,
-}
 
 /// Taken messages that are removed from the mailbox in one go.
 const UNTAKEN_MAX: usize = 64;

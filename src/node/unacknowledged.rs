@@ -276,8 +276,7 @@ mod tests {
     #[test]
     fn a_late_acknowledgement_takes_one_of_two_messages_with_one_tag() {
         let now = Instant::now();
-        let mut ledger = Unacknowledged::default();
-        ledger.acks = true;
+        let mut ledger = Unacknowledged { acks: true, ..Unacknowledged::default() };
         [1, 2].into_iter().for_each(|number| ledger.add(entry(number, now), Kind::Live));
         ledger.show(now, 4_096, |_, _| ());
         assert_eq!(ledger.age(now + ACK_TIME_MAX, 4_096).given_back.len(), 2);
@@ -288,8 +287,7 @@ mod tests {
     #[test]
     fn live_messages_wait_behind_the_login_and_mail_and_are_bounded_by_acknowledgements() {
         let now = Instant::now();
-        let mut ledger = Unacknowledged::default();
-        (ledger.acks, ledger.is_held) = (true, true);
+        let mut ledger = Unacknowledged { acks: true, is_held: true, ..Unacknowledged::default() };
         ledger.add(entry(1, now), Kind::Live);
         ledger.add(entry(2, now), Kind::Mail);
         let mut shown = 0;
