@@ -63,13 +63,12 @@
 //! Every file begins with what it is for and what it leaves out. `README.md` lists all of them.
 //!
 //! 1. `proto.rs`: the protocol as values: `name`, `line`, `request`, `reply`, and `wire`, which is between nodes.
-//! 2. `node.rs` is the door of the node; every step is a method there. `node/state.rs` has its fields,
-//!    `node/session.rs` what a connection may do, `node/requests.rs` what a line does, `node/route.rs` where a
-//!    message goes, `node/deliver.rs` what becomes of it in sessions of this node.
+//! 2. `node.rs` is the door of the node; almost every step is a method there. `node/state.rs` has its fields,
+//!    `node/requests.rs` what a line may do and does, `node/route.rs` where a message goes, `node/deliver.rs` what
+//!    becomes of it in sessions of this node.
 //! 3. `node/lane.rs`: a message to a user on other nodes, as a state machine by itself; `node/carry_out.rs` does
-//!    what it wants done, `node/receive.rs` is the other end. `node/seam.rs` is all that a node asks and hears.
-//! 4. `node/login.rs`, `node/drain_mail.rs`, `node/ends.rs`, `node/tick.rs`: sessions come, get their mail, and
-//!    end.
+//!    what it wants done. `node/seam.rs` is all that a node asks and hears.
+//! 4. `node/sessions.rs`, `node/mail.rs`: sessions come, get their mail, and end.
 //! 5. `net.rs`: `net/connection.rs` is the one task of a connection, `net/driver.rs` what the tasks share,
 //!    `net/driver.rs` writes.
 //! 6. `cluster.rs`: the seam to other nodes. `cluster/links.rs` is how batches get there, `cluster/mesh.rs` carries
@@ -85,22 +84,22 @@
 //! 2. `ConnectionTask::read` reads what there is, without waiting, into the buffer of the thread.
 //! 3. `ConnectionTask::hear` borrows the node for one step, in which it gives it all lines of the read.
 //! 4. `LineDecoder::next` (`proto/line.rs`) cuts a line out of the buffer, where it stays.
-//! 5. `Node::line` (`node.rs`) takes it. Behind it, in `node/requests.rs`, it is parsed, if nothing holds it up, and
-//!    then carried out.
-//! 6. `decide` (`node/session.rs`) stands between the two: what does a session in this state come to with that?
+//! 5. `Node::line` (`node/requests.rs`) takes it. Behind it, it is parsed, if nothing holds it up, and then carried
+//!    out.
+//! 6. `decide` stands between the two: may a session in this state do that?
 //! 7. `Node::send` (`node/route.rs`) finds bob's sessions. They have room, and nothing waits in a lane for him.
-//! 8. `Node::send_here` gives the message an id, takes a place in the row of alice's replies, notes the message in
-//!    flight (`node/in_flight.rs`), and prints `MSG alice <id> hello`.
+//!    The message gets an id, and its reply a place in the row of alice's replies.
+//! 8. `Node::send_here` prints `MSG alice <id> hello`, and notes the message in flight (`node/deadlines.rs`).
 //! 9. `Node::hand` (`node/deliver.rs`) sees that it is no duplicate, and makes one delivery of it for all sessions.
 //! 10. `Node::push` appends the line to bob's outbox, with a mark where it ends (`node/outbox.rs`), and puts the
 //!     outbox on the list of those to write. That was the step: the driver takes the list.
 //! 11. `Driver::flush_some` (`net/driver.rs`) has its turn after all tasks that were ready, and writes each of these
 //!     outboxes once, straight to the socket: one system call for all that gathered.
-//! 12. `Node::written` (`node.rs`) hears how many bytes the kernel took, and passes the marks before that.
-//! 13. `Node::take_delivery` (`node/deliver.rs`) ends the delivery, remembers it if a duplicate may come, and tells
+//! 12. `Node::written` (`node/deliver.rs`) hears how many bytes the kernel took, and passes the marks before that.
+//! 13. `Node::take_delivery` ends the delivery, remembers it if a duplicate may come, and tells
 //!     whoever waits for it: the message is in flight no more.
 //! 14. `Node::answer` (`node/state.rs`) prints `OK <id> delivered` into alice's outbox, behind her replies that are
-//!     due (`node/replies.rs`). The flusher writes it in the same round.
+//!     due. The flusher writes it in the same round.
 //!
 //! # The way of a `SEND` to a user of another node
 //!
@@ -120,12 +119,12 @@
 //!    (`Links::next`), and publishes it under B's id. RabbitMQ puts it into B's queue.
 //! 7. `Bus::take`, on B, hands the bytes up as an event, and `hear_others` (`server.rs`) on B's own thread has them
 //!    unpacked (`Links::hear`): the link counts the batch, and only one that is the next counts.
-//! 8. `Node::said` (`node.rs`) takes each item; a message goes to `Node::receive` (`node/receive.rs`), which finds
+//! 8. `Node::said` (`node.rs`) takes each item; a message goes to `Node::receive` (`node/deliver.rs`), which finds
 //!    bob's sessions. `hand`, `push`, `flush_some`, `written` and `take_delivery` follow as above.
-//! 9. `Node::resolve` (`node/resolve.rs`) finds that an origin waits: a receipt for it goes into B's `Says`, and
+//! 9. `Node::resolve` finds that an origin waits: a receipt for it goes into B's `Says`, and
 //!    rides as part of a range in the next batch to A.
-//! 10. `Node::receive_receipts`, on A, tells the lane: `Lane::delivered` ends the message, and `Node::end_message`
-//!     (`node/carry_out.rs`) takes it out of flight. `Node::answer` as above.
+//! 10. `Node::receive_receipts` (`node/carry_out.rs`), on A, tells the lane: `Lane::answered` ends the message, and
+//!     `Node::leave_lane` takes it out of flight. `Node::answer` as above.
 //!
 //! # Where the ways fork
 //!
@@ -136,13 +135,13 @@
 //!   `node/unacknowledged.rs`, and the `ACK` is what takes the delivery.
 //! - **It is a duplicate:** `hand` answers `delivered`, or lets it share the fate of the one that is still pending.
 //! - **The socket takes no more:** `Node::blocks`; now the connection's own task writes. Without progress it is a
-//!   slow consumer (`node/tick.rs`), and what it has not taken comes back (`node/ends.rs`) and is routed again.
+//!   slow consumer (`Node::time_out`), and what it has not taken comes back (`node/sessions.rs`) and is routed again.
 //! - **A WebSocket** reads the same way (`net/websocket.rs`), and writes from its own task, which its outbox wakes.
-//! - **B does not have bob, or has died, or a batch came back:** `Lane::refused`, `gone`, `returned`. When no node
+//! - **B does not have bob, or has died, or a batch came back:** `Lane::answered`, `gone`, `returned`. When no node
 //!   is left, and all have answered, the lane asks presence again; after three rounds comes the mailbox, or the
 //!   fate that is true.
 //! - **bob is nowhere:** `Ask::Store`, or `ERR offline`.
-//! - **Nothing is heard for 10 seconds:** `Node::expire` (`node/tick.rs`), and `ERR timeout` if anybody may have
+//! - **Nothing is heard for 10 seconds:** `Node::expire` (`node.rs`), and `ERR timeout` if anybody may have
 //!   been shown it.
 //! - **`CAST`** goes the same ways, and nobody waits for it.
 //!

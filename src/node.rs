@@ -10,43 +10,32 @@
 //! here, their node is gone, or silence up to the deadline. A node that receives a message delivers it or answers;
 //! it never forwards it.
 //!
-//! This file is the door: every step of the node is a method here. Reading order below it: `state` (the fields);
-//! `requests` (what a line does), `route` (where a message goes), `deliver` and `resolve` (sessions of this node), `lane` and
-//! `carry_out` (users on other nodes), `receive` (what other nodes say), `login`, `drain_mail`, `ends`, `tick`.
+//! This file is the door: every step of the node is a method here, but for `line` and `written`, which stand with
+//! what they begin. Reading order below it: `state` (the fields); `requests` (what a line does), `route` (where a
+//! message goes), `deliver` (sessions of this node), `lane` and `carry_out` (users on other nodes), `sessions` (they
+//! come and go) and `mail`.
 
-pub mod act;
 mod carry_out;
 pub mod connection;
+mod deadlines;
 mod deliver;
 mod deliveries;
-mod drain;
-mod drain_mail;
 mod duplicates;
-mod ends;
-mod in_flight;
 pub mod lane;
 mod lanes;
-mod locations;
-mod login;
+mod mail;
+mod others;
 pub mod out;
 mod outbox;
-mod own_presence;
-mod peers;
-mod receive;
-mod refusals;
-mod replies;
 mod requests;
-mod resolve;
 pub mod route;
 pub mod seam;
-mod session;
 mod session_table;
+mod sessions;
 pub mod slab;
 pub mod state;
 #[cfg(test)]
 mod tests;
-mod tick;
-mod timeouts;
 mod unacknowledged;
 
 use std::time::Instant;
@@ -56,21 +45,24 @@ use crate::node::connection::Connection;
 use crate::node::connection::End;
 use crate::node::connection::Ending;
 use crate::node::connection::Phase;
-use crate::node::in_flight::Pending;
-use crate::node::route::Flow;
+use crate::node::deadlines::InLane;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Sent;
+use crate::node::deadlines::Timeout;
 use crate::node::seam::Answer;
 use crate::node::seam::News;
 use crate::node::seam::Returned;
 use crate::node::seam::Said;
 use crate::node::seam::Token;
+use crate::node::seam::Unavailable;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::Ticket;
 use crate::node::state::Node;
 use crate::node::state::Out;
 use crate::node::state::Todo;
-use crate::node::timeouts::Timeout;
-use crate::proto::line::Line;
 use crate::proto::name::NodeId;
+use crate::proto::reply::CloseReason;
+use crate::proto::reply::ErrorCode;
 use crate::proto::reply::print_hello;
 use crate::proto::reply::print_presence;
 use crate::proto::wire::Item;
@@ -109,7 +101,8 @@ pub struct Holdings {
 impl Node {
     /// A connection is open. `is_stream`: its own task writes its bytes, and it is greeted later.
     pub fn opened(&mut self, is_stream: bool, now: Instant) -> ConnectionId {
-        let id = self.connections.insert(Connection::new(is_stream));
+        self.now = now;
+        let id = self.connections.insert(Connection { is_stream, ..Connection::default() });
         self.counters.accepted += 1;
         self.timeouts.set(Timeout::Login, id, now);
         if !is_stream {
@@ -122,16 +115,7 @@ impl Node {
     pub fn greet(&mut self, id: ConnectionId) {
         let me = self.me.clone();
         self.reply(id, None, |out| print_hello(me.as_str(), out));
-        if self.is_draining {
-            self.start_draining_one(id);
-        }
-    }
-
-    /// A peer has said a line.
-    pub fn line(&mut self, id: ConnectionId, line: Line<'_>, now: Instant) -> Flow {
-        let flow = self.hear(id, line, now);
-        self.settle(now);
-        flow
+        self.start_draining_one(id);
     }
 
     /// What the task of a connection has to do now.
@@ -143,7 +127,7 @@ impl Node {
         match &connection.phase {
             Phase::Ended(ending) => Turn::Close(*ending),
             Phase::Draining => Turn::Drain,
-            Phase::Entering(_) | Phase::Finishing(_) => Turn::Wait,
+            Phase::Entering(_) | Phase::Finishing { .. } => Turn::Wait,
             Phase::New | Phase::In => {
                 let waits = connection.is_waiting || connection.is_paused;
                 if !waits && !is_draining && connection.is_overdue(bytes_max) {
@@ -156,8 +140,9 @@ impl Node {
 
     /// A connection ends for a reason of its peer, or because the node drains.
     pub fn end(&mut self, id: ConnectionId, end: End, now: Instant) {
-        self.begin_end(id, end, now);
-        self.settle(now);
+        self.now = now;
+        self.begin_end(id, end);
+        self.settle();
     }
 
     /// The bytes that a connection is to be written next: whole lines, an LF behind each, but for the rest of one
@@ -174,31 +159,13 @@ impl Node {
         }
     }
 
-    /// So many bytes more of a connection were written: its socket does not block. Called once for each outbox that
-    /// was on the list of those to write, also with 0 if it was empty; with 0, too, when a stream has written
-    /// something else.
-    pub fn written(&mut self, id: ConnectionId, count: usize, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.is_dirty = false;
-        let mut reached = std::mem::take(&mut self.reached);
-        connection.outbox.write(count, &mut self.spares.0, &mut reached);
-        if !reached.is_empty() {
-            let user = connection.user.clone();
-            for delivery in reached.drain(..) {
-                self.take_delivery(delivery, user.as_ref(), now);
-            }
-        }
-        self.reached = reached;
-        self.relieve(id);
-        self.settle(now);
-    }
-
     /// The socket of a connection takes no more now: its own task writes when it does.
     pub fn blocks(&mut self, id: ConnectionId, now: Instant) {
+        self.now = now;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.is_dirty = false;
         let was_blocked = connection.outbox.blocked_since().is_some();
-        connection.outbox.block(&mut self.spares.0, now);
+        connection.outbox.block(&mut self.spares, now);
         if !was_blocked {
             self.timeouts.set(Timeout::Stall, id, now);
             self.wake(id);
@@ -212,45 +179,45 @@ impl Node {
 
     /// A connection is gone, in whatever way.
     pub fn closed(&mut self, id: ConnectionId, now: Instant) {
-        self.forget(id, now);
-        self.settle(now);
+        self.now = now;
+        self.forget(id);
+        self.settle();
     }
 
     /// Another node says something.
     pub fn said(&mut self, node: &NodeId, said: Said<'_>, now: Instant) {
+        self.now = now;
         match said {
-            Said::Message { number, message } => self.receive(node, number, message, now),
-            Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt, now),
-            Said::Waits { tickets } => self.receive_waits(tickets, now),
-            Said::Other(item) => self.said_other(node, item, now),
-        }
-        self.settle(now);
-    }
-
-    fn said_other(&mut self, node: &NodeId, item: Item<'_>, now: Instant) {
-        match item {
-            Item::Announced { user, login } => self.announced(node, user, login, now),
-            Item::Noted { login, .. } => self.noted(node, login, now),
-            Item::Further { user, node } => {
+            Said::Message { number, message } => self.receive(node, number, message),
+            Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt),
+            Said::Waits { tickets } => {
+                tickets.iter().for_each(|ticket| self.be_patient(Ticket::from_number(*ticket)));
+            }
+            Said::Other(Item::Announced { user, login }) => self.announced(node, user, login),
+            Said::Other(Item::Noted { login, .. }) => self.noted(node, login),
+            Said::Other(Item::Further { user, node }) => {
                 if let Some(node) = NodeId::parse(node).filter(|node| *node != self.me) {
-                    self.heard_location(user.as_str(), &node);
+                    let peer = self.peers.name(&node);
+                    self.heard_location(user.as_str(), peer);
                 }
             }
-            Item::Mail { user } => self.has_mail(&user.into(), now),
-            Item::Replaced { user, session } => self.replaced(user.as_str(), session),
-            Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. } => {
+            Said::Other(Item::Mail { user }) => self.has_mail(user.as_str()),
+            Said::Other(Item::Replaced { user, session }) => self.replaced(user.as_str(), session),
+            Said::Other(Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. }) => {
                 unreachable!("they are said with their numbers")
             }
         }
+        self.settle();
     }
 
     /// Presence has answered.
     pub fn answered(&mut self, answer: Answer, now: Instant) {
-        self.take_answer(answer, now);
-        self.settle(now);
+        self.now = now;
+        self.take_answer(answer);
+        self.settle();
     }
 
-    fn take_answer(&mut self, answer: Answer, now: Instant) {
+    fn take_answer(&mut self, answer: Answer) {
         let (Answer::Located { token, .. }
         | Answer::Registered { token, .. }
         | Answer::Unregistered { token }
@@ -259,10 +226,10 @@ impl Node {
         let Token(number) = *token;
         let Some(pending) = self.in_flight.remove(Ticket::from_number(number)) else { return };
         match (pending, answer) {
-            (Pending::Locating { lane, was_here }, Answer::Located { locations, .. }) => {
-                self.lane_located((lane, was_here), locations, now);
+            (Pending::Locating(lane, was_here), Answer::Located { locations, .. }) => {
+                self.lane_located((lane, was_here), locations);
             }
-            (Pending::Who { connection, reply, user, here }, Answer::Located { locations, .. }) => {
+            (Pending::Who(connection, reply, user, here), Answer::Located { locations, .. }) => {
                 match locations {
                     Ok(locations) => {
                         // Who moves meanwhile, from here or to here, is there all the time.
@@ -271,40 +238,43 @@ impl Node {
                         let sessions = (here + elsewhere) as u32;
                         self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
                     }
-                    Err(_) => self.fail(connection, &reply, crate::proto::reply::ErrorCode::Unavailable),
+                    Err(_) => self.fail(connection, &reply, ErrorCode::Unavailable),
                 }
             }
-            (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome, now),
+            (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome),
             (Pending::Leaving(id), Answer::Unregistered { .. }) => self.unregistered(id),
-            (Pending::Storing { lane, numbers }, Answer::Stored { fates, locations, .. }) => {
-                self.lane_stored((lane, &numbers), &fates, locations, now);
+            (Pending::Storing(lane, numbers), Answer::Stored { fates, locations, .. }) => {
+                self.lane_stored((lane, &numbers), &fates, locations);
             }
-            (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail, now),
+            (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail),
             _ => unreachable!("an answer has the kind of its question"),
         }
     }
 
     /// Presence tells something that was not asked for.
     pub fn heard(&mut self, news: News, now: Instant) {
+        self.now = now;
         match news {
             News::Replaced { user, session } => self.replaced(user.as_str(), session),
-            News::Mail(user) => self.has_mail(&user, now),
-            News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes, now),
+            News::Mail(user) => self.has_mail(user.as_str()),
+            News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes),
             News::Replaces { user, locations } => self.tell_replaced(&user, locations),
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Messages could not be carried.
     pub fn returned(&mut self, returned: &Returned, now: Instant) {
+        self.now = now;
         self.take_back(returned);
-        self.settle(now);
+        self.settle();
     }
 
     /// A node is dead, or this one has another id to it: it had the messages with these tickets.
     pub fn gone(&mut self, node: &NodeId, tickets: &[u64], now: Instant) {
+        self.now = now;
         self.bury(node, tickets);
-        self.settle(now);
+        self.settle();
     }
 
     /// This node has a new id: to all others it is another node.
@@ -321,18 +291,20 @@ impl Node {
 
     /// From now on requests that need the node to stay are refused, and every connection is asked to end.
     pub fn drain(&mut self, now: Instant) {
+        self.now = now;
         self.is_draining = true;
         for id in self.connections.keys() {
             self.start_draining_one(id);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The drain takes too long: what still waits for an answer is told that there is none.
     pub fn end_replies(&mut self, now: Instant) {
+        self.now = now;
         while let Some(ticket) = self.in_flight.oldest() {
-            self.expire(ticket, now);
-            self.settle(now);
+            self.expire(ticket);
+            self.settle();
             self.in_flight.remove(ticket);
         }
         // What is left are the questions of lanes, and those have no message any more.
@@ -341,17 +313,65 @@ impl Node {
 
     /// Time passes: called about once a second, and at [`Node::due`].
     pub fn tick(&mut self, now: Instant) {
+        self.now = now;
         while let Some(ticket) = self.in_flight.due(now) {
-            self.expire(ticket, now);
-            self.settle(now);
+            self.expire(ticket);
+            self.settle();
             // Whatever it was, it has had its time.
             self.in_flight.remove(ticket);
         }
         while let Some((kind, id)) = self.timeouts.due(now) {
-            self.time_out(kind, id, now);
-            self.settle(now);
+            self.time_out(kind, id);
+            self.settle();
         }
         self.table.age(now);
+    }
+
+    /// What waits for an answer gets the one that there is none.
+    fn expire(&mut self, ticket: Ticket) {
+        if let Some(Pending::Sent(Sent { place: Some(place), .. })) = self.in_flight.get_mut(ticket) {
+            let InLane { lane, number } = *place;
+            // Its lane knows what is true of it, and goes on without it.
+            self.tell_lane(lane, |lane, acts| lane.expired(number, acts));
+            return;
+        }
+        match self.in_flight.remove(ticket) {
+            Some(Pending::Sent(Sent { sender, reply, .. })) => {
+                reply.into_iter().for_each(|reply| self.fail(sender, &reply, ErrorCode::Timeout));
+            }
+            Some(Pending::Who(connection, reply, ..)) => {
+                self.fail(connection, &reply, ErrorCode::Unavailable);
+            }
+            Some(Pending::Login(id)) => self.turn_away(id, ErrorCode::Unavailable),
+            Some(Pending::Leaving(id)) => self.unregistered(id),
+            Some(Pending::Reading(id)) => self.read_mail(id, Err(Unavailable)),
+            Some(Pending::Locating(..) | Pending::Storing(..)) | None => {}
+        }
+    }
+
+    /// It is time for a connection to act.
+    fn time_out(&mut self, kind: Timeout, id: ConnectionId) {
+        let bytes_max = self.config.outbox_bytes_max;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match (kind, &connection.phase) {
+            (Timeout::Login, Phase::New) => self.begin_end(id, End::Closed(CloseReason::Idle)),
+            (Timeout::Login, Phase::Entering(_)) => self.timeouts.set(kind, id, self.now),
+            (Timeout::Noting, Phase::Entering(_)) => self.admit(id),
+            (Timeout::Stall, _) if !connection.is_open() => {}
+            (Timeout::Stall, _) if connection.stalls(self.now, bytes_max) => {
+                self.begin_end(id, End::Closed(CloseReason::Slow));
+            }
+            (Timeout::Stall, _) if connection.outbox.blocked_since().is_some() => {
+                self.timeouts.set(kind, id, self.now);
+            }
+            (Timeout::Watch, _) => {
+                connection.is_watched = false;
+                self.age_messages(id);
+            }
+            (Timeout::MailBusy | Timeout::MailAway, _) => self.resume_mail(id),
+            (Timeout::Finishing, Phase::Finishing { .. }) => self.say_last_words(id),
+            _ => {}
+        }
     }
 
     /// When [`Node::tick`] has something to do.
@@ -381,13 +401,12 @@ impl Node {
     }
 
     /// Carries out all that a step has led to, in order.
-    fn settle(&mut self, now: Instant) {
+    fn settle(&mut self) {
         while let Some(todo) = self.todo.pop_front() {
             match todo {
-                Todo::Act(lane, act) => self.carry_out(lane, act, now),
-                Todo::EndLane(lane) => self.end_lane(lane),
-                Todo::Answer(answer) => self.take_answer(answer, now),
-                Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason), now),
+                Todo::Act(lane, act) => self.carry_out(lane, act),
+                Todo::Answer(answer) => self.take_answer(answer),
+                Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason)),
                 Todo::Finish(id) => self.finish(id),
             }
         }

@@ -177,7 +177,7 @@ impl Server {
     /// When a mistake of ours shows that is not one connection's alone.
     pub async fn run(self) -> io::Result<()> {
         let executor = Rc::new(LocalExecutor::new());
-        let node = Node::new(self.node, self.config);
+        let node = Node::new(self.node, self.config, Instant::now());
         let driver = Driver::new(node, self.cluster, self.line_bytes_max, self.handle.published.clone());
         let driver = Rc::new(driver);
         let accept = |listener: Listener| {

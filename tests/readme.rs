@@ -86,7 +86,6 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("node/lane.rs", "ENTRIES_KEPT_MAX"),
     ("node/lanes.rs", "SPARES_MAX"),
     ("node/outbox.rs", "SPARES_MAX"),
-    ("node/replies.rs", "SPARES_MAX"),
     ("node/slab.rs", "SLOTS_KEPT_MAX"),
     ("net/messages.rs", "SPARE_BYTES_MAX"),
     ("recent.rs", "SLOTS_KEPT_MAX"),

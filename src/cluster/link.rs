@@ -150,7 +150,7 @@ impl Link {
 
     /// Adds what is said; a receipt or what it takes longer for by its number on the link. `false` for
     /// a `CAST` for which there is no room.
-    pub fn say(&mut self, say: Say<'_>, now: Instant) -> bool {
+    pub fn say(&mut self, say: Say<&[u8]>, now: Instant) -> bool {
         match say {
             Say::Message { ticket: None, .. } if self.waiting_bytes >= CASTS_BYTES_MAX => return false,
             Say::Message { ticket, is_first, body } => {

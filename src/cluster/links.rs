@@ -111,7 +111,7 @@ impl Links {
     }
 
     /// Takes what the node says to another one. A message that can't be carried comes back.
-    pub fn say(&mut self, node: &NodeId, mut say: Say<'_>, now: Instant) {
+    pub fn say(&mut self, node: &NodeId, mut say: Say<&[u8]>, now: Instant) {
         let mut message = None;
         match &mut say {
             Say::Message { ticket, .. } => message = Some(*ticket),

@@ -128,14 +128,14 @@ impl Driver {
 
     /// Lets the node do something, and takes what it has left.
     pub fn step<T>(&self, act: impl FnOnce(&mut Node, Instant) -> T) -> T {
-        struct End<'a>(&'a Driver);
-        impl Drop for End<'_> {
+        struct TakesOut<'a>(&'a Driver);
+        impl Drop for TakesOut<'_> {
             fn drop(&mut self) {
                 self.0.take_out();
                 self.0.flusher.ring();
             }
         }
-        let _end = End(self);
+        let _end = TakesOut(self);
         act(&mut self.node.borrow_mut(), Instant::now())
     }
 

@@ -1,39 +1,83 @@
-//! Carrying out what lanes want done, and telling lanes what came of it.
+//! Lanes and what is around them: carrying out what they want done, and telling them what came of it.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
 
-use crate::node::act::Act;
-use crate::node::act::End;
-use crate::node::act::Member;
-use crate::node::act::NotDelivered;
-use crate::node::deliver::Handed;
+use crate::node::deadlines::InLane;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Sent;
+use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::in_flight::InLane;
-use crate::node::in_flight::Pending;
+use crate::node::lane::Act;
+use crate::node::lane::Acts;
+use crate::node::lane::Lane;
 use crate::node::lanes::Kept;
-use crate::node::resolve::refusal;
 use crate::node::seam::Ask;
+use crate::node::seam::Cause;
 use crate::node::seam::Location;
+use crate::node::seam::Returned;
 use crate::node::seam::Stored;
 use crate::node::seam::Token;
 use crate::node::seam::Unavailable;
 use crate::node::slab::LaneId;
+use crate::node::slab::Member;
 use crate::node::slab::PeerId;
+use crate::node::slab::Ticket;
 use crate::node::state::Node;
+use crate::node::state::Todo;
 use crate::node::unacknowledged::Kind;
+use crate::proto::name::NodeId;
 use crate::proto::name::UserName;
-use crate::proto::reply::ErrorCode;
+use crate::proto::reply::print_delivered;
 use crate::proto::reply::print_stored;
 use crate::proto::wire::Item;
 use crate::proto::wire::Receipt;
 use crate::proto::wire::parse_body;
 
 impl Node {
+    /// Tells a lane something, and puts on the list what it wants done.
+    pub(super) fn tell_lane<T>(
+        &mut self,
+        id: LaneId,
+        tell: impl FnOnce(&mut Lane<Kept>, &mut Acts<Kept>) -> T,
+    ) -> Option<T> {
+        let told = tell(&mut self.lanes.get(id)?.lane, &mut self.acts);
+        self.todo.extend(self.acts.drain(..).map(|act| Todo::Act(id, act)));
+        Some(told)
+    }
+
+    /// A message of a sender enters a lane, as [`Lane::send`] has it.
+    pub(super) fn enter_lane(
+        &mut self,
+        lane: LaneId,
+        kept: Kept,
+        how: (bool, bool),
+        known: Option<Vec<Member>>,
+    ) {
+        self.lanes.claim(lane, &kept);
+        let (ticket, bytes) = (kept.ticket, kept.bytes() as u32);
+        let number = self.tell_lane(lane, |lane, acts| lane.send(kept, how, known.as_deref(), acts));
+        if let (Some(number), Some(Pending::Sent(sent))) = (number, self.in_flight.get_mut(ticket)) {
+            sent.place = Some(InLane { lane, number });
+            let sender = self.connections.get_mut(sent.sender);
+            sender.into_iter().for_each(|sender| sender.lane_bytes += bytes);
+        }
+    }
+
+    /// A message is out of its lane, and in flight no more.
+    fn leave_lane(&mut self, lane: LaneId, kept: &Kept) -> Option<Sent> {
+        let woken = self.lanes.release(lane, kept);
+        self.go_on(woken);
+        let Some(Pending::Sent(sent)) = self.in_flight.remove(kept.ticket) else { return None };
+        let sender = self.connections.get_mut(sent.sender);
+        sender.into_iter().for_each(|sender| sender.lane_bytes -= kept.bytes() as u32);
+        Some(sent)
+    }
+
     /// Does one thing that a lane wants done.
-    pub(super) fn carry_out(&mut self, lane: LaneId, act: Act<Kept>, now: Instant) {
+    pub(super) fn carry_out(&mut self, lane: LaneId, act: Act<Kept>) {
         match act {
-            Act::Give { number, to: Member::Here, .. } => self.give_here(lane, number, now),
-            Act::Give { number, to: Member::Node(peer), is_first } => {
+            Act::Give(number, Member::Here, _) => self.give_here(lane, number),
+            Act::Give(number, Member::Node(peer), is_first) => {
                 let Some(kept) = self.lanes.get(lane).and_then(|entry| entry.lane.message(number)) else {
                     return;
                 };
@@ -42,17 +86,11 @@ impl Node {
                         self.out.says.message(node, Some(kept.ticket.number()), is_first, &kept.body)
                     }
                     // It died since: there is nobody who could say so.
-                    None => self.lane_refused(
-                        InLane { lane, number },
-                        Member::Node(peer),
-                        NotDelivered::NotHere { is_doubtful: false },
-                        now,
-                    ),
+                    None => self.lane_answered(InLane { lane, number }, Member::Node(peer), Receipt::NotHere),
                 }
             }
             Act::Cast(kept, members) => {
-                members.iter().for_each(|to| self.give_cast(&kept.body, *to, now));
-                self.in_flight.remove(kept.ticket);
+                members.iter().for_each(|to| self.give_cast(&kept.body, *to));
                 self.leave_lane(lane, &kept);
             }
             Act::Ask => {
@@ -61,33 +99,52 @@ impl Node {
                 self.locations.forget(user.as_str());
                 let is_here = self.table.count(user.as_str()) > 0;
                 let was_here = self.find(user.as_str());
-                let ticket = self.in_flight.insert_for_ever(Pending::Locating { lane, was_here });
-                self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here }, now);
+                let ticket = self.in_flight.insert_for_ever(Pending::Locating(lane, was_here));
+                self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
             }
-            Act::Store(numbers) => self.store(lane, numbers, now),
-            Act::End(kept, end) => self.end_message(lane, &kept, end),
+            Act::Store(numbers) => self.store(lane, numbers),
+            Act::Delivered(kept) => {
+                let sent = self.leave_lane(lane, &kept);
+                sent.into_iter().for_each(|sent| self.tell_delivered(&sent));
+            }
+            Act::Stored(kept) => {
+                if let Some(Sent { sender, reply: Some(reply), id, .. }) = self.leave_lane(lane, &kept) {
+                    self.counters.stored += 1;
+                    self.answer(sender, &reply, |out| print_stored(id.borrowed(), out));
+                }
+            }
+            Act::Failed(kept, code) => match self.leave_lane(lane, &kept) {
+                Some(Sent { sender, reply: Some(reply), .. }) => self.fail(sender, &reply, code),
+                _ => self.counters.casts_lost += 1,
+            },
         }
     }
 
-    fn give_here(&mut self, lane: LaneId, number: u64, now: Instant) {
-        let Some(entry) = self.lanes.get(lane) else { return };
-        let Some(kept) = entry.lane.message(number) else { return };
-        let (ticket, body) = (kept.ticket, kept.body.clone());
+    /// The sender learns that its message was delivered.
+    pub(super) fn tell_delivered(&mut self, sent: &Sent) {
+        if let Some(reply) = &sent.reply {
+            self.counters.delivered += 1;
+            self.answer(sent.sender, reply, |out| print_delivered(sent.id.borrowed(), out));
+        }
+    }
+
+    fn give_here(&mut self, lane: LaneId, number: u64) {
+        let kept = self.lanes.get(lane).and_then(|entry| entry.lane.message(number));
+        let Some(Kept { ticket, body, .. }) = kept.cloned() else { return };
         let Some((from, to, id, text)) = parse_body(&body) else { return };
-        let place = InLane { lane, number };
-        if !self.find(to.as_str()) {
-            return self.lane_refused(place, Member::Here, NotDelivered::NotHere { is_doubtful: false }, now);
-        }
-        self.print(from, id, text);
-        match self.hand(Waiter::Sent(ticket), to.as_str(), true, Kind::Live, now) {
-            Handed::Yes => {}
-            Handed::Seen(_) => self.lane_delivered(place, Member::Here),
-            Handed::Refused(_, receipt) => self.lane_refused(place, Member::Here, refusal(receipt), now),
-        }
+        let receipt = if self.find(to.as_str()) {
+            print_line(&mut self.line, from, id, text);
+            let handed = self.hand(Waiter::Sent(ticket), to.as_str(), true, Kind::Live);
+            let Some((_, receipt)) = handed else { return };
+            receipt
+        } else {
+            Receipt::NotHere
+        };
+        self.lane_answered(InLane { lane, number }, Member::Here, receipt);
     }
 
     /// Gives a member a `CAST`.
-    pub(super) fn give_cast(&mut self, body: &[u8], to: Member, now: Instant) {
+    pub(super) fn give_cast(&mut self, body: &[u8], to: Member) {
         match to {
             Member::Node(peer) => {
                 if let Some(node) = self.peers.get(peer) {
@@ -97,21 +154,21 @@ impl Node {
             Member::Here => {
                 if let Some((from, to, id, text)) = parse_body(body) {
                     self.find(to.as_str());
-                    self.print(from, id, text);
-                    self.hand_cast(now);
+                    print_line(&mut self.line, from, id, text);
+                    self.hand_cast();
                 }
             }
         }
     }
 
-    fn store(&mut self, lane: LaneId, numbers: Vec<u64>, now: Instant) {
+    fn store(&mut self, lane: LaneId, numbers: Vec<u64>) {
         let Some(entry) = self.lanes.get(lane) else { return };
         let body = |number: u64| Some((number, entry.lane.message(number)?.body.clone()));
         // One may have expired meanwhile.
         let (numbers, messages) = numbers.into_iter().filter_map(body).unzip();
         let user = entry.user.clone();
-        let ticket = self.in_flight.insert_for_ever(Pending::Storing { lane, numbers });
-        self.ask(Ask::Store { token: Token(ticket.number()), user, messages }, now);
+        let ticket = self.in_flight.insert_for_ever(Pending::Storing(lane, numbers));
+        self.ask(Ask::Store { token: Token(ticket.number()), user, messages });
     }
 
     /// Presence has answered where the recipient of a lane is.
@@ -119,20 +176,17 @@ impl Node {
         &mut self,
         (lane, was_here): (LaneId, bool),
         locations: Result<Vec<Location>, Unavailable>,
-        now: Instant,
     ) {
         let is_new = locations.is_ok();
         let Some(user) = self.lanes.get(lane).map(|entry| entry.user.clone()) else { return };
-        let members = self.members(&user, locations, now);
+        let members = self.members(&user, locations);
         if was_here && members.as_ref().is_some_and(Vec::is_empty) {
             // Who has left here since may be elsewhere by now: the answer does not know.
-            return self.carry_out(lane, Act::Ask, now);
+            return self.carry_out(lane, Act::Ask);
         }
-        let Some(entry) = self.lanes.get(lane) else { return };
-        entry.lane.located(members, &mut self.acts);
-        self.take_acts(lane);
+        self.tell_lane(lane, |lane, acts| lane.located(members, acts));
         if is_new {
-            self.note_locations(lane, &user, now);
+            self.note_locations(lane, &user);
         }
     }
 
@@ -142,7 +196,6 @@ impl Node {
         (lane, numbers): (LaneId, &[u64]),
         fates: &[Stored],
         locations: Result<Vec<Location>, Unavailable>,
-        now: Instant,
     ) {
         let is_new = locations.is_ok();
         let Some(user) = self.lanes.get(lane).map(|entry| entry.user.clone()) else { return };
@@ -152,14 +205,12 @@ impl Node {
             for location in locations.iter().flatten() {
                 self.out.says.item(&location.node, &item);
             }
-            self.has_mail(&user, now);
+            self.has_mail(user.as_str());
         }
-        let members = self.members(&user, locations, now);
-        let Some(entry) = self.lanes.get(lane) else { return };
-        entry.lane.stored(numbers, fates, members, &mut self.acts);
-        self.take_acts(lane);
+        let members = self.members(&user, locations);
+        self.tell_lane(lane, |lane, acts| lane.stored(numbers, fates, members, acts));
         if is_new {
-            self.note_locations(lane, &user, now);
+            self.note_locations(lane, &user);
         }
     }
 
@@ -168,7 +219,6 @@ impl Node {
         &mut self,
         user: &UserName,
         locations: Result<Vec<Location>, Unavailable>,
-        now: Instant,
     ) -> Option<Vec<Member>> {
         let is_here = self.find(user.as_str());
         let here = is_here.then_some(Member::Here);
@@ -178,89 +228,125 @@ impl Node {
                 Some(here.into_iter().chain(peers).collect())
             }
             Err(Unavailable) => {
-                let known = self.locations.find(user.as_str(), is_here, now).unwrap_or_default();
-                let known = known.iter().map(|peer| Member::Node(*peer));
-                let members: Vec<Member> = here.into_iter().chain(known).collect();
-                (!members.is_empty()).then_some(members)
+                let known = self.known_members(user.as_str(), is_here);
+                known.or_else(|| Some(vec![here?])).filter(|members| !members.is_empty())
             }
         }
+    }
+
+    /// Where a user was when that was asked last, if it is remembered.
+    pub(super) fn known_members(&mut self, user: &str, is_here: bool) -> Option<Vec<Member>> {
+        let known = self.locations.find(user, is_here, self.now)?;
+        let here = is_here.then_some(Member::Here);
+        Some(here.into_iter().chain(known.iter().map(|peer| Member::Node(*peer))).collect())
     }
 
     /// The members that a lane has found are remembered, with those that it has heard of meanwhile.
-    fn note_locations(&mut self, lane: LaneId, user: &UserName, now: Instant) {
+    fn note_locations(&mut self, lane: LaneId, user: &UserName) {
         if let Some(members) = self.lanes.get(lane).and_then(|entry| entry.lane.members()) {
             let peers: Vec<PeerId> = members.iter().filter_map(|member| member.peer()).collect();
-            self.locations.set(user, &peers, now);
+            self.locations.set(user, &peers, self.now);
         }
     }
 
-    /// A member of a lane delivered a message.
-    pub(super) fn lane_delivered(&mut self, place: InLane, by: Member) {
-        if let Some(entry) = self.lanes.get(place.lane) {
-            entry.lane.delivered(place.number, by, &mut self.acts);
-            self.take_acts(place.lane);
+    /// A user is on a further node, too.
+    pub(super) fn heard_location(&mut self, user: &str, peer: PeerId) {
+        self.locations.add(user, peer);
+        self.add_member(user, Member::Node(peer));
+    }
+
+    /// The lane of a user, if there is one, has one more member.
+    pub(super) fn add_member(&mut self, user: &str, member: Member) {
+        if let Some(lane) = self.lanes.find(user) {
+            self.tell_lane(lane, |lane, acts| lane.add(member, acts));
         }
     }
 
-    /// A member of a lane does not deliver a message.
-    pub(super) fn lane_refused(&mut self, place: InLane, by: Member, refusal: NotDelivered, now: Instant) {
-        let kept = self.lanes.get(place.lane).and_then(|entry| entry.lane.message(place.number));
-        let ticket = kept.map(|kept| kept.ticket);
-        if let (NotDelivered::Unacked, Some(ticket)) = (refusal, ticket) {
+    /// A member of a lane tells what became of a message.
+    pub(super) fn lane_answered(&mut self, place: InLane, by: Member, receipt: Receipt) {
+        let InLane { lane, number } = place;
+        let Some(entry) = self.lanes.get(lane) else { return };
+        let ticket = entry.lane.message(number).map(|kept| kept.ticket);
+        let is_lost = receipt != Receipt::Delivered && entry.lane.is_only_with(number, by);
+        self.counters.rerouted += u64::from(is_lost);
+        if let (Receipt::Unacked, Some(ticket)) = (receipt, ticket) {
             // Whoever has it next has as long as the one before.
-            self.be_patient(ticket, now);
+            self.be_patient(ticket);
         }
-        let Some(entry) = self.lanes.get(place.lane) else { return };
-        self.counters.rerouted += u64::from(entry.lane.is_only_with(place.number, by));
-        entry.lane.refused(place.number, by, refusal, &mut self.acts);
-        if let Some(peer) = by.peer().filter(|_| !entry.lane.counts_on(by)) {
+        self.tell_lane(lane, |lane, acts| lane.answered(number, by, receipt, acts));
+        if let (Member::Node(peer), Some(entry)) = (by, self.lanes.get(lane))
+            && receipt != Receipt::Delivered
+            && !entry.lane.counts_on(by)
+        {
             self.locations.remove(entry.user.as_str(), peer);
         }
-        self.take_acts(place.lane);
     }
 
-    /// A message has its fate, and is out of its lane.
-    fn end_message(&mut self, lane: LaneId, kept: &Kept, end: End) {
-        self.leave_lane(lane, kept);
-        let sent = match self.in_flight.remove(kept.ticket) {
-            Some(Pending::Sent(sent)) => sent,
-            Some(Pending::Cast(_)) => {
-                self.counters.casts_lost += 1;
-                return;
+    /// Another node tells what became of messages.
+    pub(super) fn receive_receipts(&mut self, node: &NodeId, tickets: &[u64], receipt: Receipt) {
+        let peer = self.peers.name(node);
+        for ticket in tickets {
+            if let Some(place) = self.place_of(*ticket) {
+                self.lane_answered(place, Member::Node(peer), receipt);
             }
-            _ => return,
-        };
-        let code = match end {
-            End::Delivered => return self.tell_delivered(&sent),
-            End::Stored => {
-                self.counters.stored += 1;
-                let (id, reply) = (sent.id.borrowed(), &sent.reply);
-                return self.answer(sent.sender, reply, |out| print_stored(id, out));
+        }
+    }
+
+    /// Whoever waits for a message waits on, unless that is a connection that ends.
+    pub(super) fn be_patient(&mut self, ticket: Ticket) {
+        if let Some(Pending::Sent(sent)) = self.in_flight.get_mut(ticket)
+            && self.connections.get(sent.sender).is_some_and(|sender| sender.is_open())
+        {
+            self.in_flight.extend(ticket, self.now);
+        }
+    }
+
+    /// Messages could not be carried.
+    pub(super) fn take_back(&mut self, returned: &Returned) {
+        let Returned { node, tickets, casts, cause } = returned;
+        self.counters.casts_lost += casts;
+        let peer = self.peers.name(node);
+        for (lane, numbers) in self.by_lane(tickets) {
+            if *cause == Cause::Dead {
+                self.lose_node(lane, &numbers, peer, false);
+            } else {
+                let member = Member::Node(peer);
+                self.tell_lane(lane, |lane, acts| lane.returned(&numbers, member, *cause, acts));
             }
-            End::Offline => ErrorCode::Offline,
-            End::MailboxFull => ErrorCode::MailboxFull,
-            End::Unavailable => ErrorCode::Unavailable,
-            End::Timeout | End::Lost => ErrorCode::Timeout,
-        };
-        self.fail(sent.sender, &sent.reply, code);
+        }
     }
 
-    fn leave_lane(&mut self, lane: LaneId, kept: &Kept) {
-        self.charge(kept, false);
-        let woken = self.lanes.release(lane, kept);
-        self.go_on(woken);
+    /// A node is dead, or this one is another to it now.
+    pub(super) fn bury(&mut self, node: &NodeId, tickets: &[u64]) {
+        let peer = self.peers.name(node);
+        for (lane, numbers) in self.by_lane(tickets) {
+            self.lose_node(lane, &numbers, peer, true);
+        }
+        self.peers.bury(peer);
     }
 
-    /// Forgets a lane that is empty.
-    pub(super) fn end_lane(&mut self, lane: LaneId) {
-        self.lanes.end(lane);
+    /// A node that had these messages of a lane is dead. `is_doubtful`: it may have shown them.
+    fn lose_node(&mut self, lane: LaneId, numbers: &[u64], peer: PeerId, is_doubtful: bool) {
+        let (Some(entry), member) = (self.lanes.get(lane), Member::Node(peer)) else { return };
+        self.locations.remove(entry.user.as_str(), peer);
+        let lost = numbers.iter().filter(|number| entry.lane.is_only_with(**number, member));
+        self.counters.rerouted += lost.count() as u64;
+        self.tell_lane(lane, |lane, acts| lane.gone(numbers, member, is_doubtful, acts));
     }
 
-    /// A lane's message from a lost delivery of another node: tells the lane.
-    pub(super) fn lane_receipt(&mut self, place: InLane, by: Member, receipt: Receipt, now: Instant) {
-        match receipt {
-            Receipt::Delivered => self.lane_delivered(place, by),
-            _ => self.lane_refused(place, by, refusal(receipt), now),
+    /// Messages by their lanes.
+    fn by_lane(&mut self, tickets: &[u64]) -> BTreeMap<LaneId, Vec<u64>> {
+        let mut lanes = BTreeMap::<LaneId, Vec<u64>>::new();
+        for InLane { lane, number } in tickets.iter().filter_map(|ticket| self.place_of(*ticket)) {
+            lanes.entry(lane).or_default().push(number);
+        }
+        lanes
+    }
+
+    fn place_of(&mut self, ticket: u64) -> Option<InLane> {
+        match self.in_flight.get_mut(Ticket::from_number(ticket))? {
+            Pending::Sent(sent) => sent.place,
+            _ => None,
         }
     }
 }

@@ -1,12 +1,11 @@
 //! One connection as the node knows it: its conversation, what it is owed, and what waits for it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::node::drain::Drain;
 use crate::node::outbox::Outbox;
-use crate::node::replies::REPLIES_DUE_MAX;
-use crate::node::replies::Replies;
+use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::slab::ConnectionId;
 use crate::node::unacknowledged::Unacknowledged;
 use crate::proto::name::NodeId;
@@ -15,6 +14,7 @@ use crate::proto::name::UserName;
 use crate::proto::reply::CloseReason;
 
 /// A connection. An idle one holds no memory beside this.
+#[derive(Default)]
 pub struct Connection {
     /// Where it is in its life.
     pub phase: Phase,
@@ -24,10 +24,8 @@ pub struct Connection {
     pub session: Option<SessionId>,
     /// Messages of this session that this node gave an id.
     pub count: u64,
-    /// What waits to be written.
+    /// What it is owed.
     pub outbox: Outbox,
-    /// The replies that it is owed.
-    pub replies: Replies,
     /// Of a session that acknowledges, or holds live messages.
     pub unacknowledged: Option<Box<Unacknowledged>>,
     /// The mailbox is drained to it, or something of it waits for that.
@@ -51,8 +49,10 @@ pub struct Connection {
 }
 
 /// Where a connection is in its life.
+#[derive(Default)]
 pub enum Phase {
     /// Nobody has logged in.
+    #[default]
     New,
     /// A `LOGIN` waits for its answer.
     Entering(Box<Entering>),
@@ -61,12 +61,18 @@ pub enum Phase {
     /// The node drains: what the peer has said already is refused, and then it ends.
     Draining,
     /// No request is taken any more; replies are still due.
-    Finishing(Box<Finishing>),
+    Finishing {
+        /// Why it ends.
+        end: Box<End>,
+        /// Others may still find its session.
+        is_leaving: bool,
+    },
     /// The last words are in the outbox.
     Ended(Ending),
 }
 
 /// A login that waits.
+#[derive(Default)]
 pub struct Entering {
     /// The tag of the `LOGIN`.
     pub tag: Option<Box<str>>,
@@ -82,12 +88,41 @@ pub struct Entering {
     pub is_replaced: bool,
 }
 
-/// How a connection ends.
-pub struct Finishing {
-    /// Why.
-    pub end: End,
-    /// Others may still find its session.
-    pub is_leaving: bool,
+/// A session that drains its user's mailbox, or waits until it may.
+#[derive(Default)]
+pub struct Drain {
+    /// What happens next.
+    pub stage: Stage,
+    /// The place of the last message that was read.
+    pub read_up_to: u64,
+    /// What was shown and may still be in the mailbox, by its place, in order, and whether the session took it.
+    pub shown: VecDeque<(u64, Option<bool>)>,
+    /// So many of these have no fate.
+    pub waiting: usize,
+    /// All up to this place was taken,
+    pub taken_up_to: u64,
+    /// and so many of these are still in the mailbox.
+    pub untaken: usize,
+    /// Something was stored since it began: the end may have been read too early.
+    pub has_more: bool,
+    /// The session takes messages again that it did not take: they are read once more.
+    pub begins_anew: bool,
+    /// The session did not take something.
+    pub is_broken: bool,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The mailbox was asked.
+    Reading,
+    /// There may be more to read.
+    Showing,
+    /// Another session drains it, or it can't be reached: tried again soon.
+    #[default]
+    Paused,
+    /// Nothing more is read.
+    Ending,
 }
 
 /// Why a connection ends.
@@ -121,28 +156,6 @@ pub const STALL_TIME_MAX: Duration = Duration::from_millis(5_000);
 pub const FULL_STALL_TIME_MAX: Duration = Duration::from_millis(1_000);
 
 impl Connection {
-    /// One that has said nothing.
-    pub fn new(is_stream: bool) -> Self {
-        Connection {
-            phase: Phase::New,
-            user: None,
-            session: None,
-            count: 0,
-            outbox: Outbox::default(),
-            replies: Replies::default(),
-            unacknowledged: None,
-            drain: None,
-            waiting: vec![],
-            lane_bytes: 0,
-            is_stream,
-            is_waiting: false,
-            is_paused: false,
-            is_dirty: false,
-            is_woken: false,
-            is_watched: false,
-        }
-    }
-
     /// Tells whether messages are taken for it.
     pub fn takes_messages(&self) -> bool {
         matches!(self.phase, Phase::Entering(_) | Phase::In | Phase::Draining)
@@ -168,23 +181,18 @@ impl Connection {
         self.outbox.waiting() + self.unacknowledged.as_ref().map_or(0, |messages| messages.held_bytes())
     }
 
-    /// Bytes that its own reading is held back for.
-    pub fn owed_bytes(&self) -> usize {
-        self.outbox.waiting() + self.replies.held_bytes()
-    }
-
     /// Tells whether so much is owed that it is not read. One that acknowledges is read for its
     /// acknowledgements, as long as it reads what it is sent.
     pub fn is_overdue(&self, bytes_max: usize) -> bool {
         if self.acks() {
-            return self.owed_bytes() >= bytes_max + bytes_max.max(RESERVE_BYTES_MIN);
+            return self.outbox.owed_bytes() >= bytes_max + bytes_max.max(RESERVE_BYTES_MIN);
         }
-        self.replies.due() >= REPLIES_DUE_MAX || self.owed_bytes() >= bytes_max
+        self.outbox.due() >= REPLIES_DUE_MAX || self.outbox.owed_bytes() >= bytes_max
     }
 
     /// Tells whether half of that is done.
     pub fn is_relieved(&self, bytes_max: usize) -> bool {
-        (self.acks() || self.replies.due() <= REPLIES_DUE_MAX / 2) && self.owed_bytes() <= bytes_max / 2
+        (self.acks() || self.outbox.due() <= REPLIES_DUE_MAX / 2) && self.outbox.owed_bytes() <= bytes_max / 2
     }
 
     /// Tells whether it makes no progress: then it is a slow consumer.
@@ -192,10 +200,5 @@ impl Connection {
         let Some(since) = self.outbox.blocked_since() else { return false };
         let is_full = self.filled() >= bytes_max;
         now.duration_since(since) >= if is_full { FULL_STALL_TIME_MAX } else { STALL_TIME_MAX }
-    }
-
-    /// Its list of messages that wait; there is one from now on.
-    pub fn unacknowledged(&mut self, now: Instant) -> &mut Unacknowledged {
-        self.unacknowledged.get_or_insert_with(|| Box::new(Unacknowledged::new(now)))
     }
 }

@@ -5,12 +5,10 @@
 //! duplicate of a message that is still here shares its fate: it is one more who waits.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-use std::hash::Hasher;
 
 use crate::node::duplicates::HashKey;
+use crate::node::duplicates::HashedAlready;
 use crate::node::slab::ConnectionId;
-use crate::node::slab::Deliveries as Keys;
 use crate::node::slab::DeliveryId;
 use crate::node::slab::PeerId;
 use crate::node::slab::Slab;
@@ -57,27 +55,16 @@ pub struct Delivery {
 
 /// All of them.
 pub struct Deliveries {
-    slots: Slab<Keys, Delivery>,
+    slots: Slab<'d', Delivery>,
     /// Those that a duplicate may come of.
-    by_hash: HashMap<u64, DeliveryId, BuildHasherDefault<AsItIs>>,
+    by_hash: HashMap<u64, DeliveryId, HashedAlready>,
     key: HashKey,
 }
 
-/// The hash of what is a keyed hash already.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("the keys are numbers");
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+impl Delivery {
+    /// Those who wait for it.
+    pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        std::iter::once(&self.waiter).chain(&self.more)
     }
 }
 
@@ -108,14 +95,9 @@ impl Deliveries {
         self.slots.get_mut(id)
     }
 
-    /// One session more has it; `false` when it is over.
-    pub fn add_party(&mut self, id: DeliveryId) -> bool {
-        self.slots.get_mut(id).map(|delivery| delivery.parties += 1).is_some()
-    }
-
-    /// What it is remembered by, if it is not over.
-    pub fn hash_of(&self, id: DeliveryId) -> Option<u64> {
-        self.slots.get(id).and_then(|delivery| delivery.hash)
+    /// One that is not over.
+    pub fn get_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
+        self.slots.get_mut(id)
     }
 
     /// A party was lost: gives the delivery if it was the last.
@@ -135,14 +117,6 @@ impl Deliveries {
             self.by_hash.remove(&hash);
         }
         Some(delivery)
-    }
-
-    /// Those who wait for it.
-    pub fn waiters(&self, id: DeliveryId) -> impl Iterator<Item = &Waiter> {
-        self.slots
-            .get(id)
-            .into_iter()
-            .flat_map(|delivery| std::iter::once(&delivery.waiter).chain(&delivery.more))
     }
 
     /// How many there are.

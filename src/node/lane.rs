@@ -15,13 +15,11 @@
 
 use std::collections::VecDeque;
 
-use crate::node::act::Act;
-use crate::node::act::Acts;
-use crate::node::act::End;
-use crate::node::act::Member;
-use crate::node::act::NotDelivered;
 use crate::node::seam::Cause;
 use crate::node::seam::Stored;
+use crate::node::slab::Member;
+use crate::proto::reply::ErrorCode;
+use crate::proto::wire::Receipt;
 
 /// The lane. `M` is what its owner keeps for each message.
 #[derive(Clone, Debug)]
@@ -34,7 +32,7 @@ pub struct Lane<M> {
     /// Further nodes that come in when they have answered all that they have, or the question is answered.
     returning: Vec<Member>,
     /// The messages without a fate, by ascending numbers.
-    entries: VecDeque<Entry<M>>,
+    entries: VecDeque<LaneEntry<M>>,
     next_number: u64,
     /// It was asked where the recipient is: messages below this number were here then.
     asked_below: Option<u64>,
@@ -50,11 +48,37 @@ enum Mode {
     Storing,
 }
 
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act<M> {
+    /// Give a member the message with this number. The last: it is the first of this lane, or of those that go out
+    /// again, and a member that refused earlier ones takes what follows.
+    Give(u64, Member, bool),
+    /// Give a `CAST` to all of these; it is out of the lane.
+    Cast(M, Vec<Member>),
+    /// Ask where the recipient is; [`Lane::located`] takes the answer.
+    Ask,
+    /// Put these messages into the mailbox, in this order; [`Lane::stored`] takes the answer.
+    Store(Vec<u64>),
+    /// A message is out of the lane, and has its fate: delivered,
+    Delivered(M),
+    /// stored,
+    Stored(M),
+    /// or neither; a `CAST` was given to nobody.
+    Failed(M, ErrorCode),
+}
+
+/// What to do, in order.
+pub type Acts<M> = Vec<Act<M>>;
+
+/// Where the recipient is; `None`: that can't be known now.
+pub type Whereabouts = Option<Vec<Member>>;
+
 /// A message in a lane.
 #[derive(Clone, Debug)]
-pub struct Entry<M> {
+struct LaneEntry<M> {
     /// What its owner keeps for it.
-    pub message: M,
+    message: M,
     number: u64,
     /// The members that have it and have not answered.
     with: Vec<Member>,
@@ -98,14 +122,19 @@ impl<M> Lane<M> {
         self.returning.clear();
     }
 
-    /// Adds a message, and returns its number. `known`: where the recipient was when that was asked last; it
-    /// counts for the first message of a lane.
-    pub fn send(&mut self, message: M, is_cast: bool, known: Option<&[Member]>, acts: &mut Acts<M>) -> u64 {
+    /// Adds a message, and returns its number. `is_doubtful`: it may have been shown already. `known`: where the
+    /// recipient was when that was asked last; it counts for the first message of a lane.
+    pub fn send(
+        &mut self,
+        message: M,
+        (is_cast, is_doubtful): (bool, bool),
+        known: Option<&[Member]>,
+        acts: &mut Acts<M>,
+    ) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        let (is_doubtful, is_storing) = (false, false);
         let with = Vec::with_capacity(known.map_or(self.members.len(), <[Member]>::len));
-        let entry = Entry { message, number, with, is_cast, is_doubtful, is_storing, rounds: 0 };
+        let entry = LaneEntry { message, number, with, is_cast, is_doubtful, is_storing: false, rounds: 0 };
         self.entries.push_back(entry);
         let is_new = self.mode == Mode::Asking && self.asked_below.is_none();
         match known.filter(|known| is_new && !known.is_empty()) {
@@ -121,24 +150,9 @@ impl<M> Lane<M> {
         number
     }
 
-    /// A message had nobody any more when it came here: it is routed again behind those that are here.
-    /// `is_doubtful`: it may have been shown.
-    pub fn send_again(&mut self, message: M, is_doubtful: bool, acts: &mut Acts<M>) -> u64 {
-        let number = self.send(message, false, None, acts);
-        if let Some(entry) = self.entry(number) {
-            entry.is_doubtful = is_doubtful;
-        }
-        number
-    }
-
     /// What the owner keeps for a message.
     pub fn message(&self, number: u64) -> Option<&M> {
         self.position(number).map(|at| &self.entries[at].message)
-    }
-
-    /// Tells whether no message is here: then the lane is of no use any more.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// Where new messages go at once; `None` while they wait.
@@ -156,30 +170,23 @@ impl<M> Lane<M> {
         self.position(number).is_some_and(|at| self.entries[at].with == [member])
     }
 
-    /// The answer where the recipient is; `None`: that can't be known now.
-    pub fn located(&mut self, members: Option<Vec<Member>>, acts: &mut Acts<M>) {
+    /// The answer where the recipient is.
+    pub fn located(&mut self, members: Whereabouts, acts: &mut Acts<M>) {
         if let Some(asked_below) = self.asked_below.take() {
             self.go_on(members, asked_below, acts);
         }
     }
 
     /// The mailbox has answered: what became of these messages, and where the recipient is after that.
-    pub fn stored(
-        &mut self,
-        numbers: &[u64],
-        fates: &[Stored],
-        members: Option<Vec<Member>>,
-        acts: &mut Acts<M>,
-    ) {
+    pub fn stored(&mut self, numbers: &[u64], fates: &[Stored], members: Whereabouts, acts: &mut Acts<M>) {
         for (at, number) in numbers.iter().enumerate() {
             let Some(entry) = self.take(*number) else { continue };
-            let end = match fates.get(at).unwrap_or(&Stored::Unknown) {
-                Stored::Yes => End::Stored,
-                Stored::Full if !entry.is_doubtful => End::MailboxFull,
-                Stored::No if !entry.is_doubtful => End::Unavailable,
-                _ => End::Timeout,
-            };
-            acts.push(Act::End(entry.message, end));
+            acts.push(match fates.get(at).unwrap_or(&Stored::Unknown) {
+                Stored::Yes => Act::Stored(entry.message),
+                Stored::Full => entry.fail(ErrorCode::MailboxFull),
+                Stored::No => entry.fail(ErrorCode::Unavailable),
+                Stored::Unknown => entry.fail(ErrorCode::Timeout),
+            });
         }
         // One of a message that stood alone says nothing of the others.
         if self.mode == Mode::Storing && !self.entries.iter().any(|entry| entry.is_storing) {
@@ -190,7 +197,7 @@ impl<M> Lane<M> {
     }
 
     /// It is known where the recipient is, which all messages below a number have waited for.
-    fn go_on(&mut self, members: Option<Vec<Member>>, asked_below: u64, acts: &mut Acts<M>) {
+    fn go_on(&mut self, members: Whereabouts, asked_below: u64, acts: &mut Acts<M>) {
         // Nobody has anything now; and the answer may be older than what was heard meanwhile.
         let heard = std::mem::take(&mut self.returning);
         let members = members.or_else(|| (!heard.is_empty()).then(Vec::new)).map(|mut members| {
@@ -198,49 +205,47 @@ impl<M> Lane<M> {
             members
         });
         match members {
-            None => self.end_where(|entry| !entry.is_storing, End::Unavailable, acts),
+            None => self.end_where(|entry| !entry.is_storing, ErrorCode::Unavailable, acts),
             Some(members) if members.is_empty() && !self.can_store => {
                 // Those that came later may have somebody.
-                self.end_where(|entry| entry.number < asked_below, End::Offline, acts);
+                self.end_where(|entry| entry.number < asked_below, ErrorCode::Offline, acts);
                 self.ask(acts);
             }
             Some(members)
-                if members.is_empty() || (self.can_store && self.entries.iter().any(Entry::is_tired)) =>
+                if members.is_empty() || (self.can_store && self.entries.iter().any(LaneEntry::is_tired)) =>
             {
                 self.store_all(acts);
             }
             Some(members) => {
-                self.end_where(Entry::is_tired, End::Offline, acts);
+                self.end_where(LaneEntry::is_tired, ErrorCode::Offline, acts);
                 self.flow(members, acts);
             }
         }
         self.settle(acts);
     }
 
-    /// A member delivered a message. Only who has it is believed.
-    pub fn delivered(&mut self, number: u64, by: Member, acts: &mut Acts<M>) {
-        if self.entry(number).is_some_and(|entry| entry.with.contains(&by))
-            && let Some(entry) = self.take(number)
-        {
-            acts.push(Act::End(entry.message, End::Delivered));
+    /// A member has answered for a message. Only who has it is believed.
+    pub fn answered(&mut self, number: u64, by: Member, receipt: Receipt, acts: &mut Acts<M>) {
+        if receipt == Receipt::Delivered {
+            if self.entry(number).is_some_and(|entry| entry.with.contains(&by))
+                && let Some(entry) = self.take(number)
+            {
+                acts.push(Act::Delivered(entry.message));
+            }
+            return self.settle(acts);
         }
-        self.settle(acts);
-    }
-
-    /// A member does not deliver a message.
-    pub fn refused(&mut self, number: u64, by: Member, refusal: NotDelivered, acts: &mut Acts<M>) {
-        self.take_from(number, by, refusal != NotDelivered::NotHere { is_doubtful: false });
+        self.take_from(number, by, receipt != Receipt::NotHere);
         // Who does not acknowledge is there, and takes others.
-        if refusal != NotDelivered::Unacked {
+        if receipt != Receipt::Unacked {
             self.was_refused = true;
             self.members.retain(|other| *other != by);
         }
         self.settle_back(acts);
     }
 
-    /// A member is dead: it had these messages, and may have shown them.
-    pub fn gone(&mut self, numbers: &[u64], member: Member, acts: &mut Acts<M>) {
-        numbers.iter().for_each(|number| self.take_from(*number, member, true));
+    /// A member is dead, and had these messages. `is_doubtful`: it may have shown them.
+    pub fn gone(&mut self, numbers: &[u64], member: Member, is_doubtful: bool, acts: &mut Acts<M>) {
+        numbers.iter().for_each(|number| self.take_from(*number, member, is_doubtful));
         self.members.retain(|other| *other != member);
         self.returning.retain(|other| *other != member);
         self.settle_back(acts);
@@ -252,9 +257,9 @@ impl<M> Lane<M> {
         self.members.retain(|other| *other != member);
         if cause == Cause::CutOff {
             // Asking again would give the same answer.
-            let is_back = |entry: &Entry<M>| entry.with.is_empty() && numbers.contains(&entry.number);
-            self.end_where(is_back, End::Unavailable, acts);
-        } else if cause != Cause::Dead && !self.members.is_empty() {
+            let is_back = |entry: &LaneEntry<M>| entry.with.is_empty() && numbers.contains(&entry.number);
+            self.end_where(is_back, ErrorCode::Unavailable, acts);
+        } else if !self.members.is_empty() {
             // Nobody would tell that the recipient is still there; with no other member that is asked anyway.
             push_new(&mut self.returning, member);
         }
@@ -263,11 +268,9 @@ impl<M> Lane<M> {
 
     /// The recipient is on a further node, or has come to this one: it is first given what has no fate yet.
     pub fn add(&mut self, member: Member, acts: &mut Acts<M>) {
-        match self.mode {
-            // What it has may still be refused, and the answer may be older than this.
-            Mode::Flowing | Mode::Asking | Mode::Storing => push_new(&mut self.returning, member),
-            // That will be asked.
-            Mode::Draining => {}
+        // What it has may still be refused, and the answer may be older than this. While it drains, that will be asked.
+        if self.mode != Mode::Draining {
+            push_new(&mut self.returning, member);
         }
         self.settle(acts);
     }
@@ -275,13 +278,8 @@ impl<M> Lane<M> {
     /// The deadline of a message has come.
     pub fn expired(&mut self, number: u64, acts: &mut Acts<M>) {
         if let Some(entry) = self.take(number) {
-            let was_sent = entry.is_doubtful || entry.is_storing || !entry.with.is_empty();
-            let end = match (entry.is_cast, was_sent) {
-                (true, _) => End::Lost,
-                (_, true) => End::Timeout,
-                _ => End::Unavailable,
-            };
-            acts.push(Act::End(entry.message, end));
+            let was_sent = entry.is_storing || !entry.with.is_empty();
+            acts.push(entry.fail(if was_sent { ErrorCode::Timeout } else { ErrorCode::Unavailable }));
         }
         self.settle(acts);
     }
@@ -353,7 +351,7 @@ impl<M> Lane<M> {
         self.entries[at].with.extend_from_slice(members);
         // This node may settle it within the step: the others must have heard before that which is the first.
         let of = |is_here| members.iter().filter(move |to| (**to == Member::Here) == is_here);
-        acts.extend(of(false).chain(of(true)).map(|to| Act::Give { number, to: *to, is_first }));
+        acts.extend(of(false).chain(of(true)).map(|to| Act::Give(number, *to, is_first)));
         true
     }
 
@@ -361,10 +359,10 @@ impl<M> Lane<M> {
     /// itself: some were shown it and did not acknowledge it, others have left.
     fn settle_back(&mut self, acts: &mut Acts<M>) {
         self.settle(acts);
-        let is_lonely = |entry: &Entry<M>| entry.with.is_empty();
+        let is_lonely = |entry: &LaneEntry<M>| entry.with.is_empty();
         match self.mode {
             Mode::Flowing if self.can_store => self.store_where(is_lonely, acts),
-            Mode::Flowing => self.end_where(is_lonely, End::Timeout, acts),
+            Mode::Flowing => self.end_where(is_lonely, ErrorCode::Timeout, acts),
             _ => {}
         }
     }
@@ -372,11 +370,11 @@ impl<M> Lane<M> {
     /// The recipient is nowhere: everything goes into the mailbox, in order; a `CAST` nowhere.
     fn store_all(&mut self, acts: &mut Acts<M>) {
         self.mode = Mode::Storing;
-        self.end_where(|entry| entry.is_cast, End::Lost, acts);
+        self.end_where(|entry| entry.is_cast, ErrorCode::Timeout, acts);
         self.store_where(|_| true, acts);
     }
 
-    fn store_where(&mut self, stores: impl Fn(&Entry<M>) -> bool, acts: &mut Acts<M>) {
+    fn store_where(&mut self, stores: impl Fn(&LaneEntry<M>) -> bool, acts: &mut Acts<M>) {
         let mut numbers = vec![];
         for entry in self.entries.iter_mut().filter(|entry| !entry.is_storing && stores(entry)) {
             entry.is_storing = true;
@@ -387,21 +385,13 @@ impl<M> Lane<M> {
         }
     }
 
-    /// Ends messages; with what may have been shown, and with a `CAST`, as is true of them.
-    fn end_where(&mut self, mut ends: impl FnMut(&Entry<M>) -> bool, end: End, acts: &mut Acts<M>) {
-        let mut at = 0;
-        while at < self.entries.len() {
-            if !ends(&self.entries[at]) {
-                at += 1;
-                continue;
-            }
-            let entry = self.entries.remove(at).expect("it is there");
-            let end = match end {
-                _ if entry.is_cast => End::Lost,
-                _ if entry.is_doubtful => End::Timeout,
-                end => end,
-            };
-            acts.push(Act::End(entry.message, end));
+    /// Ends messages.
+    fn end_where(&mut self, ends: impl Fn(&LaneEntry<M>) -> bool, code: ErrorCode, acts: &mut Acts<M>) {
+        if self.entries.iter().any(&ends) {
+            let all = std::mem::take(&mut self.entries).into_iter();
+            let (ended, rest): (VecDeque<_>, VecDeque<_>) = all.partition(ends);
+            self.entries = rest;
+            acts.extend(ended.into_iter().map(|entry| entry.fail(code)));
         }
     }
 
@@ -419,11 +409,11 @@ impl<M> Lane<M> {
         }
     }
 
-    fn take(&mut self, number: u64) -> Option<Entry<M>> {
+    fn take(&mut self, number: u64) -> Option<LaneEntry<M>> {
         self.position(number).and_then(|at| self.entries.remove(at))
     }
 
-    fn entry(&mut self, number: u64) -> Option<&mut Entry<M>> {
+    fn entry(&mut self, number: u64) -> Option<&mut LaneEntry<M>> {
         self.position(number).map(|at| &mut self.entries[at])
     }
 
@@ -432,10 +422,15 @@ impl<M> Lane<M> {
     }
 }
 
-impl<M> Entry<M> {
+impl<M> LaneEntry<M> {
     /// It has had its rounds.
     fn is_tired(&self) -> bool {
         self.rounds > ROUNDS_MAX
+    }
+
+    /// Of what may have been shown nothing more is known.
+    fn fail(self, code: ErrorCode) -> Act<M> {
+        Act::Failed(self.message, if self.is_doubtful { ErrorCode::Timeout } else { code })
     }
 }
 

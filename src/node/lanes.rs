@@ -6,7 +6,6 @@
 use crate::node::lane::Lane;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::LaneId;
-use crate::node::slab::LaneKeys;
 use crate::node::slab::PeerId;
 use crate::node::slab::Slab;
 use crate::node::slab::Ticket;
@@ -35,8 +34,6 @@ pub struct Kept {
     pub ticket: Ticket,
     /// The message, as the body of an item.
     pub body: Vec<u8>,
-    /// Its sender's connection.
-    pub sender: ConnectionId,
     /// The node on whose share it is.
     pub node: Option<PeerId>,
 }
@@ -54,7 +51,7 @@ pub struct UserLane {
 /// All lanes.
 #[derive(Default)]
 pub struct Lanes {
-    lanes: Slab<LaneKeys, UserLane>,
+    lanes: Slab<'l', UserLane>,
     by_user: Recent<UserName, LaneId>,
     bytes: usize,
     /// The shares of nodes that have any.
@@ -96,11 +93,8 @@ impl Lanes {
         self.lanes.get_mut(id)
     }
 
-    /// Forgets a lane that is empty, and whose messages were all released.
-    pub fn end(&mut self, id: LaneId) {
-        if !self.lanes.get(id).is_some_and(|lane| lane.lane.is_empty() && lane.bytes == 0) {
-            return;
-        }
+    /// Forgets a lane that is empty.
+    fn end(&mut self, id: LaneId) {
         let Some(UserLane { user, mut lane, .. }) = self.lanes.remove(id) else { return };
         self.by_user.remove(user.as_str());
         if self.spares.len() < SPARES_MAX {
@@ -152,15 +146,18 @@ impl Lanes {
         }
     }
 
-    /// A message has left a lane: gives those who need not wait any more.
-    pub fn release(&mut self, lane: LaneId, kept: &Kept) -> Vec<ConnectionId> {
+    /// A message has left a lane, which is forgotten if it was the last: gives those who need not wait any more.
+    pub fn release(&mut self, lane_id: LaneId, kept: &Kept) -> Vec<ConnectionId> {
         let bytes = kept.bytes();
         self.bytes -= bytes;
         let mut woken = vec![];
-        if let Some(lane) = self.lanes.get_mut(lane) {
+        if let Some(lane) = self.lanes.get_mut(lane_id) {
             lane.bytes -= bytes;
             if lane.bytes <= LANE_BYTES_MAX / 2 {
                 woken.append(&mut lane.waiting);
+            }
+            if lane.bytes == 0 {
+                self.end(lane_id);
             }
         }
         if let Some(node) = kept.node

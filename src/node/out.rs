@@ -8,9 +8,9 @@ use crate::proto::name::NodeId;
 use crate::proto::wire::Item;
 use crate::proto::wire::Receipt;
 
-/// One thing that is said to another node.
+/// One thing that is said to another node. `B` is its bytes, `&[u8]`; in the list, where they end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Say<'a> {
+pub enum Say<B> {
     /// A message. One with a ticket asks for a receipt, which brings the ticket back.
     Message {
         /// The node's own number for it.
@@ -18,7 +18,7 @@ pub enum Say<'a> {
         /// It is the first of its lane, or of what goes out again.
         is_first: bool,
         /// What [`put_body`](crate::proto::wire::put_body) composes.
-        body: &'a [u8],
+        body: B,
     },
     /// What became of a message of that node.
     Receipt {
@@ -33,7 +33,7 @@ pub enum Say<'a> {
         number: u64,
     },
     /// Anything else: what [`Item::print`] composes.
-    Item(&'a [u8]),
+    Item(B),
 }
 
 /// What is to be said.
@@ -41,17 +41,8 @@ pub enum Say<'a> {
 pub struct Says {
     /// To whom, and how many in a row.
     runs: Vec<(NodeId, usize)>,
-    says: Vec<Entry>,
+    says: Vec<Say<usize>>,
     bytes: Vec<u8>,
-}
-
-/// A [`Say`]; its bytes end at `end`, where those of the next begin.
-#[derive(Clone, Copy, Debug)]
-enum Entry {
-    Message { ticket: Option<u64>, is_first: bool, end: usize },
-    Receipt { number: u64, receipt: Receipt },
-    Waits { number: u64 },
-    Item { end: usize },
 }
 
 /// Bytes for which the memory is kept.
@@ -61,29 +52,29 @@ impl Says {
     /// A message whose body is composed already.
     pub fn message(&mut self, node: &NodeId, ticket: Option<u64>, is_first: bool, body: &[u8]) {
         self.bytes.extend_from_slice(body);
-        self.push(node, Entry::Message { ticket, is_first, end: self.bytes.len() });
+        self.push(node, Say::Message { ticket, is_first, body: self.bytes.len() });
     }
 
     /// A message that nobody waits for, composed where it is kept.
     pub fn cast(&mut self, node: &NodeId, put_body: impl FnOnce(&mut Vec<u8>)) {
         put_body(&mut self.bytes);
-        self.push(node, Entry::Message { ticket: None, is_first: false, end: self.bytes.len() });
+        self.push(node, Say::Message { ticket: None, is_first: false, body: self.bytes.len() });
     }
 
     /// What became of a message.
     pub fn receipt(&mut self, node: &NodeId, number: u64, receipt: Receipt) {
-        self.push(node, Entry::Receipt { number, receipt });
+        self.push(node, Say::Receipt { number, receipt });
     }
 
     /// The receipt of a message takes longer.
     pub fn waits(&mut self, node: &NodeId, number: u64) {
-        self.push(node, Entry::Waits { number });
+        self.push(node, Say::Waits { number });
     }
 
     /// Anything else.
     pub fn item(&mut self, node: &NodeId, item: &Item<'_>) {
         item.print(&mut self.bytes);
-        self.push(node, Entry::Item { end: self.bytes.len() });
+        self.push(node, Say::Item(self.bytes.len()));
     }
 
     /// Tells whether there is nothing to say.
@@ -92,18 +83,18 @@ impl Says {
     }
 
     /// Gives all of it in order, and is empty then.
-    pub fn drain(&mut self, mut give: impl FnMut(&NodeId, Say<'_>)) {
+    pub fn drain(&mut self, mut give: impl FnMut(&NodeId, Say<&[u8]>)) {
         let (mut entries, mut at) = (self.says.drain(..), 0);
         for (node, count) in self.runs.drain(..) {
             for entry in entries.by_ref().take(count) {
                 let mut bytes = |end| &self.bytes[std::mem::replace(&mut at, end)..end];
                 let say = match entry {
-                    Entry::Message { ticket, is_first, end } => {
-                        Say::Message { ticket, is_first, body: bytes(end) }
+                    Say::Message { ticket, is_first, body } => {
+                        Say::Message { ticket, is_first, body: bytes(body) }
                     }
-                    Entry::Receipt { number, receipt } => Say::Receipt { number, receipt },
-                    Entry::Waits { number } => Say::Waits { number },
-                    Entry::Item { end } => Say::Item(bytes(end)),
+                    Say::Receipt { number, receipt } => Say::Receipt { number, receipt },
+                    Say::Waits { number } => Say::Waits { number },
+                    Say::Item(end) => Say::Item(bytes(end)),
                 };
                 give(&node, say);
             }
@@ -111,11 +102,11 @@ impl Says {
         drop(entries);
         self.bytes.clear();
         self.bytes.shrink_to(BYTES_KEPT_MAX);
-        self.says.shrink_to(BYTES_KEPT_MAX / size_of::<Entry>());
+        self.says.shrink_to(BYTES_KEPT_MAX / size_of::<Say<usize>>());
     }
 
-    fn push(&mut self, node: &NodeId, entry: Entry) {
-        self.says.push(entry);
+    fn push(&mut self, node: &NodeId, say: Say<usize>) {
+        self.says.push(say);
         match self.runs.last_mut().filter(|(last, _)| last == node) {
             Some((_, count)) => *count += 1,
             None => self.runs.push((node.clone(), 1)),
@@ -144,7 +135,7 @@ mod tests {
             says.drain(|node, say| given.push(format!("{} {say:?}", node.as_str())));
             let mut printed = vec![];
             item.print(&mut printed);
-            let expected = [
+            let expected: [(&str, Say<&[u8]>); 5] = [
                 ("a", Say::Message { ticket: Some(7), is_first: true, body: b"one" }),
                 ("a", Say::Receipt { number: 8, receipt: Receipt::Left }),
                 ("b", Say::Item(&printed)),

@@ -1,26 +1,32 @@
-//! The outbox: lines that wait for one connection, and the marks where its messages end.
+//! The outbox: all that one connection is still owed. Lines wait to be written, with marks where messages end, and
+//! replies that are not known yet keep their places.
 //!
-//! One growing buffer with a written front. Positions count from the first byte since it was empty, so
-//! that a mark stays valid when the buffer moves. All of it is given back whenever it runs empty: an idle
-//! connection holds none.
+//! Lines are in one growing buffer with a written front. Positions count from the first byte since it was empty, so
+//! that a mark stays valid when the buffer moves. Bytes are in one of three states: waiting; *taken*, handed to a
+//! stream that has not flushed them, so that nobody knows whether the peer has them; and written. A plain socket
+//! takes and writes at once. Whoever ends the connection gets back the messages that were not written whole, with
+//! their lines.
 //!
-//! Bytes are in one of three states: waiting; *taken*, handed to a stream that has not flushed them, so that
-//! nobody knows whether the peer has them; and written. A plain socket takes and writes at once. Whoever
-//! ends the connection gets back the messages that were not written whole, with their lines.
+//! Untagged replies are given in the order of their requests. One that is due later reserves its place in a row, and
+//! what is known behind it waits; in the usual case, replies in order, nothing is copied. All memory is given back
+//! when nothing is owed any more: an idle connection holds none.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::node::slab::DeliveryId;
+use crate::proto::reply::print_tag;
 
-/// The bytes of one connection, in order, with marks.
+/// What one connection is owed, in order.
 #[derive(Default)]
 pub struct Outbox {
     held: Option<Box<Held>>,
+    /// Replies that are not known yet, tagged ones too.
+    due: u32,
 }
 
-/// Memory that outboxes need while something waits in them: whoever runs empty gives it back here, and
-/// the next one takes it.
+/// Memory that outboxes need while something is owed: whoever owes nothing more gives it back here, and the next one
+/// takes it.
 #[derive(Default)]
 pub struct Spares {
     // Boxed as they are used: what is moved is a pointer.
@@ -39,6 +45,15 @@ pub struct Unwritten {
     pub in_doubt: bool,
 }
 
+/// Where a reply that is not known yet will go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// To its place in the order of the untagged ones.
+    Place(u64),
+    /// Under this tag, in any order.
+    Tag(Box<str>),
+}
+
 struct Held {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were written already.
@@ -50,6 +65,11 @@ struct Held {
     marks: VecDeque<Mark>,
     /// Since when the socket has taken nothing; `None` while it does not block.
     blocked_since: Option<Instant>,
+    /// Untagged replies in order. `None` is due, as the first is; `Some` is known and waits for those before it.
+    row: VecDeque<Option<Box<[u8]>>>,
+    first_place: u64,
+    /// Memory of the replies in `row`, in bytes.
+    row_bytes: u32,
 }
 
 /// The end of a message.
@@ -61,6 +81,13 @@ struct Mark {
     line_bytes: u32,
     delivery: Option<DeliveryId>,
 }
+
+/// Replies that one connection may be owed. With more it is not read; one that acknowledges is, and gets
+/// `ERR limited`.
+pub const REPLIES_DUE_MAX: u32 = 1_024;
+
+/// What a reply that waits costs beside its text: its place, and the allocator's share.
+const HELD_REPLY_BYTES: u32 = 48;
 
 /// A buffer is moved to its front when this much of it was written.
 const MOVE_BYTES_MIN: usize = 32 * 1024;
@@ -81,6 +108,16 @@ impl Outbox {
     /// Bytes that are not written.
     pub fn waiting(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.buffer.len() - held.written)
+    }
+
+    /// The same, and the memory of known replies that wait for others.
+    pub fn owed_bytes(&self) -> usize {
+        self.waiting() + self.held.as_ref().map_or(0, |held| held.row_bytes as usize)
+    }
+
+    /// Replies that are not known yet.
+    pub fn due(&self) -> u32 {
+        self.due
     }
 
     /// What to write next: all behind what was taken.
@@ -111,7 +148,67 @@ impl Outbox {
         let held = self.held(spares);
         held.buffer.extend_from_slice(line);
         held.buffer.push(b'\n');
-        held.marks.push_back(Mark { end: held.end(), line_bytes: line.len() as u32, delivery });
+        let end = held.base + held.buffer.len() as u64;
+        held.marks.push_back(Mark { end, line_bytes: line.len() as u32, delivery });
+    }
+
+    /// Takes note that a request will be answered later.
+    pub fn expect(&mut self, spares: &mut Spares, tag: Option<&str>) -> ReplyTo {
+        self.due += 1;
+        if let Some(tag) = tag {
+            return ReplyTo::Tag(tag.into());
+        }
+        let held = self.held(spares);
+        held.row.push_back(None);
+        ReplyTo::Place(held.first_place + held.row.len() as u64 - 1)
+    }
+
+    /// Gives a reply at once, or behind the untagged ones that are due.
+    pub fn reply(&mut self, spares: &mut Spares, tag: Option<&str>, print: impl FnOnce(&mut Vec<u8>)) {
+        match &mut self.held {
+            Some(held) if tag.is_none() && !held.row.is_empty() => {
+                let line = held.hold(print);
+                held.row.push_back(Some(line));
+            }
+            _ => self.push_line(spares, |out| {
+                print_tag(tag, out);
+                print(out);
+            }),
+        }
+    }
+
+    /// Gives a reply that was expected.
+    pub fn answer(&mut self, spares: &mut Spares, to: &ReplyTo, print: impl FnOnce(&mut Vec<u8>)) {
+        self.due -= 1;
+        let place = match to {
+            ReplyTo::Tag(tag) => return self.reply(spares, Some(tag), print),
+            ReplyTo::Place(place) => *place,
+        };
+        let held = self.held(spares);
+        if place > held.first_place {
+            let line = held.hold(print);
+            let at = (place - held.first_place) as usize;
+            held.row[at] = Some(line);
+            return;
+        }
+        print(&mut held.buffer);
+        held.buffer.push(b'\n');
+        held.next_place();
+        while let Some(Some(line)) = held.row.front() {
+            held.row_bytes -= line.len() as u32 + HELD_REPLY_BYTES;
+            held.buffer.extend_from_slice(line);
+            held.buffer.push(b'\n');
+            held.next_place();
+        }
+    }
+
+    /// Nothing is said any more: replies that are due go nowhere.
+    pub fn forget_replies(&mut self, spares: &mut Spares) {
+        self.due = 0;
+        if let Some(held) = &mut self.held {
+            (held.row, held.row_bytes) = (VecDeque::new(), 0);
+            self.tidy(spares);
+        }
     }
 
     /// A stream has this many bytes more.
@@ -172,12 +269,20 @@ impl Outbox {
         if held.written < held.buffer.len() {
             return held.make_room();
         }
+        held.buffer.clear();
+        if !held.row.is_empty() {
+            held.base += held.written as u64;
+            (held.written, held.taken) = (0, 0);
+            return held.buffer.shrink_to(BUFFER_BYTES_SPARE);
+        }
         if let Some(mut held) = self.held.take()
             && held.buffer.capacity() <= BUFFER_BYTES_SPARE
-            && held.marks.capacity() <= MARKS_SPARE
+            && held.marks.capacity().max(held.row.capacity()) <= MARKS_SPARE
             && spares.held.len() < SPARES_MAX
         {
-            held.clear();
+            held.marks.clear();
+            (held.written, held.taken, held.base, held.blocked_since) = (0, 0, 0, None);
+            held.first_place = 0;
             spares.held.push(held);
         }
     }
@@ -185,16 +290,21 @@ impl Outbox {
 
 impl Default for Held {
     fn default() -> Self {
-        let (buffer, marks) = (Vec::with_capacity(BUFFER_BYTES_MIN), VecDeque::with_capacity(MARKS_MIN));
-        Held { buffer, written: 0, taken: 0, base: 0, marks, blocked_since: None }
+        Held {
+            buffer: Vec::with_capacity(BUFFER_BYTES_MIN),
+            written: 0,
+            taken: 0,
+            base: 0,
+            marks: VecDeque::with_capacity(MARKS_MIN),
+            blocked_since: None,
+            row: VecDeque::new(),
+            first_place: 0,
+            row_bytes: 0,
+        }
     }
 }
 
 impl Held {
-    fn end(&self) -> u64 {
-        self.base + self.buffer.len() as u64
-    }
-
     /// Moves the buffer when enough of it was written.
     fn make_room(&mut self) {
         if self.written >= MOVE_BYTES_MIN && self.written >= self.buffer.len() / 2 {
@@ -210,10 +320,17 @@ impl Held {
         }
     }
 
-    fn clear(&mut self) {
-        self.buffer.clear();
-        self.marks.clear();
-        (self.written, self.taken, self.base, self.blocked_since) = (0, 0, 0, None);
+    /// Prints a reply that has to wait for those before it.
+    fn hold(&mut self, print: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
+        let mut line = vec![];
+        print(&mut line);
+        self.row_bytes += line.len() as u32 + HELD_REPLY_BYTES;
+        line.into()
+    }
+
+    fn next_place(&mut self) {
+        self.row.pop_front();
+        self.first_place += 1;
     }
 
     /// The end of the last line of which somebody has a byte.
@@ -339,5 +456,23 @@ mod tests {
         let doubts: Vec<bool> = outbox.take_all().iter().map(|message| message.in_doubt).collect();
         assert_eq!(doubts, [true, false]);
         assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn replies_come_in_order_again_after_there_was_none_due() {
+        let mut spares = Spares::default();
+        for first in 0..6 {
+            let mut outbox = Outbox::default();
+            // Each time with one reply more, in rows that others have used.
+            for count in 1..4 {
+                let places: Vec<ReplyTo> = (0..count).map(|_| outbox.expect(&mut spares, None)).collect();
+                for n in 0..count {
+                    let n = (n + first) % count;
+                    outbox.answer(&mut spares, &places[n], |out| out.push(b'0' + n as u8));
+                }
+                assert!(outbox.due() == 0 && outbox.owed_bytes() == outbox.waiting());
+            }
+            assert_eq!(outbox.to_write(), b"0\n0\n1\n0\n1\n2\n", "{first}");
+        }
     }
 }

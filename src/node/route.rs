@@ -3,14 +3,11 @@
 //! A user who is only here, on a node alone, is handed the message at once, and no text is kept beside the
 //! outboxes. Everybody else has a lane, also with sessions here: nothing passes a lane by.
 
-use std::time::Instant;
-
-use crate::node::act::Member;
-use crate::node::deliver::Handed;
+use crate::node::connection::Connection;
+use crate::node::deadlines::Pending;
+use crate::node::deadlines::Sent;
+use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::in_flight::InLane;
-use crate::node::in_flight::Pending;
-use crate::node::in_flight::Sent;
 use crate::node::lanes::Kept;
 use crate::node::seam::Ask;
 use crate::node::seam::Token;
@@ -24,8 +21,6 @@ use crate::proto::name::Tag;
 use crate::proto::name::UserName;
 use crate::proto::name::UserRef;
 use crate::proto::reply::ErrorCode;
-use crate::proto::reply::print_msg;
-use crate::proto::wire::Receipt;
 use crate::proto::wire::body;
 use crate::proto::wire::put_body;
 
@@ -46,185 +41,139 @@ impl Node {
         tag: Option<Tag<'_>>,
         to: UserRef<'_>,
         text: &str,
-        now: Instant,
     ) -> Flow {
         let is_here = self.find(to.as_str());
         if let Some(full) = self.full_seat() {
-            return self.limit(sender, tag, |node| {
-                let waiting = node.connections.get_mut(full).map(|connection| &mut connection.waiting);
-                waiting.into_iter().for_each(|waiting| waiting.push(sender));
-            });
-        }
-        if is_here && self.own.is_some() && self.lanes.find(to.as_str()).is_none() {
-            self.send_here(sender, tag, to, text, now);
-            return Flow::Next;
+            return self.limit(sender, tag, Some(full), None);
         }
         let lane = self.lanes.find(to.as_str());
-        let node = self.known_node(to, is_here, lane, now);
-        if !self.has_lane_room(lane, sender, text, node) {
-            return self.limit(sender, tag, |node| node.lanes.wait(lane, sender));
+        let is_only_here = is_here && self.own.is_some() && lane.is_none();
+        let node = if is_only_here { None } else { self.known_node(to, is_here, lane) };
+        if !is_only_here && !self.has_lane_room(lane, sender, text, node) {
+            return self.limit(sender, tag, None, lane);
         }
-        let id = self.next_id(sender, tag);
-        let reply = self.expect(sender, tag.map(Tag::as_str));
-        let sent = Sent { sender, reply, id: id.into(), place: None };
-        let ticket = self.in_flight.insert(Pending::Sent(sent), now);
-        let body = body(self.name_of(sender), to, id, text);
-        let kept = Kept { ticket, body, sender, node };
-        self.enter_lane(to, kept, false, is_here, now);
+        let id = self.next_id(sender, tag).into();
+        let reply = Some(self.expect(sender, tag.map(Tag::as_str)));
+        let sent = Sent { sender, reply, id, place: None };
+        if is_only_here {
+            self.send_here(sent, to, text, tag.is_some());
+        } else {
+            self.send_on(sent, to, text, lane, node);
+        }
         Flow::Next
+    }
+
+    /// The whole way of a message whose recipient is only here. `comes_again`: its sender gave it an id.
+    fn send_here(&mut self, sent: Sent, to: UserRef<'_>, text: &str, comes_again: bool) {
+        let from = name_of(self.connections.get(sent.sender));
+        print_line(&mut self.line, from, sent.id.borrowed(), text);
+        let ticket = self.in_flight.insert(Pending::Sent(sent), self.now);
+        if let Some((waiter, receipt)) = self.hand(Waiter::Sent(ticket), to.as_str(), comes_again, Kind::Live)
+        {
+            let line = std::mem::take(&mut self.line);
+            self.resolve(waiter, receipt, Some((&to.into(), &line)));
+            self.line = line;
+        }
+    }
+
+    /// A message enters the lane of its recipient, whose sessions here are `seats`.
+    fn send_on(
+        &mut self,
+        sent: Sent,
+        to: UserRef<'_>,
+        text: &str,
+        lane: Option<LaneId>,
+        node: Option<PeerId>,
+    ) {
+        let body = body(name_of(self.connections.get(sent.sender)), to, sent.id.borrowed(), text);
+        let is_cast = sent.reply.is_none();
+        let ticket = self.in_flight.insert(Pending::Sent(sent), self.now);
+        let kept = Kept { ticket, body, node };
+        if let Some(lane) = lane {
+            return self.enter_lane(lane, kept, (is_cast, false), None);
+        }
+        let name = self.table.find(to.as_str()).map(|(name, _)| name.clone());
+        let lane = self.lanes.open(&name.unwrap_or_else(|| UserName::from(to)), self.has_mailboxes());
+        let known = self.known_members(to.as_str(), !self.seats.is_empty());
+        self.enter_lane(lane, kept, (is_cast, false), known);
     }
 
     /// Routes a `CAST`: at most once, without a word.
-    pub(super) fn cast(&mut self, sender: ConnectionId, to: UserRef<'_>, text: &str, now: Instant) -> Flow {
+    pub(super) fn cast(&mut self, sender: ConnectionId, to: UserRef<'_>, text: &str) -> Flow {
         let is_here = self.find(to.as_str());
+        let waits = !self.is_draining && self.connections.get(sender).is_some_and(|sender| !sender.acks());
         // Where nobody waits it is lost.
-        if let Some(full) = self.full_seat()
-            && self.connections.get(sender).is_some_and(|connection| !connection.acks() && !self.is_draining)
-        {
-            return self.limit(sender, None, |node| {
-                let waiting = node.connections.get_mut(full).map(|connection| &mut connection.waiting);
-                waiting.into_iter().for_each(|waiting| waiting.push(sender));
-            });
+        if let Some(full) = self.full_seat().filter(|_| waits) {
+            return self.limit(sender, None, Some(full), None);
         }
         let id = self.next_id(sender, None);
+        let from = name_of(self.connections.get(sender));
         if self.own.is_some() {
-            self.print_from(sender, id, text);
-            self.hand_cast(now);
+            print_line(&mut self.line, from, id, text);
+            self.hand_cast();
             return Flow::Next;
         }
         let lane = self.lanes.find(to.as_str());
-        if lane.is_none() && !is_here && self.cast_known(sender, to, id, text, now) {
+        if lane.is_none()
+            && !is_here
+            && let Some(known) = self.locations.find(to.as_str(), false, self.now)
+        {
+            // The usual way, on which nothing is kept.
+            for node in known.iter().filter_map(|peer| self.peers.get(*peer)) {
+                self.out.says.cast(node, |out| put_body(from, to, id, text, out));
+            }
             return Flow::Next;
         }
-        let body = body(self.name_of(sender), to, id, text);
-        if let Some(members) = self.cast_members(to, is_here, lane, now) {
-            members.iter().for_each(|to| self.give_cast(&body, *to, now));
-            return Flow::Next;
-        }
-        if !self.has_lane_room(lane, sender, text, None) {
+        let body = body(from, to, id, text);
+        let members = match lane {
+            Some(lane) => self.lanes.get(lane).and_then(|entry| Some(entry.lane.members()?.to_vec())),
+            None => self.known_members(to.as_str(), is_here),
+        };
+        if let Some(members) = members {
+            members.iter().for_each(|to| self.give_cast(&body, *to));
+        } else if self.has_lane_room(lane, sender, text, None) {
+            let sent = Sent { sender, reply: None, id: id.into(), place: None };
+            self.send_on(sent, to, text, lane, None);
+        } else {
             self.counters.casts_lost += 1;
-            return Flow::Next;
         }
-        let place = InLane { lane: LaneId::from_number(0), number: 0 };
-        let ticket = self.in_flight.insert(Pending::Cast(place), now);
-        self.enter_lane(to, Kept { ticket, body, sender, node: None }, true, is_here, now);
         Flow::Next
     }
 
-    /// Says a `CAST` to the nodes where its recipient is, if that is remembered: the usual way, on which nothing is kept.
-    fn cast_known(
-        &mut self,
-        sender: ConnectionId,
-        to: UserRef<'_>,
-        id: IdRef<'_>,
-        text: &str,
-        now: Instant,
-    ) -> bool {
-        let Some(known) = self.locations.find(to.as_str(), false, now) else { return false };
-        let from = self.connections.get(sender).and_then(|connection| connection.user.as_ref());
-        let from = from.expect("nobody sends before LOGIN").borrowed();
-        for node in known.iter().filter_map(|peer| self.peers.get(*peer)) {
-            self.out.says.cast(node, |out| put_body(from, to, id, text, out));
-        }
-        true
-    }
-
-    /// Where a `CAST` goes at once; `None` where it has to wait.
-    fn cast_members(
-        &mut self,
-        to: UserRef<'_>,
-        is_here: bool,
-        lane: Option<LaneId>,
-        now: Instant,
-    ) -> Option<Vec<Member>> {
-        match lane {
-            Some(lane) => self.lanes.get(lane)?.lane.members().map(<[Member]>::to_vec),
-            None => self.known_members(to, is_here, now),
-        }
-    }
-
-    /// Where a user was when that was asked last, if it is remembered.
-    fn known_members(&mut self, to: UserRef<'_>, is_here: bool, now: Instant) -> Option<Vec<Member>> {
-        let known = self.locations.find(to.as_str(), is_here, now)?;
-        let here = is_here.then_some(Member::Here);
-        Some(here.into_iter().chain(known.iter().map(|peer| Member::Node(*peer))).collect())
-    }
-
-    /// A message enters the lane of its recipient.
-    fn enter_lane(&mut self, to: UserRef<'_>, kept: Kept, is_cast: bool, is_here: bool, now: Instant) {
-        let (lane, known) = match self.lanes.find(to.as_str()) {
-            Some(lane) => (lane, None),
-            None => {
-                let name = self.table.find(to.as_str()).map(|(name, _)| name.clone());
-                let user = name.unwrap_or_else(|| UserName::from(to));
-                (self.lanes.open(&user, self.has_mailboxes()), self.known_members(to, is_here, now))
-            }
-        };
-        self.lanes.claim(lane, &kept);
-        self.charge(&kept, true);
-        let ticket = kept.ticket;
-        let Some(entry) = self.lanes.get(lane) else { return };
-        let number = entry.lane.send(kept, is_cast, known.as_deref(), &mut self.acts);
-        let its = InLane { lane, number };
-        match self.in_flight.get_mut(ticket) {
-            Some(Pending::Sent(sent)) => sent.place = Some(its),
-            Some(Pending::Cast(place)) => *place = its,
-            _ => {}
-        }
-        self.take_acts(lane);
-    }
-
-    /// The whole way of a message whose recipient is only here: no text is kept beside the outboxes.
-    fn send_here(
-        &mut self,
-        sender: ConnectionId,
-        tag: Option<Tag<'_>>,
-        to: UserRef<'_>,
-        text: &str,
-        now: Instant,
-    ) {
-        let id = self.next_id(sender, tag);
-        let reply = self.expect(sender, tag.map(Tag::as_str));
-        let sent = Sent { sender, reply, id: id.into(), place: None };
-        let ticket = self.in_flight.insert(Pending::Sent(sent), now);
-        self.print_from(sender, id, text);
-        match self.hand(Waiter::Sent(ticket), to.as_str(), tag.is_some(), Kind::Live, now) {
-            Handed::Yes => {}
-            Handed::Seen(waiter) => self.resolve(waiter, Receipt::Delivered, now),
-            Handed::Refused(waiter, receipt) => {
-                let line = std::mem::take(&mut self.line);
-                self.resolve_lost(waiter, receipt, &to.into(), &line, now);
-                self.line = line;
-            }
-        }
-    }
-
     /// Answers a `WHO`: what is remembered may be wrong, and here nobody would notice, so presence is asked.
-    pub(super) fn who(&mut self, asker: ConnectionId, tag: Option<Tag<'_>>, user: UserRef<'_>, now: Instant) {
+    pub(super) fn who(&mut self, asker: ConnectionId, tag: Option<Tag<'_>>, user: UserRef<'_>) {
         let reply = self.expect(asker, tag.map(Tag::as_str));
         let here = self.table.count(user.as_str());
         let (user, is_here) = (UserName::from(user), here > 0);
-        let pending = Pending::Who { connection: asker, reply, user: user.clone(), here };
-        let ticket = self.in_flight.insert(pending, now);
-        self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here }, now);
+        let pending = Pending::Who(asker, reply, user.clone(), here);
+        let ticket = self.in_flight.insert(pending, self.now);
+        self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
     }
 
-    /// A request finds no room: who acknowledges is told so; anybody else waits where `wait` puts it.
-    fn limit(&mut self, sender: ConnectionId, tag: Option<Tag<'_>>, wait: impl FnOnce(&mut Self)) -> Flow {
+    /// A request finds no room: who acknowledges is told so; anybody else waits for `full`, or for lanes.
+    fn limit(
+        &mut self,
+        sender: ConnectionId,
+        tag: Option<Tag<'_>>,
+        full: Option<ConnectionId>,
+        lane: Option<LaneId>,
+    ) -> Flow {
         let Some(connection) = self.connections.get_mut(sender) else { return Flow::Next };
         if connection.acks() || self.is_draining {
             self.refuse(sender, tag.map(Tag::as_str), ErrorCode::Limited);
             return Flow::Next;
         }
         connection.is_waiting = true;
-        wait(self);
+        match full.and_then(|full| self.connections.get_mut(full)) {
+            Some(full) => full.waiting.push(sender),
+            None => self.lanes.wait(lane, sender),
+        }
         Flow::Wait
     }
 
     /// One of `seats` that takes no more now.
     fn full_seat(&self) -> Option<ConnectionId> {
-        let is_full = |connection: &ConnectionId| !self.has_room(*connection);
-        self.seats.iter().map(|seat| seat.connection).find(is_full)
+        self.seats.iter().map(|seat| seat.connection).find(|connection| !self.has_room(*connection))
     }
 
     fn has_lane_room(
@@ -239,16 +188,10 @@ impl Node {
     }
 
     /// The node whose share a message counts on: the first that has the recipient.
-    fn known_node(
-        &mut self,
-        to: UserRef<'_>,
-        is_here: bool,
-        lane: Option<LaneId>,
-        now: Instant,
-    ) -> Option<PeerId> {
+    fn known_node(&mut self, to: UserRef<'_>, is_here: bool, lane: Option<LaneId>) -> Option<PeerId> {
         match lane.and_then(|lane| self.lanes.get(lane)) {
             Some(entry) => entry.lane.members()?.iter().find_map(|member| member.peer()),
-            None => self.locations.find(to.as_str(), is_here, now).and_then(|known| known.first().copied()),
+            None => self.locations.find(to.as_str(), is_here, self.now)?.first().copied(),
         }
     }
 
@@ -264,17 +207,9 @@ impl Node {
             (None, None) => unreachable!("nobody sends before LOGIN"),
         }
     }
+}
 
-    fn name_of(&self, sender: ConnectionId) -> UserRef<'_> {
-        let user = self.connections.get(sender).and_then(|connection| connection.user.as_ref());
-        user.expect("nobody sends before LOGIN").borrowed()
-    }
-
-    /// Prints the line that shows a message of a session.
-    fn print_from(&mut self, sender: ConnectionId, id: IdRef<'_>, text: &str) {
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        print_msg(self.name_of(sender), id, text, &mut line);
-        self.line = line;
-    }
+fn name_of(sender: Option<&Connection>) -> UserRef<'_> {
+    let user = sender.and_then(|connection| connection.user.as_ref());
+    user.expect("nobody sends before LOGIN").borrowed()
 }

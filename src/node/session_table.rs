@@ -13,7 +13,7 @@ use crate::node::slab::ConnectionId;
 use crate::proto::name::UserName;
 use crate::recent::Recent;
 
-/// Messages that are remembered of users who have left, 12 bytes each; with more, those of the users who
+/// Messages that are remembered of users who have left, 10 to 20 bytes each; with more, those of the users who
 /// left first are forgotten.
 pub const LEFT_MAX: usize = 1_048_576;
 

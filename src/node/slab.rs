@@ -4,101 +4,92 @@
 //! Adding and removing cost the same whatever is in here, and no search.
 
 use std::fmt;
-use std::marker::PhantomData;
 
-/// Values by keys.
-pub struct Slab<K, T> {
-    slots: Vec<Slot<T>>,
+/// Values by keys. `OF` tells which slab.
+pub struct Slab<const OF: char, T> {
+    slots: Vec<SlabSlot<T>>,
     free: Vec<u32>,
     len: usize,
     /// The generation of new slots: above that of every slot that was given back. From 1: no key has the number 0.
     first_generation: u32,
-    keys: PhantomData<fn() -> K>,
 }
 
-struct Slot<T> {
+struct SlabSlot<T> {
     generation: u32,
     value: Option<T>,
 }
 
-/// Names a value of a slab, for ever. `K` tells which slab.
+/// Names a value of a slab, for ever.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key<K> {
-    bits: u64,
-    of: PhantomData<K>,
-}
-
-/// Names the connections of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Connections {}
+pub struct Key<const OF: char>(u64);
 
 /// A connection of this node.
-pub type ConnectionId = Key<Connections>;
-
-/// Names what waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tickets {}
+pub type ConnectionId = Key<'c'>;
 
 /// Something that waits for an answer: most of all a message without a fate.
-pub type Ticket = Key<Tickets>;
-
-/// Names what sessions of this node are about to be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Deliveries {}
+pub type Ticket = Key<'t'>;
 
 /// A message that sessions of this node have and have not taken.
-pub type DeliveryId = Key<Deliveries>;
-
-/// Names the lanes of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LaneKeys {}
+pub type DeliveryId = Key<'d'>;
 
 /// A lane.
-pub type LaneId = Key<LaneKeys>;
-
-/// Names the nodes that a node has heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PeerKeys {}
+pub type LaneId = Key<'l'>;
 
 /// Another node.
-pub type PeerId = Key<PeerKeys>;
+pub type PeerId = Key<'p'>;
+
+/// A node that a lane's messages go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Member {
+    /// This one: its own sessions of the recipient.
+    Here,
+    /// Another one.
+    Node(PeerId),
+}
+
+impl Member {
+    /// The other node that it is.
+    pub fn peer(self) -> Option<PeerId> {
+        if let Member::Node(peer) = self { Some(peer) } else { None }
+    }
+}
 
 /// Slots that an empty slab keeps.
 const SLOTS_KEPT_MAX: usize = 4_096;
 
-impl<K, T> Default for Slab<K, T> {
+impl<const OF: char, T> Default for Slab<OF, T> {
     fn default() -> Self {
-        Slab { slots: vec![], free: vec![], len: 0, first_generation: 1, keys: PhantomData }
+        Slab { slots: vec![], free: vec![], len: 0, first_generation: 1 }
     }
 }
 
-impl<K: Copy, T> Slab<K, T> {
+impl<const OF: char, T> Slab<OF, T> {
     /// Adds a value.
-    pub fn insert(&mut self, value: T) -> Key<K> {
+    pub fn insert(&mut self, value: T) -> Key<OF> {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: self.first_generation, value: None });
+            self.slots.push(SlabSlot { generation: self.first_generation, value: None });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
         slot.value = Some(value);
         self.len += 1;
-        Key::of(u64::from(slot.generation) << 32 | u64::from(index))
+        Key(u64::from(slot.generation) << 32 | u64::from(index))
     }
 
     /// The value of a key, if it is still here.
-    pub fn get(&self, key: Key<K>) -> Option<&T> {
+    pub fn get(&self, key: Key<OF>) -> Option<&T> {
         let slot = self.slots.get(key.index())?;
         if slot.generation == key.generation() { slot.value.as_ref() } else { None }
     }
 
     /// The same, to change it.
-    pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: Key<OF>) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.index())?;
         if slot.generation == key.generation() { slot.value.as_mut() } else { None }
     }
 
     /// Takes a value out.
-    pub fn remove(&mut self, key: Key<K>) -> Option<T> {
+    pub fn remove(&mut self, key: Key<OF>) -> Option<T> {
         let slot = self.slots.get_mut(key.index()).filter(|slot| slot.generation == key.generation())?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -121,9 +112,9 @@ impl<K: Copy, T> Slab<K, T> {
     }
 
     /// The keys of all values: for what is done once in a node's life.
-    pub fn keys(&self) -> Vec<Key<K>> {
-        let key = |(index, slot): (usize, &Slot<T>)| {
-            slot.value.as_ref().map(|_| Key::of(u64::from(slot.generation) << 32 | index as u64))
+    pub fn keys(&self) -> Vec<Key<OF>> {
+        let key = |(index, slot): (usize, &SlabSlot<T>)| {
+            slot.value.as_ref().map(|_| Key(u64::from(slot.generation) << 32 | index as u64))
         };
         self.slots.iter().enumerate().filter_map(key).collect()
     }
@@ -138,32 +129,28 @@ impl<K: Copy, T> Slab<K, T> {
     }
 }
 
-impl<K: Copy> Key<K> {
-    fn of(bits: u64) -> Self {
-        Key { bits, of: PhantomData }
-    }
-
+impl<const OF: char> Key<OF> {
     /// The key of [`Key::number`].
     pub fn from_number(number: u64) -> Self {
-        Key::of(number)
+        Key(number)
     }
 
     /// The key as a number.
     pub fn number(self) -> u64 {
-        self.bits
+        self.0
     }
 
     /// A small number that no other value has while this one is here.
     pub fn index(self) -> usize {
-        self.bits as u32 as usize
+        self.0 as u32 as usize
     }
 
     fn generation(self) -> u32 {
-        (self.bits >> 32) as u32
+        (self.0 >> 32) as u32
     }
 }
 
-impl<K: Copy> fmt::Debug for Key<K> {
+impl<const OF: char> fmt::Debug for Key<OF> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.index(), self.generation())
     }
@@ -175,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_key_finds_its_own_value_or_nothing() {
-        let mut slab = Slab::<Tickets, _>::default();
+        let mut slab = Slab::<'t', _>::default();
         let first = slab.insert("first");
         assert_eq!(slab.remove(first), Some("first"));
         let second = slab.insert("second");
@@ -186,7 +173,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_flood_find_nothing_after_its_memory_went_back() {
-        let mut slab = Slab::<Tickets, _>::default();
+        let mut slab = Slab::<'t', _>::default();
         let keys: Vec<_> = (0..2 * SLOTS_KEPT_MAX).map(|n| slab.insert(n)).collect();
         keys.iter().for_each(|key| assert!(slab.remove(*key).is_some()));
         assert_eq!((slab.len(), slab.slots.capacity()), (0, 0));

@@ -1,42 +1,43 @@
 //! All that one node knows: the fields of [`Node`], and the smallest things that are done with them.
 //!
-//! The rules are in the files above this one, each of which adds its methods to `Node`; none of them calls
-//! upwards. What a rule leads to elsewhere is put on the list [`Todo`], which the end of every step carries
-//! out in order, so that no rule finds the state half changed by another.
+//! The rules are in the files above this one, each of which adds its methods to `Node`. What a rule leads to elsewhere
+//! is put on the list [`Todo`], which the end of every step carries out in order, so that no rule finds the state half
+//! changed by another.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::mailbox::Limits;
+use crate::mailbox::post::Post;
 use crate::metrics::Counters;
-use crate::node::act::Act;
 use crate::node::connection::Connection;
 use crate::node::connection::Phase;
+use crate::node::deadlines::InFlight;
+use crate::node::deadlines::Timeouts;
 use crate::node::deliveries::Deliveries;
 use crate::node::duplicates::HashKey;
-use crate::node::in_flight::InFlight;
+use crate::node::lane::Act;
 use crate::node::lanes::Kept;
 use crate::node::lanes::Lanes;
-use crate::node::locations::Locations;
+use crate::node::others::Locations;
+use crate::node::others::Peers;
+use crate::node::others::Refusals;
 use crate::node::out::Says;
+use crate::node::outbox::ReplyTo;
 use crate::node::outbox::Spares;
-use crate::node::own_presence::OwnPresence;
-use crate::node::peers::Peers;
-use crate::node::refusals::Refusals;
-use crate::node::replies::ReplyTo;
-use crate::node::replies::SpareRows;
 use crate::node::seam::Answer;
 use crate::node::seam::Ask;
+use crate::node::seam::Welcome;
 use crate::node::session_table::Seat;
 use crate::node::session_table::SessionTable;
 use crate::node::slab::ConnectionId;
-use crate::node::slab::Connections;
 use crate::node::slab::DeliveryId;
 use crate::node::slab::LaneId;
 use crate::node::slab::Slab;
-use crate::node::timeouts::Timeouts;
 use crate::proto::name::NodeId;
+use crate::proto::name::SessionId;
+use crate::proto::name::UserName;
 use crate::proto::reply::CloseReason;
 use crate::proto::reply::ErrorCode;
 use crate::proto::reply::ServerLine;
@@ -62,29 +63,21 @@ pub struct NodeConfig {
 
 /// One node's mind.
 pub struct Node {
-    /// How it is set up.
     pub(super) config: NodeConfig,
+    /// The time of this step, as it was given.
+    pub(super) now: Instant,
     /// What others reach it by.
     pub(super) me: NodeId,
-    /// Every connection.
-    pub(super) connections: Slab<Connections, Connection>,
-    /// Who is here.
+    pub(super) connections: Slab<'c', Connection>,
     pub(super) table: SessionTable,
-    /// What waits for an answer.
     pub(super) in_flight: InFlight,
-    /// What sessions here have and have not taken.
     pub(super) deliveries: Deliveries,
-    /// Messages to users on other nodes.
     pub(super) lanes: Lanes,
-    /// The other nodes that it has heard of.
     pub(super) peers: Peers,
-    /// Where users are.
     pub(super) locations: Locations,
     /// What other nodes must have back before anything is taken from them.
     pub(super) refusals: Refusals,
-    /// Presence and mailboxes of a node alone.
     pub(super) own: Option<OwnPresence>,
-    /// When connections have to act by themselves.
     pub(super) timeouts: Timeouts,
     /// Requests that need the node to stay are refused.
     pub(super) is_draining: bool,
@@ -92,12 +85,10 @@ pub struct Node {
     pub(super) random: u64,
     /// What is left to do in this step.
     pub(super) todo: VecDeque<Todo>,
-    /// What happened.
     pub(super) counters: Counters,
-    /// What the step has left for the driver.
     pub(super) out: Out,
     /// Memory that is used again.
-    pub(super) spares: (Spares, SpareRows),
+    pub(super) spares: Spares,
     /// The sessions that were looked up last.
     pub(super) seats: Vec<Seat>,
     /// The line of the message that is handed out.
@@ -112,8 +103,6 @@ pub struct Node {
 pub enum Todo {
     /// A lane wants this done.
     Act(LaneId, Act<Kept>),
-    /// A lane may be over.
-    EndLane(LaneId),
     /// The own presence has answered.
     Answer(Answer),
     /// A connection is to end.
@@ -137,9 +126,10 @@ pub struct Out {
 
 impl Node {
     /// A node that knows nothing yet.
-    pub fn new(me: NodeId, config: NodeConfig) -> Self {
-        let own = config.is_alone.then(|| OwnPresence::new(config.mailboxes));
+    pub fn new(me: NodeId, config: NodeConfig, now: Instant) -> Self {
+        let own = config.is_alone.then(|| OwnPresence { post: Post::new(config.mailboxes) });
         Node {
+            now,
             me,
             connections: Slab::default(),
             table: SessionTable::default(),
@@ -156,7 +146,7 @@ impl Node {
             todo: VecDeque::new(),
             counters: Counters::default(),
             out: Out::default(),
-            spares: Default::default(),
+            spares: Spares::default(),
             seats: vec![],
             line: vec![],
             acts: vec![],
@@ -171,11 +161,17 @@ impl Node {
     }
 
     /// Asks presence.
-    pub(super) fn ask(&mut self, ask: Ask, now: Instant) {
+    pub(super) fn ask(&mut self, ask: Ask) {
         match &mut self.own {
-            Some(own) => self.todo.extend(own.answer(ask, now).map(Todo::Answer)),
+            Some(own) => self.todo.extend(own.answer(ask, self.now).map(Todo::Answer)),
             None => self.out.asks.push(ask),
         }
+    }
+
+    /// The user and the session of a connection, unless that has left.
+    pub(super) fn session_of(&self, id: ConnectionId) -> Option<(UserName, SessionId)> {
+        let connection = self.connections.get(id)?;
+        Some((connection.user.clone()?, connection.session?))
     }
 
     /// Puts the sessions of a user into `seats`; `false` if there are none.
@@ -192,7 +188,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(to).filter(|connection| connection.says()) else {
             return;
         };
-        connection.replies.reply(tag, &mut connection.outbox, &mut self.spares.0, print);
+        connection.outbox.reply(&mut self.spares, tag, print);
         self.note_bytes(to);
     }
 
@@ -201,9 +197,8 @@ impl Node {
         let Some(connection) = self.connections.get_mut(to).filter(|connection| connection.says()) else {
             return;
         };
-        let (spares, rows) = &mut self.spares;
-        connection.replies.answer(reply, &mut connection.outbox, (spares, rows), print);
-        if matches!(connection.phase, Phase::Finishing(_)) && connection.replies.due() == 0 {
+        connection.outbox.answer(&mut self.spares, reply, print);
+        if matches!(connection.phase, Phase::Finishing { .. }) && connection.outbox.due() == 0 {
             self.todo.push_back(Todo::Finish(to));
         }
         self.note_bytes(to);
@@ -225,7 +220,7 @@ impl Node {
     /// Takes note that a request will be answered later.
     pub(super) fn expect(&mut self, of: ConnectionId, tag: Option<&str>) -> ReplyTo {
         let connection = self.connections.get_mut(of).expect("who asks is here");
-        connection.replies.expect(tag, &mut self.spares.1)
+        connection.outbox.expect(&mut self.spares, tag)
     }
 
     /// A connection has something new to write.
@@ -273,21 +268,43 @@ impl Node {
             }
         }
     }
+}
 
-    /// A number that nobody can guess who does not know the seed (splitmix64).
-    pub(super) fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// Presence and mailboxes of a node alone, which answers its own asks. Nobody is elsewhere, and what waits for users
+/// who are not here is in memory: it ends with the node.
+pub struct OwnPresence {
+    post: Post,
+}
 
-    /// Puts what a lane wants done on the list.
-    pub(super) fn take_acts(&mut self, lane: LaneId) {
-        self.todo.extend(self.acts.drain(..).map(|act| Todo::Act(lane, act)));
-        if self.lanes.get(lane).is_some_and(|entry| entry.lane.is_empty()) {
-            self.todo.push_back(Todo::EndLane(lane));
-        }
+impl OwnPresence {
+    /// Does what is asked for.
+    fn answer(&mut self, ask: Ask, now: Instant) -> Option<Answer> {
+        Some(match ask {
+            Ask::Locate { token, .. } => Answer::Located { token, locations: Ok(vec![]) },
+            Ask::Register { token, user, .. } => {
+                let has_mail = self.post.has(&user, now);
+                Answer::Registered { token, welcome: Ok(Welcome { has_mail, ..Welcome::default() }) }
+            }
+            Ask::Unregister { token, user, session } => {
+                self.post.release(&user, session);
+                Answer::Unregistered { token }
+            }
+            Ask::Store { token, user, messages } => {
+                let fates = self.post.store(&user, &messages, now);
+                Answer::Stored { token, fates, locations: Ok(vec![]) }
+            }
+            Ask::Read { token, user, session, after } => {
+                Answer::Read { token, mail: Ok(self.post.read(&user, session, after, now)) }
+            }
+            Ask::Take { user, up_to, also } => {
+                self.post.take(&user, up_to, &also);
+                return None;
+            }
+            Ask::Release { user, session } => {
+                self.post.release(&user, session);
+                return None;
+            }
+            Ask::Remove { .. } => return None,
+        })
     }
 }

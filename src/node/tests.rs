@@ -46,7 +46,8 @@ impl Rig {
         };
         change(&mut config);
         let id = NodeId::new("pi", "V1StGXR8").expect("valid");
-        Rig { node: Node::new(id, config), now: Instant::now() }
+        let now = Instant::now();
+        Rig { node: Node::new(id, config, now), now }
     }
 
     fn open(&mut self) -> ConnectionId {

@@ -37,23 +37,24 @@ const EXPIRED_MAX: usize = 4_096;
 const EXPIRED_TIME: Duration = SEEN_TIME.saturating_mul(2);
 
 /// The messages that one session has and has not taken.
+#[derive(Default)]
 pub struct Unacknowledged {
     /// The session acknowledges.
     pub acks: bool,
     /// Live messages wait: for the answer to the login, or for the end of the mailbox.
     pub is_held: bool,
-    shown: VecDeque<Entry>,
+    shown: VecDeque<HeldMessage>,
     shown_bytes: usize,
-    mail: VecDeque<Entry>,
-    live: VecDeque<Entry>,
+    mail: VecDeque<HeldMessage>,
+    live: VecDeque<HeldMessage>,
     held_bytes: usize,
     expired: VecDeque<Expired>,
-    /// When the session last acknowledged anything, or had nothing to acknowledge.
-    acked_at: Instant,
+    /// When the session last acknowledged anything, or had nothing to acknowledge; none before its first message.
+    acked_at: Option<Instant>,
 }
 
 /// A message in one of the lists.
-pub struct Entry {
+pub struct HeldMessage {
     /// The `MSG` line.
     pub line: Box<[u8]>,
     /// What its user's node remembers it by, if it does.
@@ -84,15 +85,6 @@ pub enum Kind {
     Mail,
 }
 
-/// What settles a message that is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// That it is written; nobody waits for it if it is a `CAST`.
-    Written(Option<DeliveryId>),
-    /// That the session acknowledges it.
-    Acknowledged,
-}
-
 /// What an acknowledgement comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Acked {
@@ -116,24 +108,9 @@ pub struct Overdue {
 }
 
 impl Unacknowledged {
-    /// An empty one.
-    pub fn new(now: Instant) -> Self {
-        Unacknowledged {
-            acks: false,
-            is_held: false,
-            shown: VecDeque::new(),
-            shown_bytes: 0,
-            mail: VecDeque::new(),
-            live: VecDeque::new(),
-            held_bytes: 0,
-            expired: VecDeque::new(),
-            acked_at: now,
-        }
-    }
-
     /// The login is answered: what waited for that is shown, and may be acknowledged, from now on.
     pub fn let_in(&mut self, acks: bool, now: Instant) {
-        (self.acks, self.is_held, self.acked_at) = (acks, false, now);
+        (self.acks, self.is_held, self.acked_at) = (acks, false, Some(now));
     }
 
     /// Tells whether there is no use for it.
@@ -163,9 +140,9 @@ impl Unacknowledged {
     }
 
     /// Adds a message to those that wait.
-    pub fn add(&mut self, entry: Entry, kind: Kind) {
+    pub fn add(&mut self, entry: HeldMessage, kind: Kind) {
         if self.shown.is_empty() && self.held_bytes == 0 {
-            self.acked_at = entry.since;
+            self.acked_at = Some(entry.since);
         }
         self.held_bytes += entry.bytes();
         match kind {
@@ -174,18 +151,17 @@ impl Unacknowledged {
         }
     }
 
-    /// Gives what may be shown now to `show`.
-    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&[u8], Shown)) {
+    /// Gives what may be shown now to `show`, and whether it is settled by an acknowledgement, or when it is written.
+    pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&HeldMessage, bool)) {
         while !self.acks || (self.shown.len() < UNACKED_MAX && self.shown_bytes < bytes_max) {
             let live = if self.is_held { None } else { Some(&mut self.live) };
             // Nobody waits for the fate of one from the mailbox, which has it still.
-            let mail = self.mail.pop_front().map(|entry| Entry { since: now, ..entry });
+            let mail = self.mail.pop_front().map(|entry| HeldMessage { since: now, ..entry });
             let Some(entry) = mail.or_else(|| live?.pop_front()) else { break };
             self.held_bytes -= entry.bytes();
-            if !self.acks || entry.delivery.is_none() {
-                show(&entry.line, Shown::Written(entry.delivery));
-            } else {
-                show(&entry.line, Shown::Acknowledged);
+            let waits_for_ack = self.acks && entry.delivery.is_some();
+            show(&entry, waits_for_ack);
+            if waits_for_ack {
                 self.shown_bytes += entry.bytes();
                 self.shown.push_back(entry);
             }
@@ -201,7 +177,7 @@ impl Unacknowledged {
             let late = self.expired.iter().position(is_late).and_then(|at| self.expired.remove(at));
             return late.map_or(Acked::Unknown, |expired| Acked::Late(expired.hash));
         };
-        self.acked_at = now;
+        self.acked_at = Some(now);
         let entry = self.shown.remove(at).expect("it is there");
         self.shown_bytes -= entry.bytes();
         if self.shown.is_empty() {
@@ -224,17 +200,19 @@ impl Unacknowledged {
             self.held_bytes -= entry.bytes();
             self.expire(entry, false, now, &mut overdue);
         }
-        let is_slow = |entry: &&mut Entry| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
+        let is_slow =
+            |entry: &&mut HeldMessage| !entry.is_told && now.duration_since(entry.since) >= PATIENCE_TIME;
         for entry in self.shown.iter_mut().chain(&mut self.live).filter(is_slow) {
             entry.is_told = true;
             overdue.slow.extend(entry.delivery);
         }
         let is_full = self.acks && self.held_bytes >= bytes_max;
-        overdue.is_stalled = is_full && now.duration_since(self.acked_at) >= FULL_ACK_TIME_MAX;
+        let is_long_ago = |since| now.duration_since(since) >= FULL_ACK_TIME_MAX;
+        overdue.is_stalled = is_full && self.acked_at.is_some_and(is_long_ago);
         overdue
     }
 
-    fn expire(&mut self, entry: Entry, was_shown: bool, at: Instant, overdue: &mut Overdue) {
+    fn expire(&mut self, entry: HeldMessage, was_shown: bool, at: Instant, overdue: &mut Overdue) {
         if self.expired.len() == EXPIRED_MAX {
             self.expired.pop_front();
         }
@@ -263,17 +241,18 @@ impl Unacknowledged {
 }
 
 /// The messages of a list that are there for too long. They need not be in the order of time.
-fn take_due(list: &mut VecDeque<Entry>, now: Instant) -> Vec<Entry> {
-    let is_due = |entry: &Entry| now.duration_since(entry.since) >= ACK_TIME_MAX;
+fn take_due(list: &mut VecDeque<HeldMessage>, now: Instant) -> Vec<HeldMessage> {
+    let is_due = |entry: &HeldMessage| now.duration_since(entry.since) >= ACK_TIME_MAX;
     if !list.iter().any(is_due) {
         return vec![];
     }
-    let (due, rest): (Vec<Entry>, Vec<Entry>) = std::mem::take(list).into_iter().partition(is_due);
+    let (due, rest): (Vec<HeldMessage>, Vec<HeldMessage>) =
+        std::mem::take(list).into_iter().partition(is_due);
     *list = rest.into();
     due
 }
 
-impl Entry {
+impl HeldMessage {
     /// The memory that it holds, about.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.line.len()
@@ -288,17 +267,16 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn entry(number: u64, since: Instant) -> Entry {
+    fn entry(number: u64, since: Instant) -> HeldMessage {
         let delivery = Some(DeliveryId::from_number(number));
         let line = (*b"MSG alice t some text").into();
-        Entry { line, hash: Some(number), delivery, since, is_told: false }
+        HeldMessage { line, hash: Some(number), delivery, since, is_told: false }
     }
 
     #[test]
     fn a_late_acknowledgement_takes_one_of_two_messages_with_one_tag() {
         let now = Instant::now();
-        let mut ledger = Unacknowledged::new(now);
-        ledger.acks = true;
+        let mut ledger = Unacknowledged { acks: true, ..Unacknowledged::default() };
         [1, 2].into_iter().for_each(|number| ledger.add(entry(number, now), Kind::Live));
         ledger.show(now, 4_096, |_, _| ());
         assert_eq!(ledger.age(now + ACK_TIME_MAX, 4_096).given_back.len(), 2);
@@ -309,8 +287,7 @@ mod tests {
     #[test]
     fn live_messages_wait_behind_the_login_and_mail_and_are_bounded_by_acknowledgements() {
         let now = Instant::now();
-        let mut ledger = Unacknowledged::new(now);
-        (ledger.acks, ledger.is_held) = (true, true);
+        let mut ledger = Unacknowledged { acks: true, is_held: true, ..Unacknowledged::default() };
         ledger.add(entry(1, now), Kind::Live);
         ledger.add(entry(2, now), Kind::Mail);
         let mut shown = 0;
@@ -319,8 +296,8 @@ mod tests {
         assert_eq!(ledger.acknowledge("t", "alice", now), Acked::Taken(DeliveryId::from_number(2)));
         (3..600).for_each(|number| ledger.add(entry(number, now), Kind::Live));
         ledger.let_in(true, now);
-        ledger.show(now, 1 << 20, |_, settled| {
-            assert_eq!(settled, Shown::Acknowledged, "to be written is not enough");
+        ledger.show(now, 1 << 20, |_, waits_for_ack| {
+            assert!(waits_for_ack, "to be written is not enough");
             shown += 1;
         });
         assert_eq!(shown, 1 + UNACKED_MAX);

@@ -113,9 +113,9 @@ impl World {
             seed: self.random.next(),
         };
         self.note(|| format!("node {host} starts as {}", id.as_str()));
-        let presence = self.new_presence(host, id.clone());
+        let (presence, now) = (self.new_presence(host, id.clone()), self.instant());
         self.hosts[host].mind = Some(Mind {
-            node: Node::new(id.clone(), config),
+            node: Node::new(id.clone(), config, now),
             links: Links::new(id.clone()),
             presence,
             incoming: VecDeque::new(),
@@ -271,7 +271,7 @@ fn told(event: &ClusterEvent) -> String {
     format!("batch {} of {} from message {}: {items}", head.number, head.from.as_str(), head.first)
 }
 
-fn said(say: &Say<'_>) -> String {
+fn said(say: &Say<&[u8]>) -> String {
     match say {
         Say::Message { ticket, is_first, body } => {
             let text = parse_body(body).map_or("", |(.., text)| text);

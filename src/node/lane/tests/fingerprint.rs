@@ -11,10 +11,10 @@
 //! Without this the worlds that `tests.rs` goes through each time have 4.5 million states in all instead of 1.4
 //! (the larger ones have 5.5 now). The tests called `fingerprints` hold it.
 
-use crate::node::lane::End;
 use crate::node::lane::Lane;
 use crate::node::lane::Member;
 use crate::node::lane::tests::set::Set;
+use crate::node::lane::tests::world::End;
 use crate::node::lane::tests::world::Item;
 use crate::node::lane::tests::world::Msg;
 use crate::node::lane::tests::world::Node;

@@ -1,22 +1,20 @@
 //! The origin: what it tells its lane, and how it carries out what the lane wants, as the node does
-//! (`route`, `carry_out`, `receive`); and what must be true of each fate.
+//! (`route`, `carry_out`); and what must be true of each fate.
 
 use crate::node::lane::Act;
-use crate::node::lane::End;
 use crate::node::lane::Lane;
 use crate::node::lane::Member;
 use crate::node::lane::Mode;
-use crate::node::lane::NotDelivered;
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
 use crate::node::lane::tests::world::Broken;
+use crate::node::lane::tests::world::End;
 use crate::node::lane::tests::world::Fate;
 use crate::node::lane::tests::world::HERE;
 use crate::node::lane::tests::world::Item;
 use crate::node::lane::tests::world::Msg;
 use crate::node::lane::tests::world::Place;
 use crate::node::lane::tests::world::Question;
-use crate::node::lane::tests::world::Receipt;
 use crate::node::lane::tests::world::Session;
 use crate::node::lane::tests::world::State;
 use crate::node::lane::tests::world::Store;
@@ -27,6 +25,8 @@ use crate::node::lane::tests::world::name;
 use crate::node::lane::tests::world::place;
 use crate::node::seam::Cause;
 use crate::node::seam::Stored;
+use crate::proto::reply::ErrorCode;
+use crate::proto::wire::Receipt;
 
 impl World<'_> {
     /// The next message is sent.
@@ -45,7 +45,7 @@ impl World<'_> {
         }
         let (is_cast, gathers) = (self.is_cast(message), self.setup.has(Rule::Gather));
         self.with_lane(true, |lane, acts| {
-            lane.send(message, is_cast, known.as_deref(), acts);
+            lane.send(message, (is_cast, false), known.as_deref(), acts);
             if lane.mode == Mode::Storing && !gathers {
                 lane.ask(acts);
             }
@@ -78,7 +78,7 @@ impl World<'_> {
             while let Some(todo) = self.todo.pop_front() {
                 match todo {
                     Todo::Act(act) => self.carry_out(act)?,
-                    Todo::EndLane if self.lane.as_ref().is_some_and(|lane| lane.is_empty()) => {
+                    Todo::EndLane if self.lane.as_ref().is_some_and(|lane| lane.entries.is_empty()) => {
                         self.lane = None;
                         self.question = Question::None;
                         self.stores.iter_mut().for_each(|store| store.is_wanted = false);
@@ -100,8 +100,8 @@ impl World<'_> {
 
     fn carry_out(&mut self, act: Act<Msg>) -> Result<(), Broken> {
         match act {
-            Act::Give { number, to: Member::Here, .. } => self.give_here(number),
-            Act::Give { number, to, is_first } => self.give(number, place(to), is_first),
+            Act::Give(number, Member::Here, _) => self.give_here(number),
+            Act::Give(number, to, is_first) => self.give(number, place(to), is_first),
             Act::Cast(message, members) => {
                 members.iter().for_each(|to| self.give_cast(message, place(*to)));
             }
@@ -113,7 +113,14 @@ impl World<'_> {
                 self.tell(|| format!("to the mailbox: {messages:?}"));
                 self.stores.push(Store { numbers, messages, is_wanted: true, answer: None });
             }
-            Act::End(message, end) => self.end(message, end)?,
+            Act::Delivered(message) => self.end(message, End::Delivered)?,
+            Act::Stored(message) => self.end(message, End::Stored)?,
+            Act::Failed(message, _) if self.is_cast(message) => self.end(message, End::Lost)?,
+            Act::Failed(message, ErrorCode::Offline) => self.end(message, End::Offline)?,
+            Act::Failed(message, ErrorCode::MailboxFull) => self.end(message, End::MailboxFull)?,
+            Act::Failed(message, ErrorCode::Unavailable) => self.end(message, End::Unavailable)?,
+            Act::Failed(message, ErrorCode::Timeout) => self.end(message, End::Timeout)?,
+            Act::Failed(_, code) => return Err(format!("{code:?} is no fate")),
         }
         Ok(())
     }
@@ -131,7 +138,7 @@ impl World<'_> {
     fn give(&mut self, number: u64, to: Place, is_first: bool) {
         let Some(message) = self.message(number) else { return };
         if self.nodes[to].is_buried {
-            return self.refused(message, to, NotDelivered::NotHere { is_doubtful: false });
+            return self.hear(to, message, Receipt::NotHere);
         }
         self.tell(|| format!("give {message} to {}{}", name(to), if is_first { ", first" } else { "" }));
         self.nodes[to].out.push_back(Item::Message { message, is_first, is_void: false });
@@ -141,7 +148,7 @@ impl World<'_> {
         let Some(message) = self.message(number) else { return };
         self.tell(|| format!("give {message} to a session here"));
         if !self.nodes[HERE].session.takes() {
-            return self.refused(message, HERE, NotDelivered::NotHere { is_doubtful: false });
+            return self.hear(HERE, message, Receipt::NotHere);
         }
         self.hand(HERE, message, true);
     }
@@ -156,24 +163,12 @@ impl World<'_> {
     }
 
     /// A node says what became of a message.
-    pub fn hear(&mut self, at: Place, message: Msg, receipt: Receipt) {
-        match receipt {
-            Receipt::Delivered => self.delivered(message, at),
-            Receipt::NotHere => self.refused(message, at, NotDelivered::NotHere { is_doubtful: false }),
-            Receipt::Left => self.refused(message, at, NotDelivered::NotHere { is_doubtful: true }),
-            Receipt::Unacked => self.refused(message, at, NotDelivered::Unacked),
-        }
-    }
-
-    fn delivered(&mut self, message: Msg, by: Place) {
-        if let Some(number) = self.number(message) {
-            self.with_lane(false, |lane, acts| lane.delivered(number, member(by), acts));
-        }
-    }
-
-    fn refused(&mut self, message: Msg, by: Place, refusal: NotDelivered) {
+    pub fn hear(&mut self, by: Place, message: Msg, receipt: Receipt) {
         let Some(number) = self.number(message) else { return };
-        self.with_lane(false, |lane, acts| lane.refused(number, member(by), refusal, acts));
+        self.with_lane(false, |lane, acts| lane.answered(number, member(by), receipt, acts));
+        if receipt == Receipt::Delivered {
+            return;
+        }
         if self.lane.as_ref().is_some_and(|lane| !lane.counts_on(member(by))) {
             self.forget(by);
         }
@@ -216,7 +211,7 @@ impl World<'_> {
             }
             lane.add(member(at), acts);
             if !rules.has(Rule::Earlier) {
-                let is_it = |act: &Act<Msg>| matches!(act, Act::Give { .. });
+                let is_it = |act: &Act<Msg>| matches!(act, Act::Give(..));
                 acts.retain(|act| !is_it(act));
                 lane.entries.iter_mut().for_each(|entry| entry.with.retain(|with| *with != member(at)));
             }
@@ -295,7 +290,7 @@ impl World<'_> {
             self.with_lane(false, |lane, acts| lane.returned(&sure, member(at), cause, acts));
         }
         if !maybe.is_empty() && self.setup.has(Rule::Doubt) {
-            self.with_lane(false, |lane, acts| lane.gone(&maybe, member(at), acts));
+            self.with_lane(false, |lane, acts| lane.gone(&maybe, member(at), true, acts));
         } else if !maybe.is_empty() {
             self.with_lane(false, |lane, acts| lane.returned(&maybe, member(at), cause, acts));
         }
@@ -354,7 +349,6 @@ impl World<'_> {
             End::Timeout | End::Unavailable if !self.has_cause() => {
                 Err(format!("{message} ends {end:?}, and nothing went wrong"))
             }
-            End::Lost if !self.is_cast(message) => Err(format!("{message} ends Lost, and is no CAST")),
             _ => Ok(()),
         }
     }

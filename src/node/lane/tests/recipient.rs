@@ -1,11 +1,11 @@
 //! The recipient's side of a node: sessions come and go, take messages, show them and give them back, as the node
-//! does (`receive`, `deliver`, `login`, `drain_mail`, `ends`); and what must be true of what is shown.
+//! does (`deliver`, `sessions`, `mail`); and what must be true of what is shown.
 
-use crate::node::lane::End;
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
 use crate::node::lane::tests::world::Broken;
 use crate::node::lane::tests::world::Closing;
+use crate::node::lane::tests::world::End;
 use crate::node::lane::tests::world::HERE;
 use crate::node::lane::tests::world::Item;
 use crate::node::lane::tests::world::Msg;
@@ -13,12 +13,12 @@ use crate::node::lane::tests::world::Node;
 use crate::node::lane::tests::world::PLACES;
 use crate::node::lane::tests::world::Pending;
 use crate::node::lane::tests::world::Place;
-use crate::node::lane::tests::world::Receipt;
 use crate::node::lane::tests::world::Session;
 use crate::node::lane::tests::world::State;
 use crate::node::lane::tests::world::Word;
 use crate::node::lane::tests::world::World;
 use crate::node::lane::tests::world::name;
+use crate::proto::wire::Receipt;
 
 impl World<'_> {
     /// A node takes what comes to it next.

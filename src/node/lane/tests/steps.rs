@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::node::lane::End;
 use crate::node::lane::tests::set::Set;
 use crate::node::lane::tests::world::Broken;
+use crate::node::lane::tests::world::End;
 use crate::node::lane::tests::world::Fate;
 use crate::node::lane::tests::world::Item;
 use crate::node::lane::tests::world::Msg;

@@ -11,13 +11,13 @@ use std::hash::Hash;
 use std::hash::Hasher;
 
 use crate::node::lane::Act;
-use crate::node::lane::End;
 use crate::node::lane::Lane;
 use crate::node::lane::Member;
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
 use crate::node::seam::Stored;
 use crate::node::slab::PeerId;
+use crate::proto::wire::Receipt;
 
 /// A message: 0 is sent first.
 pub type Msg = u8;
@@ -230,12 +230,17 @@ pub enum Word {
     Receipt(Msg, Receipt),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Receipt {
+/// How a message ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
     Delivered,
-    NotHere,
-    Left,
-    Unacked,
+    Stored,
+    Offline,
+    MailboxFull,
+    Unavailable,
+    Timeout,
+    /// A `CAST` was given to nobody.
+    Lost,
 }
 
 /// A session.

@@ -1,18 +1,19 @@
-//! The in-flight table: everything of this node that waits for an answer.
+//! What waits: everything of this node that an answer is due to, and connections that have to act by themselves.
 //!
-//! Mostly messages without a fate, whose senders wait. What has a deadline is also linked in the order it
-//! came: the time is the same for all, so the oldest is always the first to expire, and what gets its answer
-//! leaves at no cost but its own.
+//! Mostly messages without a fate, whose senders wait. The time is the same for all, so they are linked in the order
+//! they came, the oldest is always the first to expire, and what gets its answer leaves at no cost but its own. For
+//! connections there is one queue for each kind of reason, for the same cause; whoever has no reason any more is
+//! passed over when its turn comes.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::node::replies::ReplyTo;
+use crate::node::outbox::ReplyTo;
 use crate::node::slab::ConnectionId;
 use crate::node::slab::LaneId;
 use crate::node::slab::Slab;
 use crate::node::slab::Ticket;
-use crate::node::slab::Tickets;
 use crate::proto::name::MessageId;
 use crate::proto::name::UserName;
 
@@ -22,49 +23,29 @@ pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(10_000);
 
 /// What waits for an answer.
 pub enum Pending {
-    /// A message that was sent here.
+    /// A message that was sent here: a `SEND`, or a `CAST` that waits in a lane.
     Sent(Sent),
-    /// A `CAST` that waits in a lane.
-    Cast(InLane),
-    /// A `WHO` that waits for presence.
-    Who {
-        /// Who asks.
-        connection: ConnectionId,
-        /// Where the answer goes.
-        reply: ReplyTo,
-        /// For whom.
-        user: UserName,
-        /// How many sessions of that user were here when presence was asked.
-        here: usize,
-    },
+    /// A `WHO` that waits for presence: who asks, where the answer goes, for whom, and how many sessions of that user
+    /// were here when presence was asked.
+    Who(ConnectionId, ReplyTo, UserName, usize),
     /// A `LOGIN` that waits for presence.
     Login(ConnectionId),
     /// A connection that ends when others know that its session is gone.
     Leaving(ConnectionId),
-    /// A lane that asks where else its user is.
-    Locating {
-        /// The lane.
-        lane: LaneId,
-        /// The user was here, too, when that was asked.
-        was_here: bool,
-    },
-    /// A lane of which these messages are to be stored.
-    Storing {
-        /// The lane.
-        lane: LaneId,
-        /// The messages, by their numbers in it.
-        numbers: Vec<u64>,
-    },
+    /// A lane that asks where else its user is, and whether the user was here, too, when that was asked.
+    Locating(LaneId, bool),
+    /// A lane of which the messages with these numbers are to be stored.
+    Storing(LaneId, Vec<u64>),
     /// A session that reads its mailbox.
     Reading(ConnectionId),
 }
 
-/// A message whose sender waits.
+/// A message without a fate.
 pub struct Sent {
     /// The sender's connection.
     pub sender: ConnectionId,
-    /// Where its reply goes.
-    pub reply: ReplyTo,
+    /// Where its reply goes; a `CAST` has none.
+    pub reply: Option<ReplyTo>,
     /// The message's id.
     pub id: MessageId,
     /// Where it stands in a lane, if it is in one.
@@ -83,12 +64,12 @@ pub struct InLane {
 /// The table.
 #[derive(Default)]
 pub struct InFlight {
-    slots: Slab<Tickets, Slot>,
+    slots: Slab<'t', Waiting>,
     oldest: Option<Ticket>,
     newest: Option<Ticket>,
 }
 
-struct Slot {
+struct Waiting {
     pending: Pending,
     deadline: Option<Instant>,
     older: Option<Ticket>,
@@ -105,7 +86,7 @@ impl InFlight {
 
     /// Adds what is answered in any case, or whose answer nobody misses.
     pub fn insert_for_ever(&mut self, pending: Pending) -> Ticket {
-        self.slots.insert(Slot { pending, deadline: None, older: None, newer: None })
+        self.slots.insert(Waiting { pending, deadline: None, older: None, newer: None })
     }
 
     /// What waits under a ticket, if it still does.
@@ -177,6 +158,82 @@ impl InFlight {
     }
 }
 
+/// Why a connection is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// It may not have logged in yet.
+    Login,
+    /// Its socket may still block.
+    Stall,
+    /// Other nodes may not have noted its login.
+    Noting,
+    /// Messages that it has may be there for too long.
+    Watch,
+    /// Another session may not drain its mailbox any more.
+    MailBusy,
+    /// Its mailbox may be within reach again.
+    MailAway,
+    /// The replies that it is owed may never come.
+    Finishing,
+}
+
+/// Connections that have to act: of each kind when they do, after how long.
+pub struct Timeouts {
+    queues: [(Timeout, Duration, VecDeque<Due>); 7],
+}
+
+type Due = (Instant, ConnectionId);
+
+/// How long a login waits for the nodes where its user is, too.
+const NOTING_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long a connection that ends waits for replies that are due. All have their deadline by then.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(12);
+
+/// When a mailbox that another session drains is looked at again.
+const MAIL_BUSY_TIME: Duration = Duration::from_millis(50);
+
+/// When any other state is looked at again.
+const LOOK_TIME: Duration = Duration::from_secs(1);
+
+impl Timeouts {
+    /// No connection has to act. `login_time`: how long it may take to log in.
+    pub fn new(login_time: Duration) -> Self {
+        let queue = |kind, time| (kind, time, VecDeque::new());
+        let queues = [
+            queue(Timeout::Login, login_time),
+            queue(Timeout::Stall, LOOK_TIME),
+            queue(Timeout::Noting, NOTING_TIME_MAX),
+            queue(Timeout::Watch, LOOK_TIME),
+            queue(Timeout::MailBusy, MAIL_BUSY_TIME),
+            queue(Timeout::MailAway, LOOK_TIME),
+            queue(Timeout::Finishing, FINISH_TIME_MAX),
+        ];
+        Timeouts { queues }
+    }
+
+    /// A connection has to act after the time of that kind.
+    pub fn set(&mut self, kind: Timeout, connection: ConnectionId, now: Instant) {
+        let (its, time, queue) = &mut self.queues[kind as usize];
+        debug_assert_eq!(*its, kind, "they stand in the order of the kinds");
+        queue.push_back((now + *time, connection));
+    }
+
+    /// Takes out one that is due.
+    pub fn due(&mut self, now: Instant) -> Option<(Timeout, ConnectionId)> {
+        self.queues.iter_mut().find_map(|(kind, _, queue)| {
+            let (at, connection) = *queue.front()?;
+            (at <= now).then(|| queue.pop_front())?;
+            Some((*kind, connection))
+        })
+    }
+
+    /// When the next is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(|(_, _, queue)| queue.front()).map(|(at, _)| *at).min()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,5 +261,25 @@ mod tests {
         assert_eq!(due, [tickets[0], tickets[3], tickets[1]]);
         assert_eq!((in_flight.len(), in_flight.oldest), (1, None));
         assert!(in_flight.newest.is_none());
+    }
+
+    #[test]
+    fn each_kind_has_its_time() {
+        let now = Instant::now();
+        let mut timeouts = Timeouts::new(Duration::from_secs(60));
+        let connection = ConnectionId::from_number;
+        timeouts.set(Timeout::Login, connection(1), now);
+        timeouts.set(Timeout::Stall, connection(2), now);
+        timeouts.set(Timeout::MailBusy, connection(3), now);
+        assert_eq!(timeouts.next(), Some(now + Duration::from_millis(50)));
+        assert_eq!(timeouts.due(now), None);
+        let mut due = vec![];
+        while let Some(one) = timeouts.due(now + Duration::from_secs(60)) {
+            due.push(one);
+        }
+        let expected = [(Timeout::Login, 1), (Timeout::Stall, 2), (Timeout::MailBusy, 3)]
+            .map(|(k, n)| (k, connection(n)));
+        assert_eq!(due, expected);
+        assert_eq!(timeouts.next(), None);
     }
 }
