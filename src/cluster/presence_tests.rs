@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::cluster::command::LeaseAct;
 use crate::cluster::lease::LEASE_TIME;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
@@ -400,6 +401,18 @@ fn a_node_whose_join_was_not_answered_does_not_join_again_under_that_id() {
         let replies = run(presence);
         presence.replied(replies, now).expect("Redis is well");
         presence.has_queue(Some(node("a-2")));
+        // One that was refused was not done, and is made again.
+        for _ in 0..2 {
+            let refused = RedisReply::Refused { is_final: false, why: "read only".to_owned() };
+            let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
+            assert!(
+                matches!(&commands[..], [RedisCommand::Lease { act: LeaseAct::Join, .. }]),
+                "{commands:?}"
+            );
+            assert!(presence.replied(vec![refused], now).is_err());
+            presence.lost(now);
+            presence.connected(false, now);
+        }
         run(presence);
         presence.lost(now);
         if is_forgotten {

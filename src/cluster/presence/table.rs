@@ -65,6 +65,8 @@ impl Presence {
     }
 
     pub(super) fn renewed(&mut self, reply: Option<RedisReply>, now: Instant) -> Result<(), String> {
+        // Whatever the answer is, it is known what came of it: what is refused was not done.
+        self.may_have_joined = false;
         let lease = match reply {
             Some(RedisReply::Lease(lease)) => lease,
             Some(RedisReply::Refused { why, .. }) => return Err(why),
@@ -79,7 +81,7 @@ impl Presence {
             self.tell_nodes();
         }
         self.told.push(Told::Renewed);
-        (self.has_joined, self.may_have_joined, self.join_since) = (true, false, None);
+        (self.has_joined, self.join_since) = (true, None);
         let held = std::mem::take(&mut self.held);
         self.finish(held, now);
         Ok(())
