@@ -386,6 +386,17 @@ fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
     assert_eq!(world.locate(2, "nobody"), Ok(vec![]), "all have written what they have");
 }
 
+/// What is to be run next.
+fn next_commands(presence: &mut Presence, now: Instant) -> Vec<RedisCommand> {
+    let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
+    commands
+}
+
+/// Runs that.
+fn run(presence: &mut Presence, redis: &mut RedisModel) -> Vec<RedisReply> {
+    next_commands(presence, redis.now).iter().map(|command| redis.run(command)).collect()
+}
+
 #[test]
 fn a_node_whose_join_was_not_answered_does_not_join_again_under_that_id() {
     for is_forgotten in [false, true] {
@@ -394,17 +405,13 @@ fn a_node_whose_join_was_not_answered_does_not_join_again_under_that_id() {
         world.redis.pass(RENEW_TIME);
         let now = world.redis.now;
         let presence = &mut world.nodes[0].presence;
-        let mut run = |presence: &mut Presence| {
-            let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
-            commands.iter().map(|command| world.redis.run(command)).collect::<Vec<RedisReply>>()
-        };
-        let replies = run(presence);
+        let replies = run(presence, &mut world.redis);
         presence.replied(replies, now).expect("Redis is well");
         presence.has_queue(Some(node("a-2")));
         // One that was refused was not done, and is made again.
         for _ in 0..2 {
             let refused = RedisReply::Refused { is_final: false, why: "read only".to_owned() };
-            let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
+            let commands = next_commands(presence, now);
             assert!(
                 matches!(&commands[..], [RedisCommand::Lease { act: LeaseAct::Join, .. }]),
                 "{commands:?}"
@@ -413,17 +420,13 @@ fn a_node_whose_join_was_not_answered_does_not_join_again_under_that_id() {
             presence.lost(now);
             presence.connected(false, now);
         }
-        run(presence);
+        run(presence, &mut world.redis);
         presence.lost(now);
         if is_forgotten {
             world.redis.empty();
         }
-        let mut run = |presence: &mut Presence| {
-            let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
-            commands.iter().map(|command| world.redis.run(command)).collect::<Vec<RedisReply>>()
-        };
         presence.connected(false, now);
-        let replies = run(presence);
+        let replies = run(presence, &mut world.redis);
         presence.replied(replies, now).expect("Redis is well");
         assert_eq!(presence.me, node(if is_forgotten { "a-3" } else { "a-2" }));
         assert_eq!(presence.can_be_reached(), !is_forgotten);

@@ -46,7 +46,6 @@ impl Node {
             drain.has_more = true;
             return;
         }
-        connection.unacknowledged.get_or_insert_default().is_held = true;
         self.read_on(id);
     }
 
@@ -72,9 +71,7 @@ impl Node {
 
     /// Tries a drain again that could not go on.
     pub(super) fn resume_mail(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.drain.as_ref().is_some_and(|drain| drain.stage == Stage::Paused) {
-            connection.unacknowledged.get_or_insert_default().is_held = true;
+        if self.drain_of(id).is_some_and(|drain| drain.stage == Stage::Paused) {
             self.read_on(id);
         }
     }
@@ -99,11 +96,14 @@ impl Node {
         self.show(id);
     }
 
+    /// Asks for what comes next; live messages wait for it.
     fn read_on(&mut self, id: ConnectionId) {
         let Some((user, session)) = self.session_of(id) else { return };
-        let Some(drain) = self.drain_of(id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(drain) = &mut connection.drain else { return };
         drain.stage = Stage::Reading;
         let after = drain.read_up_to;
+        connection.unacknowledged.get_or_insert_default().is_held = true;
         let ticket = self.in_flight.insert(Pending::Reading(id), self.now);
         self.ask(Ask::Read { token: Token(ticket.number()), user, session, after });
     }

@@ -78,9 +78,7 @@ impl Node {
         let nodes: Vec<NodeId> = before.iter().chain(&after).map(|location| location.node.clone()).collect();
         for node in nodes.iter().filter(|_| !is_single) {
             // An origin may remember the user here from an earlier session, and not know of the others; so may this node.
-            let peer = self.peers.name(node);
-            self.locations.heard_further(&user, peer, self.now);
-            self.add_member(user.as_str(), Member::Node(peer));
+            self.note_further(&user, node);
         }
         if let Some(entering) = self.entering(id) {
             entering.has_mail |= has_mail;
@@ -112,15 +110,23 @@ impl Node {
 
     /// A user of this node logs in on another one, too.
     pub(super) fn announced(&mut self, node: &NodeId, user: UserRef<'_>, login: u64) {
-        let name = self.table.find(user.as_str()).map(|(name, _)| name.clone());
-        let peer = self.peers.name(node);
-        if let Some(name) = name {
-            self.locations.heard_further(&name, peer, self.now);
+        match self.table.find(user.as_str()).map(|(name, _)| name.clone()) {
+            Some(name) => self.note_further(&name, node),
+            None => {
+                let peer = self.peers.name(node);
+                self.heard_location(user.as_str(), peer);
+            }
         }
-        self.heard_location(user.as_str(), peer);
         if login != 0 {
             self.out.says.item(node, &Item::Noted { user, login });
         }
+    }
+
+    /// A user of this node is on a further one, too: origins are told of it, and so is the user's lane here.
+    fn note_further(&mut self, user: &UserName, node: &NodeId) {
+        let peer = self.peers.name(node);
+        self.locations.heard_further(user, peer, self.now);
+        self.add_member(user.as_str(), Member::Node(peer));
     }
 
     /// A login is answered: the session is in.
@@ -177,9 +183,7 @@ impl Node {
     /// A user of this node is on other ones, which may not know that: nobody waits for it.
     pub(super) fn announce_again(&mut self, user: &UserName, nodes: &[NodeId]) {
         for node in nodes {
-            let peer = self.peers.name(node);
-            self.locations.heard_further(user, peer, self.now);
-            self.heard_location(user.as_str(), peer);
+            self.note_further(user, node);
             self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
         }
     }

@@ -64,6 +64,14 @@ impl Rig {
         id
     }
 
+    /// A login that presence lets in; the user is on these other nodes, too.
+    fn enters(&mut self, line: &str, before: &[&NodeId]) -> ConnectionId {
+        let id = self.open();
+        self.say(id, line);
+        self.lets_in(before);
+        id
+    }
+
     /// Presence answers the one login that waits: the user is on these other nodes, too.
     fn lets_in(&mut self, before: &[&NodeId]) {
         let asks: Vec<Ask> = self.node.out().asks.drain(..).collect();
@@ -91,6 +99,16 @@ impl Rig {
         let message = Message { asks: true, is_first, from, to, id, text: "hi" };
         self.node.said(origin, Said::Message { number: Some(number), message }, self.now);
         self.says()
+    }
+
+    /// The messages that are to be said, and nothing else is: the ticket of each, and whether it is a first.
+    fn gives(&mut self) -> Vec<(u64, bool)> {
+        let mut gives = vec![];
+        self.node.out().says.drain(|_, say| match say {
+            Say::Message { ticket: Some(ticket), is_first, .. } => gives.push((ticket, is_first)),
+            _ => panic!("{say:?}"),
+        });
+        gives
     }
 
     /// What is to be said to other nodes.
@@ -268,9 +286,7 @@ fn what_waits_behind_a_login_goes_on_and_the_connection_is_read_again() {
 #[test]
 fn a_question_of_a_cast_is_over_with_the_drain() {
     let mut rig = Rig::new(|config| config.is_alone = false);
-    let alice = rig.open();
-    rig.say(alice, "LOGIN alice");
-    rig.lets_in(&[]);
+    let alice = rig.enters("LOGIN alice", &[]);
     rig.say(alice, "CAST bob hello");
     rig.node.closed(alice, rig.now);
     rig.node.drain(rig.now);
@@ -287,9 +303,7 @@ fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced_or_w
             config.sessions_max = if is_single { 1 } else { 8 };
         });
         let [origin, other] = ["a-1", "b-1"].map(|node| NodeId::parse(node).expect("valid"));
-        let bob = rig.open();
-        rig.say(bob, "LOGIN bob");
-        rig.lets_in(&[&other]);
+        rig.enters("LOGIN bob", &[&other]);
         rig.says();
         if is_dead {
             rig.node.gone(&other, &[], rig.now);
@@ -306,9 +320,7 @@ fn what_comes_behind_a_refused_message_is_refused_until_the_next_first() {
     let [origin, other] = ["a-1", "b-1"].map(|node| NodeId::parse(node).expect("valid"));
     let receipt = |number: u64, receipt| format!("a-1 Receipt {{ number: {number}, receipt: {receipt} }}");
     assert_eq!(rig.takes(&origin, 1, "bob", true), [receipt(1, "NotHere")]);
-    let bob = rig.open();
-    rig.say(bob, "LOGIN bob");
-    rig.lets_in(&[]);
+    let bob = rig.enters("LOGIN bob", &[]);
     assert!(rig.hear(bob).starts_with("OK bob "));
     assert_eq!(rig.takes(&origin, 2, "bob", false), [receipt(2, "NotHere")], "it would overtake the first");
     assert_eq!(rig.takes(&other, 3, "bob", false), [""; 0], "of another origin");
@@ -323,12 +335,7 @@ fn what_comes_behind_a_refused_message_is_refused_until_the_next_first() {
 fn another_node_hears_which_message_is_the_first_also_when_this_one_has_shown_it_before() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let other = NodeId::parse("b-1").expect("valid");
-    let [alice, bob] = ["alice", "bob"].map(|user| {
-        let id = rig.open();
-        rig.say(id, &format!("LOGIN {user}"));
-        rig.lets_in(&[]);
-        id
-    });
+    let [alice, bob] = ["LOGIN alice", "LOGIN bob"].map(|line| rig.enters(line, &[]));
     rig.say(alice, "@1 SEND bob one");
     rig.is_located(&[]);
     assert!(rig.hear(bob).ends_with("MSG alice 1 one\n"));
@@ -338,11 +345,7 @@ fn another_node_hears_which_message_is_the_first_also_when_this_one_has_shown_it
     rig.say(alice, "@1 SEND bob one");
     rig.say(alice, "@2 SEND bob two");
     rig.is_located(&[&other]);
-    let mut firsts = vec![];
-    rig.node.out().says.drain(|_, say| match say {
-        Say::Message { is_first, .. } => firsts.push(is_first),
-        _ => panic!("{say:?}"),
-    });
+    let firsts: Vec<bool> = rig.gives().into_iter().map(|(_, is_first)| is_first).collect();
     assert_eq!(firsts, [true, false]);
     assert_eq!(rig.hear(bob), "MSG alice 2 two\n");
     assert!(rig.hear(alice).ends_with("@1 OK 1 delivered\n@1 OK 1 delivered\n@2 OK 2 delivered\n"));
@@ -352,16 +355,10 @@ fn another_node_hears_which_message_is_the_first_also_when_this_one_has_shown_it
 fn what_was_said_to_a_node_before_it_was_known_to_be_gone_is_routed_again() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let other = NodeId::parse("b-1").expect("valid");
-    let alice = rig.open();
-    rig.say(alice, "LOGIN alice");
-    rig.lets_in(&[]);
+    let alice = rig.enters("LOGIN alice", &[]);
     rig.say(alice, "@1 SEND bob one");
     rig.is_located(&[&other]);
-    let mut tickets = vec![];
-    rig.node.out().says.drain(|_, say| match say {
-        Say::Message { ticket, .. } => tickets.extend(ticket),
-        _ => panic!("{say:?}"),
-    });
+    let tickets: Vec<u64> = rig.gives().into_iter().map(|(ticket, _)| ticket).collect();
     rig.node.gone(&other, &[], rig.now);
     let returned = Returned { node: other, tickets, casts: 0, cause: Cause::Dead };
     rig.node.returned(&returned, rig.now);
@@ -373,9 +370,7 @@ fn what_was_said_to_a_node_before_it_was_known_to_be_gone_is_routed_again() {
 fn who_waits_for_room_in_a_lane_goes_on_when_all_receipts_come_at_once() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let other = NodeId::parse("b-1").expect("valid");
-    let alice = rig.open();
-    rig.say(alice, "LOGIN alice");
-    rig.lets_in(&[]);
+    let alice = rig.enters("LOGIN alice", &[]);
     let line = format!("SEND bob {}", "x".repeat(1_000));
     let mut sent = 0;
     while rig.node.line(alice, Line::Whole(line.as_bytes()), rig.now) == Flow::Next {
@@ -383,11 +378,7 @@ fn who_waits_for_room_in_a_lane_goes_on_when_all_receipts_come_at_once() {
     }
     assert_eq!((sent, rig.node.turn(alice)), (55, Turn::Wait));
     rig.is_located(&[&other]);
-    let mut tickets = vec![];
-    rig.node.out().says.drain(|_, say| match say {
-        Say::Message { ticket, .. } => tickets.extend(ticket),
-        _ => panic!("{say:?}"),
-    });
+    let tickets: Vec<u64> = rig.gives().into_iter().map(|(ticket, _)| ticket).collect();
     assert_eq!(tickets.len(), sent);
     rig.node.said(&other, Said::Receipts { receipt: Receipt::Delivered, tickets: &tickets }, rig.now);
     assert!(rig.node.out().woken.contains(&alice));
@@ -422,9 +413,7 @@ fn a_login_that_is_replaced_is_answered_first_and_replaces_none_that_came_later(
 fn an_origin_is_told_of_a_further_session_before_the_receipt_of_what_it_has_in_flight() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let [origin, other] = ["a-1", "b-1"].map(|node| NodeId::parse(node).expect("valid"));
-    let bob = rig.open();
-    rig.say(bob, "LOGIN bob ack");
-    rig.lets_in(&[]);
+    let bob = rig.enters("LOGIN bob ack", &[]);
     assert_eq!(rig.takes(&origin, 1, "bob", true), [""; 0]);
     let user = UserRef::parse("bob").expect("valid");
     rig.node.said(&other, Said::Other(Item::Announced { user, login: 7 }), rig.now);

@@ -89,9 +89,8 @@ impl<'a> Facts<'a> {
         let fell = match session.left {
             Some((at, Leaving::HangsUp)) => {
                 // The goodbye may still be on its way when the node stops.
-                let freezes = self.troubles(at, at + self.margins.note.max(self.margins.way));
-                let holds = [Fault::NodeFrozen(session.node), Fault::Stalled];
-                let freezes = freezes.filter(|trouble| holds.contains(&trouble.fault));
+                let late = self.margins.note.max(self.margins.way);
+                let freezes = self.freezes(session.node, at, at + late);
                 let noticed = freezes.map(|trouble| trouble.to.unwrap_or(Time::MAX)).max();
                 Some((at, noticed.unwrap_or(at).max(at)))
             }
@@ -220,9 +219,13 @@ impl<'a> Facts<'a> {
 
     /// How much of the time between these two a node did nothing.
     pub fn frozen(&self, node: usize, from: Time, to: Time) -> Time {
-        let freezes = self.troubles(from, to);
-        let freezes = freezes.filter(|t| [Fault::NodeFrozen(node), Fault::Stalled].contains(&t.fault));
-        freezes.map(|trouble| trouble.overlap(from, to)).sum()
+        self.freezes(node, from, to).map(|trouble| trouble.overlap(from, to)).sum()
+    }
+
+    /// What made a node do nothing at some time between these two.
+    fn freezes(&self, node: usize, from: Time, to: Time) -> impl Iterator<Item = &'a Trouble> + use<'a> {
+        let holds = [Fault::NodeFrozen(node), Fault::Stalled];
+        self.troubles(from, to).filter(move |trouble| holds.contains(&trouble.fault))
     }
 
     /// Whether anything was wrong between these two, or anybody rested.

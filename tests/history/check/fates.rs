@@ -362,18 +362,19 @@ impl Check<'_> {
             return;
         }
         let took = answered.saturating_sub(asked + self.facts.frozen(node, asked, answered));
-        let napped = |time| message.is_some_and(|(to, sent)| self.facts.has_napped(to, sent, answered, time));
+        let napped = |before, time| {
+            message.is_some_and(|(to, sent): (usize, Time)| {
+                self.facts.has_napped(to, sent.saturating_sub(before), answered, time)
+            })
+        };
         // A session that takes its time has more, and so has the one after it.
-        let patience = if napped(soon.min(self.margins.ack / 2)) { 3 * self.margins.ack } else { 0 };
+        let patience = if napped(0, soon.min(self.margins.ack / 2)) { 3 * self.margins.ack } else { 0 };
         let took_name = || format!("{} took {} ms", name(), took / self.margins.ms);
         if took > self.margins.reply + patience {
             self.wrong(Rule::Late, answered, took_name());
         } else if took > soon && self.facts.cause(asked, answered).is_none() {
             // What it was stored meanwhile comes first.
-            let full = self.margins.full;
-            let rested = message
-                .is_some_and(|(to, sent)| self.facts.has_napped(to, sent.saturating_sub(full), answered, 1));
-            if rested {
+            if napped(self.margins.full, 1) {
                 self.excuse("slow while the recipient acknowledged nothing", asked, answered);
             } else {
                 self.wrong(Rule::Slow, answered, took_name());
