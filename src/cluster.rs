@@ -50,14 +50,12 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, unbounded};
 
-use crate::cluster::event::Batch;
-use crate::cluster::event::ClusterEvent;
+use crate::cluster::event::{Batch, ClusterEvent};
 use crate::cluster::mesh::MeshNode;
 #[cfg(feature = "cluster")]
 use crate::cluster::remote::Remote;
 use crate::node::out::Says;
-use crate::node::seam::Ask;
-use crate::node::seam::Said;
+use crate::node::seam::{Ask, Said};
 use crate::proto::name::NodeId;
 
 pub use crate::cluster::mesh::Mesh;

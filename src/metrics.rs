@@ -3,8 +3,7 @@
 //! Plain integers that the node counts in. Whoever drives the node publishes them; no names, labels or
 //! exposition format here: that is for whoever shows them.
 
-use crate::proto::reply::CloseReason;
-use crate::proto::reply::ErrorCode;
+use crate::proto::reply::{CloseReason, ErrorCode};
 
 /// What happened on one node since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -41,30 +41,13 @@ mod unacknowledged;
 use std::time::Instant;
 
 use crate::metrics::Counters;
-use crate::node::connection::Connection;
-use crate::node::connection::End;
-use crate::node::connection::Ending;
-use crate::node::connection::Phase;
-use crate::node::deadlines::InLane;
-use crate::node::deadlines::Pending;
-use crate::node::deadlines::Sent;
-use crate::node::deadlines::Timeout;
-use crate::node::seam::Answer;
-use crate::node::seam::News;
-use crate::node::seam::Returned;
-use crate::node::seam::Said;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::Ticket;
-use crate::node::state::Node;
-use crate::node::state::Out;
-use crate::node::state::Todo;
+use crate::node::connection::{Connection, End, Ending, Phase};
+use crate::node::deadlines::{InLane, Pending, Sent, Timeout};
+use crate::node::seam::{Answer, News, Returned, Said, Token, Unavailable};
+use crate::node::slab::{ConnectionId, Ticket};
+use crate::node::state::{Node, Out, Todo};
 use crate::proto::name::NodeId;
-use crate::proto::reply::CloseReason;
-use crate::proto::reply::ErrorCode;
-use crate::proto::reply::print_hello;
-use crate::proto::reply::print_presence;
+use crate::proto::reply::{CloseReason, ErrorCode, print_hello, print_presence};
 use crate::proto::wire::Item;
 
 /// What a connection's own task has to do.

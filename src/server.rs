@@ -7,40 +7,26 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::info;
-use log::warn;
-use smol::LocalExecutor;
-use smol::Task;
-use smol::Timer;
-use smol::channel::Receiver;
-use smol::channel::Sender;
-use smol::channel::bounded;
-use smol::future::FutureExt;
-use smol::future::yield_now;
+use log::{info, warn};
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::{FutureExt, yield_now};
+use smol::{LocalExecutor, Task, Timer};
 
-use crate::cluster::Cluster;
-use crate::cluster::Mesh;
 use crate::cluster::event::ClusterEvent;
-use crate::cluster::fresh_id;
 #[cfg(feature = "cluster")]
 use crate::cluster::remote::Remote;
-use crate::config::Config;
-use crate::config::ConfigError;
-use crate::config::FILES_RESERVED;
+use crate::cluster::{Cluster, Mesh, fresh_id};
+use crate::config::{Config, ConfigError, FILES_RESERVED};
 use crate::mailbox::Limits;
 use crate::metrics::Counters;
-use crate::net::driver::Driver;
-use crate::net::driver::Published;
+use crate::net::driver::{Driver, Published};
 use crate::net::listen::Listener;
-use crate::node::state::Node;
-use crate::node::state::NodeConfig;
+use crate::node::state::{Node, NodeConfig};
 use crate::proto::name::NodeId;
 use crate::random::random_number;
 

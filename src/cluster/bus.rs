@@ -32,14 +32,11 @@ use amiquip::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
-use crate::cluster::event::Batch;
-use crate::cluster::event::ClusterEvent;
-use crate::cluster::shared::Note;
-use crate::cluster::shared::Shared;
+use crate::cluster::event::{Batch, ClusterEvent};
+use crate::cluster::shared::{Note, Shared};
 use crate::cluster::watchdog::Watchdog;
 use crate::config::Amqp;
-use crate::pause::Pauses;
-use crate::pause::random;
+use crate::pause::{Pauses, random};
 use crate::proto::name::NodeId;
 
 /// The exchange of all nodes.

@@ -5,9 +5,7 @@
 //! them from a model: for each command its meaning stands here.
 
 use crate::node::seam::Letter;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// One session in Redis: a field of its user's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]

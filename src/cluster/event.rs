@@ -1,15 +1,7 @@
 //! What comes up from a cluster, to whoever drives the node.
 
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::node::seam::Cause;
-use crate::node::seam::Location;
-use crate::node::seam::News;
-use crate::node::seam::Returned;
-use crate::node::seam::Stored;
-use crate::node::seam::Unavailable;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
+use crate::node::seam::{Answer, Ask, Cause, Location, News, Returned, Stored, Unavailable};
+use crate::proto::name::{NodeId, SessionId};
 
 /// What other nodes, or the services between them, tell this one.
 #[derive(Debug, PartialEq, Eq)]

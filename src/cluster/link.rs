@@ -21,18 +21,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::cluster::event::ClusterEvent;
-use crate::cluster::event::give_back;
+use crate::cluster::event::{ClusterEvent, give_back};
 use crate::node::out::Say;
 use crate::node::seam::Cause;
 use crate::proto::name::NodeId;
-use crate::proto::wire::HEAD_BYTES_MAX;
-use crate::proto::wire::Head;
-use crate::proto::wire::Item;
-use crate::proto::wire::Items;
-use crate::proto::wire::Message;
-use crate::proto::wire::RECEIPTS_BYTES_MAX;
-use crate::proto::wire::put_message;
+use crate::proto::wire::{HEAD_BYTES_MAX, Head, Item, Items, Message, RECEIPTS_BYTES_MAX, put_message};
 
 /// The most bytes of a batch, unless one message alone is longer.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;

@@ -4,12 +4,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::*;
 use crate::node::seam::Returned;
-use crate::proto::name::IdRef;
-use crate::proto::name::Tag;
-use crate::proto::name::UserRef;
-use crate::proto::wire::Receipt;
-use crate::proto::wire::VERSION;
-use crate::proto::wire::put_body;
+use crate::proto::name::{IdRef, Tag, UserRef};
+use crate::proto::wire::{Receipt, VERSION, put_body};
 
 fn node(name: &str) -> NodeId {
     NodeId::new(name, "1").expect("valid")

@@ -16,18 +16,12 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::cluster::event::ClusterEvent;
-use crate::cluster::event::give_back;
+use crate::cluster::event::{ClusterEvent, give_back};
 use crate::cluster::link::Link;
 use crate::node::out::Say;
-use crate::node::seam::Cause;
-use crate::node::seam::Said;
+use crate::node::seam::{Cause, Said};
 use crate::proto::name::NodeId;
-use crate::proto::wire::BadBatch;
-use crate::proto::wire::Head;
-use crate::proto::wire::Item;
-use crate::proto::wire::VERSION;
-use crate::proto::wire::VERSION_MIN;
+use crate::proto::wire::{BadBatch, Head, Item, VERSION, VERSION_MIN};
 use crate::recent::Recent;
 
 /// Links of one node to others.

@@ -15,23 +15,13 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, unbounded};
 
-use crate::cluster::event::Batch;
-use crate::cluster::event::ClusterEvent;
-use crate::cluster::event::locations;
-use crate::cluster::event::unavailable;
-use crate::cluster::links::Links;
-use crate::cluster::links::Unpacked;
+use crate::cluster::event::{Batch, ClusterEvent, locations, unavailable};
+use crate::cluster::links::{Links, Unpacked};
 use crate::mailbox::Limits;
 use crate::mailbox::post::Post;
 use crate::node::out::Says;
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::node::seam::Location;
-use crate::node::seam::Said;
-use crate::node::seam::Welcome;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::node::seam::{Answer, Ask, Location, Said, Welcome};
+use crate::proto::name::{NodeId, SessionId, UserName};
 use crate::proto::wire::VERSION;
 
 /// How often time passes for links, at most.

@@ -1,22 +1,9 @@
 //! What a mesh promises, asked by hand in the place of nodes.
 
 use super::*;
-use crate::node::seam::Answer;
-use crate::node::seam::Cause;
-use crate::node::seam::Location;
-use crate::node::seam::Mail;
-use crate::node::seam::Returned;
-use crate::node::seam::Stored;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
-use crate::node::seam::Welcome;
-use crate::proto::name::IdRef;
-use crate::proto::name::SessionId;
-use crate::proto::name::Tag;
-use crate::proto::name::UserName;
-use crate::proto::name::UserRef;
-use crate::proto::wire::Receipt;
-use crate::proto::wire::put_body;
+use crate::node::seam::{Answer, Cause, Location, Mail, Returned, Stored, Token, Unavailable, Welcome};
+use crate::proto::name::{IdRef, SessionId, Tag, UserName, UserRef};
+use crate::proto::wire::{Receipt, put_body};
 
 const TOKEN: Token = Token(7);
 

@@ -22,20 +22,12 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::RedisCommand;
-use crate::cluster::command::RedisReply;
+use crate::cluster::command::{RedisCommand, RedisReply};
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
 use crate::cluster::sessions::Sessions;
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::node::seam::News;
-use crate::node::seam::Stored;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::node::seam::{Answer, Ask, News, Stored, Token, Unavailable};
+use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// How long the bus may take to be reachable under a new id before others hear of it.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(2);

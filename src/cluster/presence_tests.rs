@@ -4,17 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::cluster::command::LeaseAct;
-use crate::cluster::lease::LEASE_TIME;
-use crate::cluster::lease::RENEW_TIME;
+use crate::cluster::lease::{LEASE_TIME, RENEW_TIME};
 use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
 use crate::cluster::redis_model::RedisModel;
 use crate::mailbox::Limits;
-use crate::node::seam::Location;
-use crate::node::seam::Mail;
-use crate::node::seam::News;
-use crate::node::seam::Stored;
-use crate::node::seam::Token;
-use crate::node::seam::Welcome;
+use crate::node::seam::{Location, Mail, News, Stored, Token, Welcome};
 
 /// A few nodes, and the Redis that they share.
 struct World {

@@ -20,23 +20,12 @@
 
 use redis::{Cmd, FromRedisValue, ServerError, Value};
 
-use crate::cluster::command::Lease;
-use crate::cluster::command::LeaseAct;
-use crate::cluster::command::RedisCommand;
-use crate::cluster::command::RedisReply;
-use crate::cluster::command::SessionEntry;
-use crate::cluster::command::parse_tag;
-use crate::cluster::command::tag;
+use crate::cluster::command::{Lease, LeaseAct, RedisCommand, RedisReply, SessionEntry, parse_tag, tag};
 use crate::cluster::lease::LEASE_TIME;
-use crate::mailbox::Limits;
-use crate::mailbox::READ_BYTES_MAX;
-use crate::mailbox::READ_MESSAGES_MAX;
-use crate::mailbox::REPEATS_MAX;
+use crate::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, REPEATS_MAX};
 use crate::node::seam::Letter;
-use crate::proto::name::NodeId;
-use crate::proto::name::UserName;
-use crate::proto::wire::VERSION;
-use crate::proto::wire::parse_body;
+use crate::proto::name::{NodeId, UserName};
+use crate::proto::wire::{VERSION, parse_body};
 
 /// How long a user may go unasked before the key ends; every sweep begins it anew.
 const KEY_TIME_MS: u64 = 24 * 3_600_000;

@@ -9,10 +9,7 @@ use crate::cluster::redis_model::RedisModel;
 use crate::cluster::redis_thread::RedisConnection;
 use crate::config::Redis;
 use crate::node::seam::Letter;
-use crate::proto::name::IdRef;
-use crate::proto::name::SessionId;
-use crate::proto::name::Tag;
-use crate::proto::name::UserRef;
+use crate::proto::name::{IdRef, SessionId, Tag, UserRef};
 use crate::proto::wire::put_body;
 
 const LIMITS: Limits = Limits { messages_max: 5, time_max: Duration::from_secs(3_600) };

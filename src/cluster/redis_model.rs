@@ -6,18 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::Lease;
-use crate::cluster::command::LeaseAct;
-use crate::cluster::command::RedisCommand;
-use crate::cluster::command::RedisReply;
-use crate::cluster::command::SessionEntry;
-use crate::cluster::command::tag;
+use crate::cluster::command::{Lease, LeaseAct, RedisCommand, RedisReply, SessionEntry, tag};
 use crate::cluster::lease::LEASE_TIME;
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::proto::name::{NodeId, SessionId, UserName};
 use crate::proto::wire::VERSION;
 
 /// The data, and the clock.

@@ -18,18 +18,12 @@ use redis::{FromRedisValue, IntoConnectionInfo, Pipeline, Value};
 use crate::cluster::command::RedisCommand;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::lease::RENEW_TIME;
-use crate::cluster::presence::Presence;
-use crate::cluster::presence::PresenceConfig;
-use crate::cluster::presence::PresenceStep;
-use crate::cluster::presence::Told;
-use crate::cluster::redis_commands::parsed;
-use crate::cluster::redis_commands::printed;
-use crate::cluster::shared::Note;
-use crate::cluster::shared::Shared;
+use crate::cluster::presence::{Presence, PresenceConfig, PresenceStep, Told};
+use crate::cluster::redis_commands::{parsed, printed};
+use crate::cluster::shared::{Note, Shared};
 use crate::config::Redis;
 use crate::mailbox::Limits;
-use crate::pause::Pauses;
-use crate::pause::random;
+use crate::pause::{Pauses, random};
 use crate::random::fresh_id;
 
 /// How long the bus may take to say its last words.

@@ -18,17 +18,14 @@ use log::{error, warn};
 use smol::channel::{Receiver, unbounded};
 
 use crate::cluster::bus::Bus;
-use crate::cluster::event::Batch;
-use crate::cluster::event::ClusterEvent;
+use crate::cluster::event::{Batch, ClusterEvent};
 use crate::cluster::links::Unpacked;
 use crate::cluster::redis_thread::RedisThread;
 use crate::cluster::shared::Shared;
-use crate::config::Amqp;
-use crate::config::Redis;
+use crate::config::{Amqp, Redis};
 use crate::mailbox::Limits;
 use crate::node::out::Says;
-use crate::node::seam::Ask;
-use crate::node::seam::Said;
+use crate::node::seam::{Ask, Said};
 use crate::proto::name::NodeId;
 use crate::random::fresh_id;
 

@@ -8,8 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::proto::name::{SessionId, UserName};
 
 /// Sessions in one pipeline.
 pub const ASSERTIONS_MAX: usize = 128;

@@ -13,14 +13,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender as Bell;
 use smol::channel::Sender;
 
-use crate::cluster::event::ClusterEvent;
-use crate::cluster::event::unavailable;
+use crate::cluster::event::{ClusterEvent, unavailable};
 use crate::cluster::links::Links;
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::node::seam::{Answer, Ask};
+use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// What the node's thread, the bus and presence share.
 pub struct Shared {

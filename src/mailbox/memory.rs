@@ -11,10 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::mailbox::Limits;
-use crate::mailbox::READ_BYTES_MAX;
-use crate::mailbox::READ_MESSAGES_MAX;
-use crate::mailbox::REPEATS_MAX;
+use crate::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, REPEATS_MAX};
 use crate::node::seam::Letter;
 
 /// The most memory of all mailboxes together.

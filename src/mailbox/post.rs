@@ -8,10 +8,8 @@ use std::time::Instant;
 
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
-use crate::node::seam::Mail;
-use crate::node::seam::Stored;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::node::seam::{Mail, Stored};
+use crate::proto::name::{SessionId, UserName};
 
 /// The mailboxes of all users; they end with the process.
 #[derive(Debug)]

@@ -11,30 +11,22 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::error;
-use smol::Async;
-use smol::Timer;
-use smol::future::FutureExt;
-use smol::future::yield_now;
+use smol::future::{FutureExt, yield_now};
+use smol::{Async, Timer};
 
-use crate::net::driver::Driver;
-use crate::net::driver::Left;
-use crate::net::driver::READ_BYTES_MAX;
+use crate::net::driver::{Driver, Left, READ_BYTES_MAX};
 use crate::node::Turn;
-use crate::node::connection::End;
-use crate::node::connection::Ending;
+use crate::node::connection::{End, Ending};
 use crate::node::route::Flow;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
-use crate::proto::line::Line;
-use crate::proto::line::LineDecoder;
+use crate::proto::line::{Line, LineDecoder};
 use crate::proto::reply::CloseReason;
 
 /// A connection as its task knows it. Dropping it takes back all that it registered.

@@ -8,12 +8,9 @@ use std::io;
 use async_tungstenite::tungstenite::Error;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::handshake::machine::TryParse;
-use async_tungstenite::tungstenite::handshake::server::Request;
-use async_tungstenite::tungstenite::handshake::server::create_response;
-use async_tungstenite::tungstenite::handshake::server::write_response;
+use async_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 
-use crate::net::connection::ConnectionTask;
-use crate::net::connection::Ready;
+use crate::net::connection::{ConnectionTask, Ready};
 use crate::net::websocket::WebSocket;
 
 /// What a request head comes to.

@@ -5,22 +5,14 @@
 
 use std::io;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::rc::Rc;
-use std::rc::Weak;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use log::warn;
 use rustix::net::sockopt;
-use rustix::process::Resource;
-use rustix::process::Rlimit;
-use rustix::process::getrlimit;
-use rustix::process::setrlimit;
-use smol::Async;
-use smol::LocalExecutor;
-use smol::Timer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use smol::{Async, LocalExecutor, Timer};
 
 use crate::config::ConfigError;
 use crate::net::connection::ConnectionTask;
@@ -28,9 +20,7 @@ use crate::net::driver::Driver;
 #[cfg(feature = "websocket")]
 use crate::net::http;
 use crate::proto::name::NodeId;
-use crate::proto::reply::ErrorCode;
-use crate::proto::reply::ServerLine;
-use crate::proto::reply::print_hello;
+use crate::proto::reply::{ErrorCode, ServerLine, print_hello};
 
 /// An open listener.
 pub struct Listener {

@@ -8,22 +8,15 @@
 use std::cell::Cell;
 use std::io;
 use std::io::Cursor;
-use std::pin::Pin;
-use std::pin::pin;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Waker;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::Error;
-use async_tungstenite::tungstenite::Message;
-use async_tungstenite::tungstenite::Utf8Bytes;
-use async_tungstenite::tungstenite::protocol::Role;
-use async_tungstenite::tungstenite::protocol::WebSocketConfig;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use async_tungstenite::tungstenite::protocol::frame::coding::OpCode;
-use smol::io::AsyncRead;
-use smol::io::AsyncWrite;
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::StreamExt;
 
 /// Messages as they come in.

@@ -10,12 +10,8 @@
 use std::io;
 use std::time::Instant;
 
-use crate::net::connection::ConnectionTask;
-use crate::net::connection::Hear;
-use crate::net::connection::HeldLine;
-use crate::net::connection::Wire;
-use crate::net::driver::Driver;
-use crate::net::driver::Left;
+use crate::net::connection::{ConnectionTask, Hear, HeldLine, Wire};
+use crate::net::driver::{Driver, Left};
 use crate::net::messages::Messages;
 use crate::node::connection::Ending;
 use crate::node::route::Flow;
@@ -24,9 +20,7 @@ use crate::proto::line::Line;
 use crate::proto::reply::CloseReason;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
-use async_tungstenite::tungstenite::protocol::frame::coding::Control;
-use async_tungstenite::tungstenite::protocol::frame::coding::Data;
-use async_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+use async_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// A WebSocket after its handshake.
 #[derive(Default)]

@@ -2,36 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::node::deadlines::InLane;
-use crate::node::deadlines::Pending;
-use crate::node::deadlines::Sent;
+use crate::node::deadlines::{InLane, Pending, Sent};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::lane::Act;
-use crate::node::lane::Acts;
-use crate::node::lane::Lane;
+use crate::node::lane::{Act, Acts, Lane};
 use crate::node::lanes::Kept;
-use crate::node::seam::Ask;
-use crate::node::seam::Cause;
-use crate::node::seam::Location;
-use crate::node::seam::Returned;
-use crate::node::seam::Stored;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
-use crate::node::slab::LaneId;
-use crate::node::slab::Member;
-use crate::node::slab::PeerId;
-use crate::node::slab::Ticket;
-use crate::node::state::Node;
-use crate::node::state::Todo;
+use crate::node::seam::{Ask, Cause, Location, Returned, Stored, Token, Unavailable};
+use crate::node::slab::{LaneId, Member, PeerId, Ticket};
+use crate::node::state::{Node, Todo};
 use crate::node::unacknowledged::Kind;
-use crate::proto::name::NodeId;
-use crate::proto::name::UserName;
-use crate::proto::reply::print_delivered;
-use crate::proto::reply::print_stored;
-use crate::proto::wire::Item;
-use crate::proto::wire::Receipt;
-use crate::proto::wire::parse_body;
+use crate::proto::name::{NodeId, UserName};
+use crate::proto::reply::{print_delivered, print_stored};
+use crate::proto::wire::{Item, Receipt, parse_body};
 
 impl Node {
     /// Tells a lane something, and puts on the list what it wants done.

@@ -1,16 +1,12 @@
 //! One connection as the node knows it: its conversation, what it is owed, and what waits for it.
 
 use std::collections::VecDeque;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::node::outbox::Outbox;
-use crate::node::outbox::REPLIES_DUE_MAX;
+use crate::node::outbox::{Outbox, REPLIES_DUE_MAX};
 use crate::node::slab::ConnectionId;
 use crate::node::unacknowledged::Unacknowledged;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::proto::name::{NodeId, SessionId, UserName};
 use crate::proto::reply::CloseReason;
 
 /// A connection. An idle one holds no memory beside this.

@@ -6,16 +6,11 @@
 //! passed over when its turn comes.
 
 use std::collections::VecDeque;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::node::outbox::ReplyTo;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::LaneId;
-use crate::node::slab::Slab;
-use crate::node::slab::Ticket;
-use crate::proto::name::MessageId;
-use crate::proto::name::UserName;
+use crate::node::slab::{ConnectionId, LaneId, Slab, Ticket};
+use crate::proto::name::{MessageId, UserName};
 
 /// How long a message, or a question to presence, may go without an answer: then its sender gets
 /// `ERR timeout`, or `ERR unavailable` if nothing was sent.

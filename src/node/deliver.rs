@@ -3,36 +3,18 @@
 
 use std::time::Instant;
 
-use crate::node::connection::Connection;
-use crate::node::connection::End;
-use crate::node::connection::RESERVE_BYTES_MIN;
-use crate::node::deadlines::Pending;
-use crate::node::deadlines::Timeout;
+use crate::node::connection::{Connection, End, RESERVE_BYTES_MIN};
+use crate::node::deadlines::{Pending, Timeout};
 use crate::node::deliveries::Waiter;
 use crate::node::lanes::Kept;
 use crate::node::outbox::Unwritten;
 use crate::node::session_table::Seat;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::DeliveryId;
-use crate::node::slab::Member;
-use crate::node::slab::PeerId;
-use crate::node::slab::Ticket;
-use crate::node::state::Node;
-use crate::node::state::Todo;
-use crate::node::unacknowledged::HeldMessage;
-use crate::node::unacknowledged::Kind;
-use crate::node::unacknowledged::Overdue;
-use crate::proto::name::IdRef;
-use crate::proto::name::NodeId;
-use crate::proto::name::UserName;
-use crate::proto::name::UserRef;
-use crate::proto::reply::CloseReason;
-use crate::proto::reply::parse_msg;
-use crate::proto::reply::print_msg;
-use crate::proto::wire::Item;
-use crate::proto::wire::Message;
-use crate::proto::wire::Receipt;
-use crate::proto::wire::body;
+use crate::node::slab::{ConnectionId, DeliveryId, Member, PeerId, Ticket};
+use crate::node::state::{Node, Todo};
+use crate::node::unacknowledged::{HeldMessage, Kind, Overdue};
+use crate::proto::name::{IdRef, NodeId, UserName, UserRef};
+use crate::proto::reply::{CloseReason, parse_msg, print_msg};
+use crate::proto::wire::{Item, Message, Receipt, body};
 
 impl Node {
     /// Hands the message of `line` to all of `seats`, which are sessions of the user `to`. `comes_again`: a duplicate

@@ -6,13 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::node::duplicates::HashKey;
-use crate::node::duplicates::HashedAlready;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::DeliveryId;
-use crate::node::slab::PeerId;
-use crate::node::slab::Slab;
-use crate::node::slab::Ticket;
+use crate::node::duplicates::{HashKey, HashedAlready};
+use crate::node::slab::{ConnectionId, DeliveryId, PeerId, Slab, Ticket};
 use crate::proto::name::UserName;
 use crate::proto::wire::Receipt;
 

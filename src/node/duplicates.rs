@@ -8,11 +8,8 @@
 //! and no more or longer than twice that. A generation of 2,048 messages takes 36 KiB, one of three 60 bytes.
 
 use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
-use std::hash::DefaultHasher;
-use std::hash::Hasher;
-use std::time::Duration;
-use std::time::Instant;
+use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
+use std::time::{Duration, Instant};
 
 /// Messages after which a generation is full: so many are remembered at least.
 pub const SEEN_MAX: usize = 2_048;

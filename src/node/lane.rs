@@ -15,8 +15,7 @@
 
 use std::collections::VecDeque;
 
-use crate::node::seam::Cause;
-use crate::node::seam::Stored;
+use crate::node::seam::{Cause, Stored};
 use crate::node::slab::Member;
 use crate::proto::reply::ErrorCode;
 use crate::proto::wire::Receipt;

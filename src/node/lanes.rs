@@ -4,11 +4,7 @@
 //! all. Whoever finds no room waits, and is woken when half is done.
 
 use crate::node::lane::Lane;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::LaneId;
-use crate::node::slab::PeerId;
-use crate::node::slab::Slab;
-use crate::node::slab::Ticket;
+use crate::node::slab::{ConnectionId, LaneId, PeerId, Slab, Ticket};
 use crate::proto::name::UserName;
 use crate::recent::Recent;
 

@@ -8,24 +8,17 @@
 //! the next login.
 
 use crate::mailbox::READ_MESSAGES_MAX;
-use crate::node::connection::Drain;
-use crate::node::connection::Stage;
-use crate::node::deadlines::Pending;
-use crate::node::deadlines::Timeout;
+use crate::node::connection::{Drain, Stage};
+use crate::node::deadlines::{Pending, Timeout};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::seam::Ask;
-use crate::node::seam::Letter;
-use crate::node::seam::Mail;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
+use crate::node::seam::{Ask, Letter, Mail, Token, Unavailable};
 use crate::node::session_table::Seat;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
 use crate::proto::name::UserName;
-use crate::proto::wire::Receipt;
-use crate::proto::wire::parse_body;
+use crate::proto::wire::{Receipt, parse_body};
 
 /// Taken messages that are removed from the mailbox in one go.
 const UNTAKEN_MAX: usize = 64;

@@ -13,16 +13,12 @@
 //! origin sent behind that one is on its way; if it were taken, it would overtake the one that was refused. So it is
 //! refused as well, until the origin says that a message is the first of those that go out again.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
-use std::time::Duration;
-use std::time::Instant;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::node::deadlines::ANSWER_TIME_MAX;
-use crate::node::slab::PeerId;
-use crate::node::slab::Slab;
-use crate::proto::name::NodeId;
-use crate::proto::name::UserName;
+use crate::node::slab::{PeerId, Slab};
+use crate::proto::name::{NodeId, UserName};
 use crate::recent::Recent;
 
 /// Gone nodes that keep their names; what comes back from an older one waits for its deadline.

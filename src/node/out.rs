@@ -5,8 +5,7 @@
 //! row names that node once. Whether anybody can be reached is not known here.
 
 use crate::proto::name::NodeId;
-use crate::proto::wire::Item;
-use crate::proto::wire::Receipt;
+use crate::proto::wire::{Item, Receipt};
 
 /// One thing that is said to another node. `B` is its bytes, `&[u8]`; in the list, where they end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,22 +4,16 @@
 
 use std::time::Instant;
 
-use crate::node::connection::Connection;
-use crate::node::connection::End;
-use crate::node::connection::Phase;
+use crate::node::connection::{Connection, End, Phase};
 use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::route::Flow;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
 use crate::node::unacknowledged::Acked;
 use crate::proto::line::Line;
-use crate::proto::name::Tag;
-use crate::proto::name::UserRef;
-use crate::proto::reply::ErrorCode;
-use crate::proto::reply::ServerLine;
-use crate::proto::request::BadLine;
-use crate::proto::request::Request;
-use crate::proto::request::TaggedRequest;
+use crate::proto::name::{Tag, UserRef};
+use crate::proto::reply::{ErrorCode, ServerLine};
+use crate::proto::request::{BadLine, Request, TaggedRequest};
 use crate::proto::verb::Verb;
 
 impl Node {

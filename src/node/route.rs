@@ -4,25 +4,17 @@
 //! outboxes. Everybody else has a lane, also with sessions here: nothing passes a lane by.
 
 use crate::node::connection::Connection;
-use crate::node::deadlines::Pending;
-use crate::node::deadlines::Sent;
+use crate::node::deadlines::{Pending, Sent};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
 use crate::node::lanes::Kept;
-use crate::node::seam::Ask;
-use crate::node::seam::Token;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::LaneId;
-use crate::node::slab::PeerId;
+use crate::node::seam::{Ask, Token};
+use crate::node::slab::{ConnectionId, LaneId, PeerId};
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
-use crate::proto::name::IdRef;
-use crate::proto::name::Tag;
-use crate::proto::name::UserName;
-use crate::proto::name::UserRef;
+use crate::proto::name::{IdRef, Tag, UserName, UserRef};
 use crate::proto::reply::ErrorCode;
-use crate::proto::wire::body;
-use crate::proto::wire::put_body;
+use crate::proto::wire::{body, put_body};
 
 /// Whether a line was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

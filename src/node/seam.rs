@@ -9,12 +9,8 @@
 //! node knows them. What could not be carried comes back as [`Returned`]. The floors above translate
 //! all of this to Redis and RabbitMQ, to a mesh in memory, or to a simulator; a node alone answers its own asks.
 
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
-use crate::proto::wire::Item;
-use crate::proto::wire::Message;
-use crate::proto::wire::Receipt;
+use crate::proto::name::{NodeId, SessionId, UserName};
+use crate::proto::wire::{Item, Message, Receipt};
 
 /// Names a question until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::node::duplicates::SEEN_TIME;
-use crate::node::duplicates::Seen;
+use crate::node::duplicates::{SEEN_TIME, Seen};
 use crate::node::slab::ConnectionId;
 use crate::proto::name::UserName;
 use crate::recent::Recent;

@@ -8,36 +8,15 @@
 //! what is left in the outbox. What its session has and did not take goes elsewhere: at once where nothing more will
 //! be read, and else as far as it can't be written any more.
 
-use crate::node::connection::Connection;
-use crate::node::connection::End;
-use crate::node::connection::Ending;
-use crate::node::connection::Entering;
-use crate::node::connection::Phase;
-use crate::node::deadlines::Pending;
-use crate::node::deadlines::Timeout;
-use crate::node::outbox::Outbox;
-use crate::node::outbox::Spares;
-use crate::node::outbox::Unwritten;
-use crate::node::seam::Ask;
-use crate::node::seam::Location;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
-use crate::node::seam::Welcome;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::Member;
-use crate::node::state::Node;
-use crate::node::state::Todo;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
-use crate::proto::name::UserRef;
-use crate::proto::reply::CloseReason;
-use crate::proto::reply::ErrorCode;
-use crate::proto::reply::ServerLine;
-use crate::proto::reply::print_logged_in;
-use crate::proto::reply::print_tag;
-use crate::proto::wire::Item;
-use crate::proto::wire::Receipt;
+use crate::node::connection::{Connection, End, Ending, Entering, Phase};
+use crate::node::deadlines::{Pending, Timeout};
+use crate::node::outbox::{Outbox, Spares, Unwritten};
+use crate::node::seam::{Ask, Location, Token, Unavailable, Welcome};
+use crate::node::slab::{ConnectionId, Member};
+use crate::node::state::{Node, Todo};
+use crate::proto::name::{NodeId, SessionId, UserName, UserRef};
+use crate::proto::reply::{CloseReason, ErrorCode, ServerLine, print_logged_in, print_tag};
+use crate::proto::wire::{Item, Receipt};
 
 impl Node {
     /// A connection wants to be a session of a user.

@@ -5,42 +5,25 @@
 //! changed by another.
 
 use std::collections::VecDeque;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::mailbox::Limits;
 use crate::mailbox::post::Post;
 use crate::metrics::Counters;
-use crate::node::connection::Connection;
-use crate::node::connection::Phase;
-use crate::node::deadlines::InFlight;
-use crate::node::deadlines::Timeouts;
+use crate::node::connection::{Connection, Phase};
+use crate::node::deadlines::{InFlight, Timeouts};
 use crate::node::deliveries::Deliveries;
 use crate::node::duplicates::HashKey;
 use crate::node::lane::Act;
-use crate::node::lanes::Kept;
-use crate::node::lanes::Lanes;
-use crate::node::others::Locations;
-use crate::node::others::Peers;
-use crate::node::others::Refusals;
+use crate::node::lanes::{Kept, Lanes};
+use crate::node::others::{Locations, Peers, Refusals};
 use crate::node::out::Says;
-use crate::node::outbox::ReplyTo;
-use crate::node::outbox::Spares;
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::node::seam::Welcome;
-use crate::node::session_table::Seat;
-use crate::node::session_table::SessionTable;
-use crate::node::slab::ConnectionId;
-use crate::node::slab::DeliveryId;
-use crate::node::slab::LaneId;
-use crate::node::slab::Slab;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
-use crate::proto::reply::CloseReason;
-use crate::proto::reply::ErrorCode;
-use crate::proto::reply::ServerLine;
+use crate::node::outbox::{ReplyTo, Spares};
+use crate::node::seam::{Answer, Ask, Welcome};
+use crate::node::session_table::{Seat, SessionTable};
+use crate::node::slab::{ConnectionId, DeliveryId, LaneId, Slab};
+use crate::proto::name::{NodeId, SessionId, UserName};
+use crate::proto::reply::{CloseReason, ErrorCode, ServerLine};
 
 /// How a node is set up.
 #[derive(Clone, Debug)]

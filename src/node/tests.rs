@@ -1,31 +1,18 @@
 //! One node by itself: lines in, bytes out, in virtual time.
 
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::mailbox::Limits;
 use crate::node::Turn;
 use crate::node::connection::End;
 use crate::node::out::Say;
 use crate::node::route::Flow;
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::node::seam::Cause;
-use crate::node::seam::Location;
-use crate::node::seam::Returned;
-use crate::node::seam::Said;
-use crate::node::seam::Welcome;
+use crate::node::seam::{Answer, Ask, Cause, Location, Returned, Said, Welcome};
 use crate::node::slab::ConnectionId;
-use crate::node::state::Node;
-use crate::node::state::NodeConfig;
+use crate::node::state::{Node, NodeConfig};
 use crate::proto::line::Line;
-use crate::proto::name::IdRef;
-use crate::proto::name::NodeId;
-use crate::proto::name::Tag;
-use crate::proto::name::UserRef;
-use crate::proto::wire::Item;
-use crate::proto::wire::Message;
-use crate::proto::wire::Receipt;
+use crate::proto::name::{IdRef, NodeId, Tag, UserRef};
+use crate::proto::wire::{Item, Message, Receipt};
 
 /// A node, and a clock that only the test moves.
 struct Rig {

@@ -9,8 +9,7 @@
 //! Left out: bytes and sockets. Whoever owns it prints what [`Unacknowledged::show`] gives.
 
 use std::collections::VecDeque;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::node::duplicates::SEEN_TIME;
 use crate::node::outbox::Unwritten;

@@ -17,16 +17,9 @@
 
 mod bytes;
 
-use crate::proto::name::IdRef;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserRef;
+use crate::proto::name::{IdRef, NodeId, SessionId, UserRef};
 use crate::proto::request::clean_text;
-use crate::proto::wire::bytes::Bytes;
-use crate::proto::wire::bytes::NUMBER_BYTES_MAX;
-use crate::proto::wire::bytes::each_byte;
-use crate::proto::wire::bytes::put_name;
-use crate::proto::wire::bytes::put_number;
+use crate::proto::wire::bytes::{Bytes, NUMBER_BYTES_MAX, each_byte, put_name, put_number};
 
 /// The version of the form that this node writes to those that read it.
 pub const VERSION: u8 = 5;

@@ -9,28 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::RedisCommand;
-use crate::cluster::command::RedisReply;
-use crate::cluster::command::SessionEntry;
+use crate::cluster::command::{RedisCommand, RedisReply, SessionEntry};
 use crate::cluster::event::locations;
-use crate::cluster::presence::Flight;
-use crate::cluster::presence::Job;
-use crate::cluster::presence::Presence;
-use crate::cluster::presence::Round;
-use crate::cluster::presence::Told;
-use crate::cluster::presence::is_write;
-use crate::node::seam::Answer;
-use crate::node::seam::Ask;
-use crate::node::seam::Location;
-use crate::node::seam::Mail;
-use crate::node::seam::News;
-use crate::node::seam::Stored;
-use crate::node::seam::Token;
-use crate::node::seam::Unavailable;
-use crate::node::seam::Welcome;
-use crate::proto::name::NodeId;
-use crate::proto::name::SessionId;
-use crate::proto::name::UserName;
+use crate::cluster::presence::{Flight, Job, Presence, Round, Told, is_write};
+use crate::node::seam::{Answer, Ask, Location, Mail, News, Stored, Token, Unavailable, Welcome};
+use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// Questions in one round.
 const ASKS_MAX: usize = 512;

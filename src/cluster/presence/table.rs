@@ -2,14 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::LeaseAct;
-use crate::cluster::command::RedisCommand;
-use crate::cluster::command::RedisReply;
+use crate::cluster::command::{LeaseAct, RedisCommand, RedisReply};
 use crate::cluster::lease::RENEW_TIME;
-use crate::cluster::presence::Flight;
-use crate::cluster::presence::Presence;
-use crate::cluster::presence::QUEUE_TIME_MAX;
-use crate::cluster::presence::Told;
+use crate::cluster::presence::{Flight, Presence, QUEUE_TIME_MAX, Told};
 
 /// How long there is doubt after this node came back under a new id. If Redis lost its data the
 /// others are to come back too: each looks for Redis every 2 seconds, and waits as long for a queue.

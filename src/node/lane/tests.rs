@@ -9,12 +9,10 @@ mod set;
 mod steps;
 mod world;
 
-use crate::node::lane::tests::explore::explore;
-use crate::node::lane::tests::explore::explore_all;
+use crate::node::lane::tests::explore::{explore, explore_all};
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::steps::Step;
-use crate::node::lane::tests::world::Setup;
-use crate::node::lane::tests::world::World;
+use crate::node::lane::tests::world::{Setup, World};
 
 /// Nothing is broken in any state.
 fn holds(setup: Setup) {

@@ -3,10 +3,7 @@
 //! Reading takes from the front and gives `None` for what is cut off or not valid;
 //! whoever reads then believes nothing of it. What the values mean is not known here.
 
-use crate::proto::name::IdRef;
-use crate::proto::name::SessionId;
-use crate::proto::name::Tag;
-use crate::proto::name::UserRef;
+use crate::proto::name::{IdRef, SessionId, Tag, UserRef};
 
 /// The most bytes of a number.
 pub const NUMBER_BYTES_MAX: usize = 10;

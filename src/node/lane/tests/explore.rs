@@ -1,15 +1,10 @@
 //! Goes through all states of a world, the nearest first, so that what is broken is found by its shortest way.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::node::lane::tests::steps::Step;
-use crate::node::lane::tests::world::Broken;
-use crate::node::lane::tests::world::Setup;
-use crate::node::lane::tests::world::World;
+use crate::node::lane::tests::world::{Broken, Setup, World};
 
 /// What was found.
 #[derive(Debug)]

@@ -11,19 +11,9 @@
 //! Without this the worlds that `tests.rs` goes through each time have 4.5 million states in all instead of 1.4
 //! (the larger ones have 5.5 now). The tests called `fingerprints` hold it.
 
-use crate::node::lane::Lane;
-use crate::node::lane::Member;
 use crate::node::lane::tests::set::Set;
-use crate::node::lane::tests::world::End;
-use crate::node::lane::tests::world::Item;
-use crate::node::lane::tests::world::Msg;
-use crate::node::lane::tests::world::Node;
-use crate::node::lane::tests::world::Question;
-use crate::node::lane::tests::world::State;
-use crate::node::lane::tests::world::Store;
-use crate::node::lane::tests::world::Word;
-use crate::node::lane::tests::world::World;
-use crate::node::lane::tests::world::place;
+use crate::node::lane::tests::world::{End, Item, Msg, Node, Question, State, Store, Word, World, place};
+use crate::node::lane::{Lane, Member};
 
 /// A quick hash of 128 bits.
 struct Fingerprint(u64, u64);

@@ -1,30 +1,14 @@
 //! The origin: what it tells its lane, and how it carries out what the lane wants, as the node does
 //! (`route`, `carry_out`); and what must be true of each fate.
 
-use crate::node::lane::Act;
-use crate::node::lane::Lane;
-use crate::node::lane::Member;
-use crate::node::lane::Mode;
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
-use crate::node::lane::tests::world::Broken;
-use crate::node::lane::tests::world::End;
-use crate::node::lane::tests::world::Fate;
-use crate::node::lane::tests::world::HERE;
-use crate::node::lane::tests::world::Item;
-use crate::node::lane::tests::world::Msg;
-use crate::node::lane::tests::world::Place;
-use crate::node::lane::tests::world::Question;
-use crate::node::lane::tests::world::Session;
-use crate::node::lane::tests::world::State;
-use crate::node::lane::tests::world::Store;
-use crate::node::lane::tests::world::Todo;
-use crate::node::lane::tests::world::World;
-use crate::node::lane::tests::world::member;
-use crate::node::lane::tests::world::name;
-use crate::node::lane::tests::world::place;
-use crate::node::seam::Cause;
-use crate::node::seam::Stored;
+use crate::node::lane::tests::world::{
+    Broken, End, Fate, HERE, Item, Msg, Place, Question, Session, State, Store, Todo, World, member, name,
+    place,
+};
+use crate::node::lane::{Act, Lane, Member, Mode};
+use crate::node::seam::{Cause, Stored};
 use crate::proto::reply::ErrorCode;
 use crate::proto::wire::Receipt;
 

@@ -3,21 +3,9 @@
 
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
-use crate::node::lane::tests::world::Broken;
-use crate::node::lane::tests::world::Closing;
-use crate::node::lane::tests::world::End;
-use crate::node::lane::tests::world::HERE;
-use crate::node::lane::tests::world::Item;
-use crate::node::lane::tests::world::Msg;
-use crate::node::lane::tests::world::Node;
-use crate::node::lane::tests::world::PLACES;
-use crate::node::lane::tests::world::Pending;
-use crate::node::lane::tests::world::Place;
-use crate::node::lane::tests::world::Session;
-use crate::node::lane::tests::world::State;
-use crate::node::lane::tests::world::Word;
-use crate::node::lane::tests::world::World;
-use crate::node::lane::tests::world::name;
+use crate::node::lane::tests::world::{
+    Broken, Closing, End, HERE, Item, Msg, Node, PLACES, Pending, Place, Session, State, Word, World, name,
+};
 use crate::proto::wire::Receipt;
 
 impl World<'_> {

@@ -3,18 +3,9 @@
 use std::fmt;
 
 use crate::node::lane::tests::set::Set;
-use crate::node::lane::tests::world::Broken;
-use crate::node::lane::tests::world::End;
-use crate::node::lane::tests::world::Fate;
-use crate::node::lane::tests::world::Item;
-use crate::node::lane::tests::world::Msg;
-use crate::node::lane::tests::world::Place;
-use crate::node::lane::tests::world::Question;
-use crate::node::lane::tests::world::State;
-use crate::node::lane::tests::world::Word;
-use crate::node::lane::tests::world::World;
-use crate::node::lane::tests::world::name;
-use crate::node::lane::tests::world::place;
+use crate::node::lane::tests::world::{
+    Broken, End, Fate, Item, Msg, Place, Question, State, Word, World, name, place,
+};
 use crate::node::seam::Cause;
 
 /// One thing that happens.

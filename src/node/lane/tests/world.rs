@@ -6,15 +6,11 @@
 //! out in one step of a node is one step here.
 
 use std::collections::VecDeque;
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::node::lane::Act;
-use crate::node::lane::Lane;
-use crate::node::lane::Member;
 use crate::node::lane::tests::rules::Rule;
 use crate::node::lane::tests::set::Set;
+use crate::node::lane::{Act, Lane, Member};
 use crate::node::seam::Stored;
 use crate::node::slab::PeerId;
 use crate::proto::wire::Receipt;
