@@ -103,8 +103,8 @@ impl Cluster {
         of!(self, unbounded().1, others => others.incoming())
     }
 
-    /// Takes what the node says to others, in order; it goes out with [`Cluster::flush`]. A message that
-    /// can't be carried comes back as [`ClusterEvent::Returned`].
+    /// Sends off what the node says to others, in order: called when a turn ends, and once a second at least. A
+    /// message that can't be carried comes back as [`ClusterEvent::Returned`].
     pub fn say(&self, says: &mut Says, now: Instant) {
         of!(self, says.drain(|_, _| {}), others => others.say(says, now));
     }
@@ -117,11 +117,6 @@ impl Cluster {
     /// Gives to `take` what a batch says, in order, with the node that says it.
     pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
         of!(self, (), others => others.unpack(batch, now, take));
-    }
-
-    /// Sends off what was said since the last time: called when a turn ends, and once a second at least.
-    pub fn flush(&self) {
-        of!(self, (), others => others.flush());
     }
 
     /// Leaves in order: everyone is told that this node is gone. May take a few seconds.

@@ -71,9 +71,9 @@ const SWEEP_TIME_MIN: Duration = Duration::from_millis(5);
 /// What other nodes say that is taken in before others have their turn.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
-/// Tasks that run between two looks for events: some 50 us of work. With many more the runtime's helper thread
-/// would take the events.
-const STEP_TASKS: usize = 24;
+/// How long tasks run between two looks for events. The runtime's helper thread takes the events away from a thread
+/// that does not look, and every message would be a switch of threads more.
+const LOOK_TIME: Duration = Duration::from_micros(100);
 
 impl Server {
     /// Opens the listeners of a node: of a cluster if the settings name Redis
@@ -230,16 +230,16 @@ fn limits_of(config: &Config) -> Limits {
     Limits { messages_max: config.mailbox_messages_max, time_max: config.mailbox_time_max }
 }
 
-/// Runs tasks until `serving` has ended, and comes back for a look for events every few of them.
+/// Runs tasks until `serving` has ended, and comes back for a look for events every now and then.
 async fn run_tasks(executor: &LocalExecutor<'static>, serving: &Task<()>) {
-    let mut count = 0_usize;
+    let mut looked = Instant::now();
     while !serving.is_finished() {
         if !executor.try_tick() {
             executor.tick().await;
-        }
-        count += 1;
-        if count.is_multiple_of(STEP_TASKS) {
+            looked = Instant::now();
+        } else if looked.elapsed() >= LOOK_TIME {
             yield_now().await;
+            looked = Instant::now();
         }
     }
 }

@@ -74,7 +74,6 @@ impl End {
 
     fn say(&self, mut says: Says) {
         self.remote.say(&mut says, Instant::now());
-        self.remote.flush();
     }
 
     /// Takes in what has come up; each message gets a receipt.

@@ -1,17 +1,16 @@
 //! `pinpost serve`: runs a node until a signal drains it; a second one ends it at once.
 //!
-//! Signals come as bytes through a socket pair, which is read beside the node on the one
-//! thread there is. The log is one line an event, to standard error.
+//! Signals come as bytes through a socket pair. A thread of its own reads it: beside the node, on the node's
+//! thread, it would be looked at whenever that thread wakes. The log is one line an event, to standard error.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::thread;
 
 use log::{Log, Metadata, Record};
-use pinpost::{Config, Server};
+use pinpost::{Config, Handle, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
-use smol::io::AsyncReadExt;
-use smol::{Async, future};
 
 use crate::cli::outcome::{Failure, print};
 
@@ -23,31 +22,26 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     }
     let at_run_time = |error: io::Error| Failure::AtRunTime(error.to_string());
     let server = Server::bind(config).map_err(|error| Failure::Usage(error.to_string()))?;
-    let handle = server.handle();
-    let mut signals = signals().map_err(at_run_time)?;
+    watch_signals(server.handle()).map_err(at_run_time)?;
     print(&(server.ready_line() + "\n"))?;
-    let ended = async {
-        next(&mut signals).await;
-        handle.drain();
-        next(&mut signals).await;
+    smol::block_on(server.run()).map_err(at_run_time)
+}
+
+/// Lets the first `SIGTERM` or `SIGINT` drain the node, and the second one end the process.
+fn watch_signals(node: Handle) -> io::Result<()> {
+    let (mut signals, handler) = UnixStream::pair()?;
+    pipe::register(SIGTERM, handler.try_clone()?)?;
+    pipe::register(SIGINT, handler)?;
+    let watch = move || {
+        // A byte a signal. It does not end: the handlers keep the other side.
+        let mut next = || signals.read_exact(&mut [0]).expect("the other side is open");
+        next();
+        node.drain();
+        next();
         log::warn!("a second signal: not drained");
         std::process::exit(1)
     };
-    smol::block_on(future::or(server.run(), ended)).map_err(at_run_time)
-}
-
-/// A byte comes out for each `SIGTERM` and `SIGINT`, which end nothing by themselves any more.
-fn signals() -> io::Result<Async<UnixStream>> {
-    let (signals, handler) = UnixStream::pair()?;
-    pipe::register(SIGTERM, handler.try_clone()?)?;
-    pipe::register(SIGINT, handler)?;
-    Async::new(signals)
-}
-
-/// Waits for the next one.
-async fn next(signals: &mut Async<UnixStream>) {
-    // It does not end: the handlers keep the other side.
-    let _ = signals.read_exact(&mut [0]).await;
+    thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(watch).map(drop)
 }
 
 struct Stderr;

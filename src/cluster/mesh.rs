@@ -5,8 +5,8 @@
 //! What is for a node that isn't there comes back. A test can cut a node off, hold back
 //! what it says, and kill it.
 //!
-//! A mesh has no thread: time passes for a node's links whenever it flushes, which its
-//! driver does once a second at least. What waits for a node in its channel is bounded by
+//! A mesh has no thread: time passes for a node's links whenever it says something, if only nothing,
+//! which its driver does once a second at least. What waits for a node in its channel is bounded by
 //! the links, as between machines.
 
 use std::collections::{BTreeMap, HashMap};
@@ -164,12 +164,12 @@ impl MeshNode {
         self.incoming.clone()
     }
 
-    /// Takes what the node says to others, which goes out with [`MeshNode::flush`].
+    /// Sends off what the node says to others, and what was due before.
     pub fn say(&self, says: &mut Says, now: Instant) {
         let mut state = self.mesh.lock();
         let Some(member) = state.nodes.get_mut(&self.node) else { return says.drain(|_, _| {}) };
         says.drain(|node, say| member.links.say(node, say, now));
-        member.tell();
+        state.publish(&self.node, now);
     }
 
     /// Asks presence; answers come up.
@@ -198,14 +198,9 @@ impl MeshNode {
         unpacked.give(take);
     }
 
-    /// Sends off what was said.
-    pub fn flush(&self) {
-        self.mesh.lock().publish(&self.node, Instant::now());
-    }
-
     /// Leaves: everyone is told that this node is gone.
     pub fn leave(&self) {
-        self.flush();
+        self.mesh.lock().publish(&self.node, Instant::now());
         self.mesh.kill(&self.node);
     }
 }

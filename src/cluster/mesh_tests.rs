@@ -30,7 +30,6 @@ impl MeshNode {
         let mut says = Says::default();
         says.message(&to.node(), Some(ticket), true, &body(text));
         self.say(&mut says, Instant::now());
-        self.flush();
     }
 
     /// All that has come up; each message gets a receipt.
@@ -51,7 +50,6 @@ impl MeshNode {
             });
         }
         self.say(&mut says, Instant::now());
-        self.flush();
         heard
     }
 

@@ -83,9 +83,15 @@ impl Remote {
         self.incoming.clone()
     }
 
-    /// Takes what the node says to others, which goes out with [`Remote::flush`].
+    /// Sends off what the node says to others, and what was due before.
     pub fn say(&self, says: &mut Says, now: Instant) {
-        self.shared.links(|links| says.drain(|node, say| links.say(node, say, now)));
+        let has_next = self.shared.links(|links| {
+            says.drain(|node, say| links.say(node, say, now));
+            links.has_next()
+        });
+        if has_next {
+            self.shared.ring();
+        }
     }
 
     /// Asks presence; answers come up.
@@ -100,13 +106,6 @@ impl Remote {
             unpacked.give(take);
         }
         self.shared.taken.fetch_add(1, Ordering::Release);
-    }
-
-    /// Sends off what was said.
-    pub fn flush(&self) {
-        if self.shared.links(|links| links.has_next()) {
-            self.shared.ring();
-        }
     }
 
     /// Stops both threads, and waits a moment for what they have to say last.

@@ -207,9 +207,10 @@ impl Driver {
     fn end_round(&self, now: Instant) {
         let mut node = self.node.borrow_mut();
         let out = node.out();
+        if !out.asks.is_empty() {
+            self.cluster.ask(out.asks.drain(..));
+        }
         self.cluster.say(&mut out.says, now);
-        self.cluster.ask(out.asks.drain(..));
-        self.cluster.flush();
         if node.due().is_some_and(|due| due < self.sweeps_at.get()) {
             self.sweeper.ring();
         }

@@ -417,6 +417,12 @@ impl<M> Lane<M> {
     }
 
     fn position(&self, number: u64) -> Option<usize> {
+        let first = self.entries.front()?.number;
+        // Most often none in between has left yet.
+        let guess = number.checked_sub(first)? as usize;
+        if self.entries.get(guess).is_some_and(|entry| entry.number == number) {
+            return Some(guess);
+        }
         self.entries.binary_search_by_key(&number, |entry| entry.number).ok()
     }
 }
