@@ -192,7 +192,8 @@ fn the_checker_sees() {
     let of = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let files: BTreeMap<String, (String, Vec<String>)> =
         ["node", "node::lane", "proto::name"].map(|name| (name.to_owned(), (name.to_owned(), vec![]))).into();
-    let lines = of("use crate::node::lane::Lane;\npub use crate::proto::name::{UserName, UserRef};\nuse std::fmt;");
+    let lines =
+        of("use crate::node::lane::Lane;\npub use crate::proto::name::{UserName, UserRef};\nuse std::fmt;");
     assert_eq!(imports(&lines, &files), ["node::lane", "proto::name"]);
     assert!(floor("server") < floor("node::lane") && floor("node::lane") < floor("proto::name"));
 }

@@ -21,6 +21,9 @@ use crate::history::fault::Fault;
 /// `timeout` promises is not broken by any number, but a node that says so whenever it is in trouble is not of use.
 const EXPOSED_MIN: usize = 2_000;
 
+/// So many messages, each as long as the simulator's are at most, fill a lane of 64 KiB.
+const FULL_LANE_MIN: usize = 21;
+
 impl Check<'_> {
     pub fn fates(&mut self) {
         for number in 0..self.history.messages.len() {
@@ -293,11 +296,24 @@ impl Check<'_> {
         let is_small = self.history.rules.outbox_bytes_max < 64 * 1024;
         let from = attempt.sent.saturating_sub(self.margins.full);
         let is_excused = is_small
+            || self.may_fill_lane(message.to, attempt, told)
             || self.facts.has_napped(message.to, from, told, 1)
             || self.facts.near(message, from, told).is_some();
         if !is_excused {
             self.wrong(Rule::CauselessLimit, told, name());
         }
+    }
+
+    /// Whether a node may have had as much under way to a user as fits in a lane.
+    fn may_fill_lane(&self, to: usize, attempt: &Attempt, told: Time) -> bool {
+        let node_of = |attempt: &Attempt| self.history.sessions[attempt.session].node;
+        let is_there = |other: &&Attempt| {
+            node_of(other) == node_of(attempt)
+                && other.sent <= told
+                && other.told.is_none_or(|(at, _)| at > attempt.sent)
+        };
+        let to_it = self.history.messages.iter().filter(|other| other.to == to && !other.is_cast);
+        to_it.flat_map(|other| &other.attempts).filter(is_there).take(FULL_LANE_MIN).count() >= FULL_LANE_MIN
     }
 
     /// A mailbox that is full was sent so many.

@@ -414,6 +414,21 @@ fn a_limit_has_a_cause() {
         naps(history, at);
         history.clients[ALICE].acks = false;
     });
+    // With it, as many were under way from one node as may fill a lane.
+    let last = bobs(COUNT - 1);
+    for (count, node, rules) in
+        [(20, 0, &[][..]), (19, 0, &[Rule::CauselessLimit]), (20, 2, &[Rule::CauselessLimit])]
+    {
+        finds(rules, |history| {
+            history.fail(last, ErrorCode::Limited);
+            history.unsee(BOB, COUNT - 1);
+            history.more(BOB, count);
+            let session = if node == 0 { ALICE } else { BOB_LATER };
+            for message in &mut history.messages[2 * COUNT..] {
+                (message.attempts[0].sent, message.attempts[0].session) = (sent(last), session);
+            }
+        });
+    }
     // It was not delivered.
     finds(&[Rule::SeenAfterAll], |history| {
         history.fail(bobs(3), ErrorCode::Limited);
