@@ -38,6 +38,9 @@ impl Node {
             if let Some(delivery) = self.deliveries.find(its) {
                 self.counters.duplicates += 1;
                 delivery.more.push(waiter);
+                if kind == Kind::Mail {
+                    self.show_with_mail(its);
+                }
                 return None;
             }
             hash = Some(its);
@@ -107,6 +110,17 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// A message from the mailbox of the one session in `seats` waits there as a live one, too.
+    fn show_with_mail(&mut self, hash: u64) {
+        for at in 0..self.seats.len() {
+            let connection = self.seats[at].connection;
+            let its = self.connections.get_mut(connection);
+            let messages = its.and_then(|connection| connection.unacknowledged.as_mut());
+            messages.into_iter().for_each(|messages| messages.show_with_mail(hash));
+            self.show(connection);
+        }
     }
 
     /// Shows what may be shown now.

@@ -189,6 +189,34 @@ fn a_mailbox_is_drained_before_anything_live() {
 }
 
 #[test]
+fn what_is_stored_and_sent_again_meanwhile_does_not_wait_for_itself() {
+    let mut rig =
+        Rig::new(|config| (config.mailboxes.messages_max, config.outbox_bytes_max) = (1_000, 1 << 20));
+    let alice = rig.login("LOGIN alice");
+    let send = |rig: &mut Rig| (0..600).for_each(|n| rig.say(alice, &format!("@{n} SEND bob {n}")));
+    send(&mut rig);
+    assert_eq!(rig.hear(alice).matches(" stored\n").count(), 600);
+    let bob = rig.open();
+    rig.say(bob, "LOGIN bob ack");
+    // Live messages wait for the mailbox, in which most of these still are.
+    send(&mut rig);
+    let mut shown = vec![];
+    loop {
+        let heard = rig.hear(bob);
+        let ids: Vec<&str> =
+            heard.lines().filter_map(|line| line.strip_prefix("MSG alice ")?.split(' ').next()).collect();
+        if ids.is_empty() {
+            break;
+        }
+        ids.iter().for_each(|id| rig.say(bob, &format!("ACK {id} alice")));
+        shown.extend(ids.iter().map(|id| (*id).to_owned()));
+    }
+    assert!(shown.iter().eq((0..600).map(|n| n.to_string()).collect::<Vec<_>>().iter()), "{shown:?}");
+    assert_eq!(rig.hear(alice).matches(" delivered\n").count(), 600);
+    rig.close_all(&[alice, bob]);
+}
+
+#[test]
 fn an_unacknowledged_message_is_routed_again_and_then_stored() {
     let mut rig = Rig::new(|config| config.mailboxes.messages_max = 10);
     let (alice, bob) = (rig.login("LOGIN alice"), rig.login("LOGIN bob ack"));

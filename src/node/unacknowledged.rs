@@ -150,6 +150,13 @@ impl Unacknowledged {
         }
     }
 
+    /// A live message that waits is in the mailbox, too: it is shown with what comes from there. If it waited for the
+    /// end of the mailbox, each would wait for the other.
+    pub fn show_with_mail(&mut self, hash: u64) {
+        let its = self.live.iter().position(|entry| entry.hash == Some(hash));
+        self.mail.extend(its.and_then(|at| self.live.remove(at)));
+    }
+
     /// Gives what may be shown now to `show`, and whether it is settled by an acknowledgement, or when it is written.
     pub fn show(&mut self, now: Instant, bytes_max: usize, mut show: impl FnMut(&HeldMessage, bool)) {
         while !self.acks || (self.shown.len() < UNACKED_MAX && self.shown_bytes < bytes_max) {
