@@ -202,9 +202,14 @@ impl Check<'_> {
         let is_again = again.any(|again| (newer_sent..=seen.at).contains(&again));
         // Between two connections of the sender there is none: the newer one was said over another.
         let origin = message.attempts[0].session;
-        // Not one from the mailbox, where it comes before what was sent later.
+        // Not one from the mailbox, where it comes before what was sent later; but a session that was there before
+        // it was stored may not have heard of it yet.
+        let asked = self.history.sessions[seen.session].asked;
         let was_stored = |by: Time| {
-            let is_stored = |(told, fate): (Time, Fate)| told <= by && fate == Fate::Stored;
+            let is_stored = |(told, fate): (Time, Fate)| {
+                let heard = if asked <= told { told + self.margins.soon } else { told };
+                heard <= by && fate == Fate::Stored
+            };
             message.attempts.iter().any(|attempt| attempt.told.is_some_and(is_stored))
         };
         let is_elsewhere = |again: &&Attempt| again.session != origin && again.sent <= newer.at;

@@ -209,7 +209,9 @@ impl<'a> Facts<'a> {
 
     /// Whether a node's process was the same at these two times.
     pub fn is_same_process(&self, node: usize, from: Time, to: Time) -> bool {
-        !self.kills(node).any(|kill| (from..=to).contains(&kill))
+        // One that drains ends some time later.
+        let mut ends = self.troubles(from, to).filter(|trouble| trouble.fault.ends_process());
+        !ends.any(|trouble| trouble.fault.node() == Some(node))
     }
 
     /// A fault that may be why something between these two went wrong.

@@ -188,8 +188,27 @@ impl Check<'_> {
         sights: &[(usize, Seen)],
     ) {
         let (sent, to) = (message.sent(), told + self.margins.note.max(self.margins.soon));
+        // Who comes back to a node that refuses what it was sent before is found there a little later.
+        let soon = self.margins.soon;
+        let is_back = |at: usize, session: &Session| {
+            let left = |other: &Session| {
+                let ended = other
+                    .left
+                    .map(|(left, _)| left)
+                    .into_iter()
+                    .chain(other.ended.map(|(ended, _)| ended))
+                    .min();
+                ended.is_some_and(|ended| ended <= session.since && ended + soon >= session.asked)
+            };
+            let mut others = self
+                .facts
+                .of_user(message.to)
+                .filter(|(other, its)| *other != at && its.node == session.node);
+            sent <= session.since + soon && others.any(|(_, other)| left(other))
+        };
         let is_blind = |at: usize, session: &Session| {
             self.facts.is_in(at, sent, to)
+                && !is_back(at, session)
                 && sights.iter().all(|(_, seen)| seen.session != at)
                 && session.napped(sent.saturating_sub(self.margins.full), to) == 0
         };
@@ -235,8 +254,15 @@ impl Check<'_> {
         let doubt = if code == ErrorCode::Unavailable || may_be_seen { self.margins.doubt } else { 0 };
         let doubtful = sent.saturating_sub(doubt);
         let renamed = self.facts.at_work(doubtful, told).find(|trouble| doubt > 0 && trouble.fault.renames());
+        // One that was killed meanwhile counts as one that is not done with its sessions, until it is dead for all.
+        let mut killed = self.facts.at_work(doubtful, told).filter(|trouble| trouble.fault.ends_process());
+        let before = doubtful.saturating_sub(self.margins.death);
+        let mut earlier = self.facts.at_work(before, told).filter(|trouble| trouble.fault.renames());
+        let renamed = renamed.or_else(|| killed.next().filter(|_| doubt > 0).and_then(|_| earlier.next()));
         let cause = self.facts.near(message, doubtful, told).or(renamed);
-        let ms = self.margins.ms;
+        // What a session had for too long it is not given again, and elsewhere there may be no time left for it.
+        let rested = self.margins.soon.min(3_000 * self.margins.ms);
+        let has_rested = self.facts.has_napped(message.to, message.sent(), told, rested);
         match code {
             ErrorCode::Offline => self.offline(name, message, attempt, told),
             ErrorCode::Limited => self.limited(name, message, attempt, told),
@@ -250,14 +276,7 @@ impl Check<'_> {
             ErrorCode::Timeout => match self.facts.reason(message, doubtful, told).or(renamed) {
                 Some(_) => self.excuse("ERR timeout", sent, told),
                 // Without a mailbox, what is not acknowledged in time has no other fate.
-                // What it had for too long it is not given again.
-                None if self.facts.has_napped(
-                    message.to,
-                    message.sent(),
-                    told,
-                    self.margins.soon.min(3_000 * ms),
-                ) =>
-                {
+                None if has_rested => {
                     self.excuse("ERR timeout while the recipient acknowledged nothing", sent, told);
                 }
                 // So has what a connection had that ended before it was acknowledged.
@@ -270,6 +289,9 @@ impl Check<'_> {
             },
             ErrorCode::Unavailable => match cause {
                 Some(_) => self.excuse("ERR unavailable", sent.saturating_sub(doubt), told),
+                None if has_rested => {
+                    self.excuse("ERR unavailable, as the recipient read nothing", sent, told)
+                }
                 None => self.wrong(Rule::CauselessUnavailable, told, name()),
             },
             _ => self.wrong(Rule::Odd, told, name()),
@@ -384,7 +406,16 @@ impl Check<'_> {
             })
         };
         // A session that takes its time has more, and so has the one after it.
-        let patience = if napped(0, soon.min(self.margins.ack / 2)) { 3 * self.margins.ack } else { 0 };
+        let mut faults =
+            self.facts.at_work(asked, answered).filter(|trouble| trouble.fault != Fault::Stalled);
+        let patience = if napped(0, soon.min(self.margins.ack / 2)) {
+            3 * self.margins.ack
+        } else if message.is_some() && faults.nth(1).is_some() {
+            // So has what waits behind a mailbox that a dead node drains, and then can't be told.
+            self.margins.ack
+        } else {
+            0
+        };
         let took_name = || format!("{} took {} ms", name(), took / self.margins.ms);
         if took > self.margins.reply + patience {
             self.wrong(Rule::Late, answered, took_name());

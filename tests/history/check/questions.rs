@@ -159,7 +159,9 @@ impl Check<'_> {
     fn too_many(&mut self, name: &dyn Fn() -> String, question: &Question, answered: u64) {
         let Question { user, asked, .. } = *question;
         let of_user = self.facts.of_user(user);
-        let most = of_user.filter(|(at, _)| self.facts.may_be_in(*at, asked, answered)).count();
+        let may_count =
+            |at| self.facts.may_be_in(at, asked, answered) || self.facts.is_brought_back(at, answered);
+        let most = of_user.filter(|(at, _)| may_count(*at)).count();
         let count = most + self.logins(user, asked, answered) - 1;
         if count < self.history.rules.sessions_max && self.facts.cause(asked, answered).is_none() {
             self.wrong(Rule::Odd, answered, format!("{}: too many, and there were {count} at most", name()));

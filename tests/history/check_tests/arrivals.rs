@@ -64,6 +64,12 @@ fn a_copy_on_the_same_node_has_a_cause() {
     same(&[], last + 1_000, &|_| {});
     same(&[Rule::Copied], last + 1_001, &|_| {});
     same(&[Rule::Copied], last + 2_000, &|history| history.suffer(Fault::BrokerKilled, last, last + 500));
+    // A process that drains ends some time later; on another node that means nothing.
+    for (node, rules) in [(1, &[][..]), (0, &[Rule::Copied])] {
+        same(rules, last + 2_000, &|history| {
+            history.suffer(Fault::NodeDrained(node), last - 10, last + 1_000);
+        });
+    }
     // Not acknowledged before its connection ended, or perhaps not read any more.
     same(&[], last + 2_000, &|history| history.hang_up(BOB, last + 1_000));
     same(&[Rule::Copied], last + 2_000, &|history| history.hang_up(BOB, last + 1_001));
@@ -267,9 +273,15 @@ fn disorder_has_a_cause() {
     };
     overtakes(&[], came, &|_| {});
     overtakes(&[Rule::OutOfOrder], came + 1, &|_| {});
-    overtakes(&[Rule::OutOfOrder, Rule::StoredThough], came, &|history| {
-        history.messages[bobs(3)].attempts[0].told = Some((earlier + 2, Fate::Stored));
-    });
+    // Not one that is in the mailbox, once that is known where its recipient is.
+    let known = came - margins().soon;
+    for (stored, rules) in
+        [(known, &[Rule::OutOfOrder, Rule::StoredThough][..]), (known + 1, &[Rule::StoredThough])]
+    {
+        overtakes(rules, came, &|history| {
+            history.messages[bobs(3)].attempts[0].told = Some((stored, Fate::Stored));
+        });
+    }
 }
 
 #[test]

@@ -263,6 +263,23 @@ fn what_was_delivered_was_seen_by_all() {
         joined(history, last - 10);
         history.suffer(Fault::PresenceLost, last - 20, last - 20);
     });
+    // It comes back to a node that its user has just left.
+    for (node, left, rules) in [
+        (2, last - 20, &[][..]),
+        (1, last - 20, &[Rule::Partial]),
+        (2, last - 20 - margins().soon, &[Rule::Partial]),
+    ] {
+        finds(rules, |history| {
+            joined(history, last - 10);
+            history.sessions.push(Session {
+                asked: left - 20,
+                since: left - 15,
+                node,
+                ..history.sessions[BOB].clone()
+            });
+            history.quit(4, left);
+        });
+    }
     // It was with the broker, or not yet, when that was killed.
     for (killed, rules) in [(last + 3_002, &[][..]), (last + 3_003, &[Rule::Partial])] {
         finds(rules, |history| {
@@ -346,6 +363,18 @@ fn what_was_not_delivered_was_not_seen() {
             history.suffer(fault, 1_000, at - 5_000);
         });
     }
+    // One that has a new id is not done with its sessions, and is killed.
+    let renamed = at - margins().doubt - margins().back - 1;
+    for (killed, rules) in [(true, &[][..]), (false, &[Rule::CauselessUnavailable])] {
+        finds(rules, |history| {
+            history.fail(bobs(3), ErrorCode::Unavailable);
+            history.unsee(BOB, 3);
+            history.suffer(Fault::PresenceLost, 1_000, renamed);
+            if killed {
+                history.suffer(Fault::NodeKilled(2), at - 10, at - 5);
+            }
+        });
+    }
     for (left, rules) in [(at + 1, &[][..]), (at + 3, &[Rule::CauselessTimeout])] {
         finds(rules, |history| {
             history.fail(bobs(3), ErrorCode::Timeout);
@@ -367,6 +396,16 @@ fn what_was_not_delivered_was_not_seen() {
         history.fail(bobs(3), ErrorCode::MailboxFull);
         history.unsee(BOB, 3);
     });
+    // What a session did not take came back too late to go elsewhere.
+    let last = bobs(9);
+    for (rest, rules) in [(3_000, &[][..]), (2_999, &[Rule::CauselessUnavailable])] {
+        finds(rules, |history| {
+            let fate = Fate::Error(ErrorCode::Unavailable);
+            history.messages[last].attempts[0].told = Some((sent(last) + 10_000, fate));
+            history.unsee(BOB, 9);
+            history.sessions[BOB].naps.push((sent(last), sent(last) + rest));
+        });
+    }
     // A second attempt that fails says nothing of the first.
     finds(&[], |history| {
         history.fail(bobs(3), ErrorCode::Timeout);
@@ -484,6 +523,13 @@ fn a_request_has_one_reply_in_time() {
             history.suffer(Fault::NodeFrozen(node), sent(last), sent(last) + 5_000);
         });
     }
+    // With two faults it may have been held up and then not been told.
+    for (count, rules) in [(2, &[][..]), (1, &[Rule::Late])] {
+        finds(rules, |history| {
+            late(history, margins().reply);
+            (0..count).for_each(|_| history.suffer(Fault::BrokerFrozen, sent(last), sent(last) + 9_000));
+        });
+    }
     // The reply took two milliseconds more than it may.
     for (stall, rules) in [(2, &[][..]), (1, &[Rule::Late])] {
         finds(rules, |history| {
@@ -527,6 +573,18 @@ fn who_tells_the_truth() {
     finds(&[Rule::CauselessUnavailable], |history| {
         history.questions[1].answered.as_mut().expect("it is").1 = error;
     });
+    // Such a session counts at a login, too.
+    for (then, rules) in [(ended, &[][..]), (ended + 1, &[Rule::Odd])] {
+        finds(rules, |history| {
+            history.rules.sessions_max = 2;
+            let session = Session { asked: 1, since: 2, ..history.sessions[BOB].clone() };
+            history.sessions.push(session);
+            history.quit(4, 2_000);
+            history.suffer(Fault::RedisOlder((20_000 - then) as usize), 20_000, 20_000);
+            history.questions[0].asked = 40_000;
+            history.questions[0].answered = Some((40_003, Answer::Error(ErrorCode::TooMany)));
+        });
+    }
 }
 
 #[test]
