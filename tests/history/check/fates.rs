@@ -116,9 +116,28 @@ impl Check<'_> {
             self.excuse("stored, and drained to a connection that broke then", message.sent(), told);
         } else if self.is_lost_with_its_mailbox(message, told) {
             self.excuse("stored in a mailbox that Redis lost", message.sent(), told);
+        } else if self.is_untold_mail(message, told) {
+            self.excuse(
+                "stored by a node that died before it could tell a session of it",
+                message.sent(),
+                told,
+            );
         } else {
             self.wrong(Rule::Lost, told, name());
         }
+    }
+
+    /// A session logged in while its mailbox was empty, and who stored the message then found it, but died before it
+    /// could say so. It is in the mailbox, where the next login, or the sweep, finds it.
+    fn is_untold_mail(&self, message: &Message, told: Time) -> bool {
+        let its = message.attempts.iter().filter(|attempt| attempt.told.is_some_and(|(at, _)| at == told));
+        its.into_iter().any(|attempt| {
+            let died = self.facts.kills(self.history.sessions[attempt.session].node);
+            let mut died = died.filter(|at| (attempt.sent..=told + self.margins.soon).contains(at));
+            let comes_again =
+                |at: Time| self.facts.of_user(message.to).any(|(_, session)| session.asked > at);
+            died.any(|at| !comes_again(at))
+        })
     }
 
     /// Redis went back to what it had before the message was stored.

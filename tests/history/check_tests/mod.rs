@@ -248,6 +248,19 @@ fn without_ack_the_kernel_may_lose() {
     stored(&[], last + 5_000, last + 5_100);
     stored(&[Rule::Lost], last + 5_000, last + 9_000);
     stored(&[Rule::Lost], last - 5_000, last - 4_900);
+    // Who stored it died before it could tell of it, and nobody has logged in since.
+    let died = last + margins().soon;
+    for (at, came, rules) in
+        [(died, died, &[][..]), (died + 1, died, &[Rule::Lost]), (died, died + 1, &[Rule::Lost])]
+    {
+        loses(rules, &|history| {
+            history.tell(carols(9), Fate::Stored);
+            history.messages[carols(9)].attempts[0].told = Some((last, Fate::Stored));
+            history.fall(ALICE, at);
+            let session = Session { asked: came, since: came + 5, ..history.sessions[CAROL].clone() };
+            history.sessions.push(session);
+        });
+    }
 }
 
 #[test]
