@@ -16,7 +16,7 @@
 //! come and go) and `mail`.
 
 mod carry_out;
-pub mod connection;
+mod connection;
 mod deadlines;
 mod deliver;
 mod deliveries;
@@ -41,7 +41,7 @@ mod unacknowledged;
 use std::time::Instant;
 
 use crate::metrics::Counters;
-use crate::node::connection::{Connection, End, Ending, Phase};
+use crate::node::connection::{Connection, Phase};
 use crate::node::deadlines::{InLane, Pending, Sent, Timeout};
 use crate::node::seam::{Answer, News, Returned, Said, Token, Unavailable};
 use crate::node::slab::{ConnectionId, Ticket};
@@ -59,8 +59,8 @@ pub enum Turn {
     Wait,
     /// The node drains: read what was said already, give it, and then end the connection as drained.
     Drain,
-    /// Write what the outbox holds, close, and say so.
-    Close(Ending),
+    /// Write what the outbox holds, close, and say so: for the reason of its `BYE`, or without one like a `QUIT`.
+    Close(CloseReason),
     /// The connection is not known any more.
     Gone,
 }
@@ -108,7 +108,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(id) else { return Turn::Gone };
         connection.is_woken = false;
         match &connection.phase {
-            Phase::Ended(ending) => Turn::Close(*ending),
+            Phase::Ended(reason) => Turn::Close(*reason),
             Phase::Draining => Turn::Drain,
             Phase::Entering(_) | Phase::Finishing { .. } => Turn::Wait,
             Phase::New | Phase::In => {
@@ -121,10 +121,10 @@ impl Node {
         }
     }
 
-    /// A connection ends for a reason of its peer, or because the node drains.
-    pub fn end(&mut self, id: ConnectionId, end: End, now: Instant) {
+    /// A connection ends. `reason`: what its `BYE` says; none where the peer says no more.
+    pub fn end(&mut self, id: ConnectionId, reason: Option<CloseReason>, now: Instant) {
         self.now = now;
-        self.begin_end(id, end);
+        self.begin_end(id, reason, None);
         self.settle();
     }
 
@@ -337,12 +337,12 @@ impl Node {
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.connections.get_mut(id) else { return };
         match (kind, &connection.phase) {
-            (Timeout::Login, Phase::New) => self.begin_end(id, End::Closed(CloseReason::Idle)),
+            (Timeout::Login, Phase::New) => self.begin_end(id, Some(CloseReason::Idle), None),
             (Timeout::Login, Phase::Entering(_)) => self.timeouts.set(kind, id, self.now),
             (Timeout::Noting, Phase::Entering(_)) => self.admit(id),
             (Timeout::Stall, _) if !connection.is_open() => {}
             (Timeout::Stall, _) if connection.stalls(self.now, bytes_max) => {
-                self.begin_end(id, End::Closed(CloseReason::Slow));
+                self.begin_end(id, Some(CloseReason::Slow), None);
             }
             (Timeout::Stall, _) if connection.outbox.blocked_since().is_some() => {
                 self.timeouts.set(kind, id, self.now);
@@ -389,7 +389,7 @@ impl Node {
             match todo {
                 Todo::Act(lane, act) => self.carry_out(lane, act),
                 Todo::Answer(answer) => self.take_answer(answer),
-                Todo::Close(id, reason) => self.begin_end(id, End::Closed(reason)),
+                Todo::Close(id, reason) => self.begin_end(id, Some(reason), None),
                 Todo::Finish(id) => self.finish(id),
             }
         }

@@ -22,7 +22,6 @@ use smol::{Async, Timer};
 
 use crate::net::driver::{Driver, Left, READ_BYTES_MAX};
 use crate::node::Turn;
-use crate::node::connection::{End, Ending};
 use crate::node::route::Flow;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
@@ -45,7 +44,7 @@ pub(super) trait Wire {
         &mut self,
         to: &ConnectionTask,
         node: (&mut Node, Instant),
-        ending: Option<Ending>,
+        ending: Option<CloseReason>,
     ) -> io::Result<Left>;
 
     /// Whether its task has something to write: what it has itself, or of its outbox. What is not framed is the
@@ -169,7 +168,7 @@ impl ConnectionTask {
             let is_all = match self.read_once(|input| paused = self.hear(wire, input))? {
                 None => true,
                 Some(0) => {
-                    self.driver.step(|node, now| node.end(self.id, End::Eof, now));
+                    self.driver.step(|node, now| node.end(self.id, None, now));
                     true
                 }
                 // Less than there was room for is all there is.
@@ -209,7 +208,7 @@ impl ConnectionTask {
         self.driver.step(|node, now| {
             let (line, used) = wire.hear(&self.driver, input, &mut |line| node.line(self.id, line, now));
             if wire.is_closed() && line.is_none() {
-                node.end(self.id, End::Peer, now);
+                node.end(self.id, None, now);
             }
             line.map(|line| Box::new(Paused { line, rest: input[used..].into() }))
         })
@@ -228,16 +227,16 @@ impl ConnectionTask {
                 break;
             }
         }
-        self.driver.step(|node, now| node.end(self.id, End::Closed(CloseReason::Draining), now));
+        self.driver.step(|node, now| node.end(self.id, Some(CloseReason::Draining), now));
     }
 
-    fn write(&self, wire: &mut impl Wire, ending: Option<Ending>) -> io::Result<Left> {
+    fn write(&self, wire: &mut impl Wire, ending: Option<CloseReason>) -> io::Result<Left> {
         self.driver.publish();
         self.driver.step(|node, now| wire.write(self, (node, now), ending))
     }
 
     /// Writes the last words, and closes in order.
-    pub(super) async fn end(&self, wire: &mut impl Wire, ending: Option<Ending>) -> io::Result<()> {
+    pub(super) async fn end(&self, wire: &mut impl Wire, ending: Option<CloseReason>) -> io::Result<()> {
         let late = async |time| {
             Timer::after(time).await;
             Err(io::ErrorKind::TimedOut.into())
@@ -294,7 +293,7 @@ impl Wire for LineDecoder {
         &mut self,
         to: &ConnectionTask,
         (node, now): (&mut Node, Instant),
-        _: Option<Ending>,
+        _: Option<CloseReason>,
     ) -> io::Result<Left> {
         to.driver.write_lines(to.id, node, now)
     }

@@ -13,7 +13,6 @@ use std::time::Instant;
 use crate::net::connection::{ConnectionTask, Hear, HeldLine, Wire};
 use crate::net::driver::{Driver, Left};
 use crate::net::messages::Messages;
-use crate::node::connection::Ending;
 use crate::node::route::Flow;
 use crate::node::state::Node;
 use crate::proto::line::Line;
@@ -60,7 +59,7 @@ impl WebSocket {
 
     /// Puts together what to write: what is left from before, lines of the outbox, and at the end the close frame.
     /// Returns how many bytes come before the lines, and how many of the outbox are framed.
-    fn frame(&mut self, outbox: &[u8], ending: Option<Ending>, frames: &mut Vec<u8>) -> (usize, usize) {
+    fn frame(&mut self, outbox: &[u8], ending: Option<CloseReason>, frames: &mut Vec<u8>) -> (usize, usize) {
         frames.clear();
         frames.append(&mut self.output);
         let (before, mut framed) = (frames.len(), 0);
@@ -96,12 +95,12 @@ impl WebSocket {
         (written, begun)
     }
 
-    fn close_code(&self, ending: Ending) -> u16 {
+    fn close_code(&self, ending: CloseReason) -> u16 {
         // RFC 6455, 7.4.1: normal, going away, policy.
-        self.close.unwrap_or(match ending.reason {
-            Some(CloseReason::Quit) | None => 1000,
-            Some(CloseReason::Draining) => 1001,
-            Some(_) => 1008,
+        self.close.unwrap_or(match ending {
+            CloseReason::Quit => 1000,
+            CloseReason::Draining => 1001,
+            _ => 1008,
         })
     }
 }
@@ -147,7 +146,7 @@ impl Wire for WebSocket {
         &mut self,
         to: &ConnectionTask,
         (node, now): (&mut Node, Instant),
-        ending: Option<Ending>,
+        ending: Option<CloseReason>,
     ) -> io::Result<Left> {
         let frames = &mut to.driver.frames.borrow_mut();
         let outbox = node.outbox(to.id);
@@ -194,7 +193,7 @@ fn put_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    const QUIT: Option<Ending> = Some(Ending { reason: Some(CloseReason::Quit) });
+    const QUIT: Option<CloseReason> = Some(CloseReason::Quit);
 
     fn framed(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
         let mut out = vec![];

@@ -58,13 +58,15 @@ pub enum Phase {
     Draining,
     /// No request is taken any more; replies are still due.
     Finishing {
-        /// Why it ends.
-        end: Box<End>,
+        /// What its `BYE` says; none if the peer said no more, and is told nothing.
+        reason: Option<CloseReason>,
+        /// The tag of its `QUIT`.
+        tag: Option<Box<str>>,
         /// Others may still find its session.
         is_leaving: bool,
     },
     /// The last words are in the outbox.
-    Ended(Ending),
+    Ended(CloseReason),
 }
 
 /// A login that waits.
@@ -119,26 +121,6 @@ pub enum Stage {
     Paused,
     /// Nothing more is read.
     Ending,
-}
-
-/// Why a connection ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The peer said `QUIT`, perhaps under a tag.
-    Quit(Option<Box<str>>),
-    /// The server ends it.
-    Closed(CloseReason),
-    /// The peer says no more, but may still read.
-    Eof,
-    /// The peer closed its WebSocket, or broke the protocol of it: it reads no more.
-    Peer,
-}
-
-/// How to close a connection whose last words are in the outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// What its `BYE` said; none if there was none.
-    pub reason: Option<CloseReason>,
 }
 
 /// The least that other nodes may deliver beyond the bound of an outbox. Their senders wait for receipts and

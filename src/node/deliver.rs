@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::node::connection::{Connection, End, RESERVE_BYTES_MIN};
+use crate::node::connection::{Connection, RESERVE_BYTES_MIN};
 use crate::node::deadlines::{Pending, Timeout};
 use crate::node::deliveries::Waiter;
 use crate::node::lanes::Kept;
@@ -299,7 +299,7 @@ impl Node {
             self.lose_delivery(&user, message, Receipt::Unacked);
         }
         if is_stalled {
-            self.begin_end(id, End::Closed(CloseReason::Slow));
+            self.begin_end(id, Some(CloseReason::Slow), None);
         }
         self.show(id);
     }

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::node::connection::{Connection, End, Phase};
+use crate::node::connection::{Connection, Phase};
 use crate::node::outbox::REPLIES_DUE_MAX;
 use crate::node::route::Flow;
 use crate::node::slab::ConnectionId;
@@ -12,7 +12,7 @@ use crate::node::state::Node;
 use crate::node::unacknowledged::Acked;
 use crate::proto::line::Line;
 use crate::proto::name::{Tag, UserRef};
-use crate::proto::reply::{ErrorCode, ServerLine};
+use crate::proto::reply::{CloseReason, ErrorCode, ServerLine};
 use crate::proto::request::{BadLine, Request, TaggedRequest};
 use crate::proto::verb::Verb;
 
@@ -70,7 +70,7 @@ impl Node {
             Request::Cast { to, text } => return self.cast(id, to, text),
             Request::Login { user, ack, .. } => self.login(id, user, ack, word),
             Request::Ack { id: message, from } => self.acknowledge(id, message, from),
-            Request::Quit => self.begin_end(id, End::Quit(word.map(Box::from))),
+            Request::Quit => self.begin_end(id, Some(CloseReason::Quit), word),
             Request::Who(user) => self.who(id, tag, user),
             Request::Ping(text) => self.reply(id, word, |out| ServerLine::Pong(text).print(out)),
             Request::Help(about) => {

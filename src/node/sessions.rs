@@ -8,7 +8,7 @@
 //! what is left in the outbox. What its session has and did not take goes elsewhere: at once where nothing more will
 //! be read, and else as far as it can't be written any more.
 
-use crate::node::connection::{Connection, End, Ending, Entering, Phase};
+use crate::node::connection::{Connection, Entering, Phase};
 use crate::node::deadlines::{Pending, Timeout};
 use crate::node::outbox::{Outbox, Spares, Unwritten};
 use crate::node::seam::{Ask, Location, Token, Unavailable, Welcome};
@@ -222,31 +222,25 @@ impl Node {
         SessionId::parse(&text).expect("made of the alphabet")
     }
 
-    /// A connection takes no request any more, and begins to end.
-    pub(super) fn begin_end(&mut self, id: ConnectionId, end: End) {
+    /// A connection takes no request any more, and begins to end, as [`Node::end`] has it. `tag`: that of its `QUIT`.
+    pub(super) fn begin_end(&mut self, id: ConnectionId, reason: Option<CloseReason>, tag: Option<&str>) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.is_open()) else {
             return;
         };
-        if let (Phase::Entering(entering), End::Closed(CloseReason::Replaced)) = (&mut connection.phase, &end)
-        {
+        if let (Phase::Entering(entering), Some(CloseReason::Replaced)) = (&mut connection.phase, reason) {
             // Its login is owed an answer.
             entering.is_replaced = true;
             return;
         }
-        let is_blocked = connection.outbox.blocked_since().is_some();
-        let is_cut = match end {
-            End::Closed(CloseReason::Slow) => true,
-            End::Closed(CloseReason::Replaced) => is_blocked,
+        let is_cut = match reason {
+            Some(CloseReason::Slow) => true,
+            Some(CloseReason::Replaced) => connection.outbox.blocked_since().is_some(),
             _ => false,
         };
         let is_leaving = connection.session.is_some();
-        connection.phase = Phase::Finishing { end: Box::new(end.clone()), is_leaving };
+        connection.phase = Phase::Finishing { reason, tag: tag.map(Box::from), is_leaving };
         (connection.is_waiting, connection.is_paused) = (false, false);
-        match end {
-            End::Closed(reason) => self.counters.close(reason),
-            End::Quit(_) => self.counters.close(CloseReason::Quit),
-            End::Eof | End::Peer => {}
-        }
+        reason.into_iter().for_each(|reason| self.counters.close(reason));
         self.leave(id);
         if is_cut {
             // It is told why, if it ever looks.
@@ -285,20 +279,16 @@ impl Node {
     /// Says why a connection ends, and then nothing more.
     pub(super) fn say_last_words(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Phase::Finishing { end, .. } = &connection.phase else { return };
-        let (reason, tag) = match &**end {
-            End::Quit(tag) => (Some(CloseReason::Quit), tag.clone()),
-            End::Closed(reason) => (Some(*reason), None),
-            End::Eof | End::Peer => (None, None),
-        };
-        connection.outbox.forget_replies(&mut self.spares);
-        if let Some(reason) = reason {
-            connection.outbox.push_line(&mut self.spares, |out| {
+        let Phase::Finishing { reason, tag, .. } = &connection.phase else { return };
+        let (ended, outbox) = (reason.unwrap_or(CloseReason::Quit), &mut connection.outbox);
+        outbox.forget_replies(&mut self.spares);
+        if let Some(reason) = *reason {
+            outbox.push_line(&mut self.spares, |out| {
                 print_tag(tag.as_deref(), out);
                 ServerLine::Bye { reason, text: reason.text() }.print(out);
             });
         }
-        connection.phase = Phase::Ended(Ending { reason });
+        connection.phase = Phase::Ended(ended);
         self.note_bytes(id);
         self.wake(id);
     }
@@ -328,7 +318,7 @@ impl Node {
     /// The connection is gone: takes back all that it registered.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.phase = Phase::Ended(Ending { reason: None });
+        connection.phase = Phase::Ended(CloseReason::Quit);
         self.leave(id);
         self.give_all_back(id, |outbox, _| outbox.take_all());
         self.leave_mail(id);

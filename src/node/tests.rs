@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::mailbox::Limits;
 use crate::node::Turn;
-use crate::node::connection::End;
 use crate::node::out::Say;
 use crate::node::route::Flow;
 use crate::node::seam::{Answer, Ask, Cause, Location, Returned, Said, Welcome};
@@ -276,7 +275,7 @@ fn a_connection_ends_behind_its_replies() {
     rig.node.drain(rig.now);
     assert_eq!(rig.node.turn(bob2), Turn::Drain);
     rig.say(bob2, "SEND bob x");
-    rig.node.end(bob2, End::Closed(crate::proto::reply::CloseReason::Draining), rig.now);
+    rig.node.end(bob2, Some(crate::proto::reply::CloseReason::Draining), rig.now);
     let heard = rig.hear(bob2);
     assert!(heard.starts_with("ERR draining ") && heard.contains("\nBYE draining "), "{heard}");
     rig.close_all(&[alice, bob, bob2]);

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use pinpost::CloseReason;
 use pinpost::internals::node::Turn;
-use pinpost::internals::node::connection::End;
 use pinpost::internals::node::route::Flow;
 use pinpost::internals::node::slab::ConnectionId;
 use pinpost::internals::node::state::Node;
@@ -179,7 +178,7 @@ impl World {
                     }
                     None if socket.is_eof => {
                         socket.is_eof = false;
-                        mind.node.end(id, End::Eof, now);
+                        mind.node.end(id, None, now);
                     }
                     None => break,
                 },
@@ -191,7 +190,7 @@ impl World {
                         }
                         socket.heard += length + 1;
                     }
-                    mind.node.end(id, End::Closed(CloseReason::Draining), now);
+                    mind.node.end(id, Some(CloseReason::Draining), now);
                 }
                 Turn::Close(_) => return self.close(number),
                 Turn::Wait | Turn::Gone => break,
