@@ -109,7 +109,7 @@
 //! 1. `Node::send` (`node/route.rs`) lets the message into bob's lane. Where there are other nodes everything does
 //!    that, also what is for sessions here: nothing passes a lane by.
 //! 2. `Lane::send` (`node/lane.rs`) gives it to the lane's nodes. A new lane takes them from the remembered
-//!    locations, or asks presence first (`Ask::Locate`), and messages gather until `Lane::located` has the answer.
+//!    locations, or asks presence first (`What::Locate`), and messages gather until `Lane::located` has the answer.
 //! 3. `Node::carry_out` (`node/carry_out.rs`) does what the lane wants: `Act::Give` becomes an entry of `Says`
 //!    (`node/out.rs`), the list of what the node says to others.
 //! 4. `Driver::end_round` (`net/driver.rs`), when all outboxes are written, hands that list to `Cluster::say`
@@ -140,7 +140,7 @@
 //! - **B does not have bob, or has died, or a batch came back:** `Lane::answered`, `gone`, `returned`. When no node
 //!   is left, and all have answered, the lane asks presence again; after three rounds comes the mailbox, or the
 //!   fate that is true.
-//! - **bob is nowhere:** `Ask::Store`, or `ERR offline`.
+//! - **bob is nowhere:** `What::Store`, or `ERR offline`.
 //! - **Nothing is heard for 10 seconds:** `Node::expire` (`node.rs`), and `ERR timeout` if anybody may have
 //!   been shown it.
 //! - **`CAST`** goes the same ways, and nobody waits for it.

@@ -43,7 +43,7 @@ use std::time::Instant;
 use crate::metrics::Counters;
 use crate::node::connection::{Connection, Phase};
 use crate::node::deadlines::{InLane, Pending, Sent, Timeout};
-use crate::node::seam::{Answer, News, Returned, Said, Token, Unavailable};
+use crate::node::seam::{Answer, News, Returned, Said, Unavailable};
 use crate::node::slab::{ConnectionId, Ticket};
 use crate::node::state::{Node, Out, Todo};
 use crate::proto::name::NodeId;
@@ -193,43 +193,35 @@ impl Node {
         self.settle();
     }
 
-    /// Presence has answered.
-    pub fn answered(&mut self, answer: Answer, now: Instant) {
+    /// Presence has answered the ask with this ticket.
+    pub fn answered(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
         self.now = now;
-        self.take_answer(answer);
+        self.take_answer(ticket, answer);
         self.settle();
     }
 
-    fn take_answer(&mut self, answer: Answer) {
-        let (Answer::Located { token, .. }
-        | Answer::Registered { token, .. }
-        | Answer::Unregistered { token }
-        | Answer::Stored { token, .. }
-        | Answer::Read { token, .. }) = &answer;
-        let Token(number) = *token;
-        let Some(pending) = self.in_flight.remove(Ticket::from_number(number)) else { return };
+    fn take_answer(&mut self, ticket: Ticket, answer: Answer) {
+        let Some(pending) = self.in_flight.remove(ticket) else { return };
         match (pending, answer) {
-            (Pending::Locating(lane, was_here), Answer::Located { locations, .. }) => {
+            (Pending::Locating(lane, was_here), Answer::Located(locations)) => {
                 self.lane_located((lane, was_here), locations);
             }
-            (Pending::Who(connection, reply, user, here), Answer::Located { locations, .. }) => {
-                match locations {
-                    Ok(locations) => {
-                        // Who moves meanwhile, from here or to here, is there all the time.
-                        let here = here.max(self.table.count(user.as_str()));
-                        let elsewhere: usize = locations.iter().map(|location| location.sessions.len()).sum();
-                        let sessions = (here + elsewhere) as u32;
-                        self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
-                    }
-                    Err(_) => self.fail(connection, &reply, ErrorCode::Unavailable),
-                }
+            (Pending::Who(connection, reply, user, here), Answer::Located(Ok(locations))) => {
+                // Who moves meanwhile, from here or to here, is there all the time.
+                let here = here.max(self.table.count(user.as_str()));
+                let elsewhere: usize = locations.iter().map(|location| location.sessions.len()).sum();
+                let sessions = (here + elsewhere) as u32;
+                self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
             }
-            (Pending::Login(id), Answer::Registered { welcome, .. }) => self.registered(id, welcome),
-            (Pending::Leaving(id), Answer::Unregistered { .. }) => self.unregistered(id),
-            (Pending::Storing(lane, numbers), Answer::Stored { fates, locations, .. }) => {
+            (Pending::Who(connection, reply, ..), Answer::Located(Err(Unavailable))) => {
+                self.fail(connection, &reply, ErrorCode::Unavailable);
+            }
+            (Pending::Login(id), Answer::Registered(welcome)) => self.registered(id, welcome),
+            (Pending::Leaving(id), Answer::Unregistered) => self.unregistered(id),
+            (Pending::Storing(lane, numbers), Answer::Stored(fates, locations)) => {
                 self.lane_stored((lane, &numbers), &fates, locations);
             }
-            (Pending::Reading(id), Answer::Read { mail, .. }) => self.read_mail(id, mail),
+            (Pending::Reading(id), Answer::Read(mail)) => self.read_mail(id, mail),
             _ => unreachable!("an answer has the kind of its question"),
         }
     }
@@ -388,7 +380,7 @@ impl Node {
         while let Some(todo) = self.todo.pop_front() {
             match todo {
                 Todo::Act(lane, act) => self.carry_out(lane, act),
-                Todo::Answer(answer) => self.take_answer(answer),
+                Todo::Answer(ticket, answer) => self.take_answer(ticket, answer),
                 Todo::Close(id, reason) => self.begin_end(id, Some(reason), None),
                 Todo::Finish(id) => self.finish(id),
             }

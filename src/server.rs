@@ -255,7 +255,7 @@ async fn hear_others(driver: Rc<Driver>) {
                 // A batch that says nothing takes its time, too.
                 count += 1;
                 match next {
-                    ClusterEvent::Answered(answer) => node.answered(answer, now),
+                    ClusterEvent::Answered(ticket, answer) => node.answered(ticket, answer, now),
                     ClusterEvent::News(news) => node.heard(news, now),
                     ClusterEvent::Returned(returned) => node.returned(&returned, now),
                     ClusterEvent::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),

@@ -14,8 +14,9 @@ use pinpost::internals::cluster::remote::Remote;
 use pinpost::internals::mailbox::Limits;
 use pinpost::internals::node::out::Says;
 use pinpost::internals::node::seam::{
-    Answer, Ask, Cause, Location, Mail, News, Said, Stored, Token, Unavailable, Welcome,
+    Answer, Ask, Cause, Location, Mail, News, Said, Stored, Unavailable, Welcome, What,
 };
+use pinpost::internals::node::slab::Ticket;
 use pinpost::internals::proto::name::{IdRef, NodeId, SessionId, Tag, UserName, UserRef};
 use pinpost::internals::proto::wire::{Item, Receipt, parse_body, put_body};
 use pinpost::{Amqp, Redis};
@@ -81,7 +82,7 @@ impl End {
         let mut says = Says::default();
         while let Ok(event) = self.remote.incoming().try_recv() {
             match event {
-                ClusterEvent::Answered(answer) => self.answers.push(answer),
+                ClusterEvent::Answered(_, answer) => self.answers.push(answer),
                 ClusterEvent::News(news) => self.news.push(news),
                 ClusterEvent::Returned(returned) => {
                     let cause = match returned.cause {
@@ -126,26 +127,26 @@ impl End {
     }
 
     fn register(&mut self, name: &str, n: usize) -> Welcome {
-        match self.answer(Ask::Register { token: TOKEN, user: user(name), session: session(n) }) {
-            Answer::Registered { token: TOKEN, welcome } => welcome.unwrap(),
+        match self.answer(Ask { ticket: TICKET, user: user(name), what: What::Register(session(n)) }) {
+            Answer::Registered(welcome) => welcome.unwrap(),
             answer => panic!("{answer:?}"),
         }
     }
 
     fn locate(&mut self, name: &str) -> Result<Vec<Location>, Unavailable> {
-        match self.answer(Ask::Locate { token: TOKEN, user: user(name), is_here: false }) {
-            Answer::Located { token: TOKEN, locations } => locations,
+        match self.answer(Ask { ticket: TICKET, user: user(name), what: What::Locate(false) }) {
+            Answer::Located(locations) => locations,
             answer => panic!("{answer:?}"),
         }
     }
 
     fn unregister(&mut self, n: usize) {
-        let ask = Ask::Unregister { token: TOKEN, user: bob(), session: session(n) };
-        assert_eq!(self.answer(ask), Answer::Unregistered { token: TOKEN });
+        let ask = Ask { ticket: TICKET, user: bob(), what: What::Unregister(session(n)) };
+        assert_eq!(self.answer(ask), Answer::Unregistered);
     }
 }
 
-const TOKEN: Token = Token(7);
+const TICKET: Ticket = Ticket::from_number(7);
 
 /// How long links keep what they could not carry.
 const KEEP_TIME_MAX: Duration = Duration::from_secs(10);
@@ -232,27 +233,29 @@ fn users_are_found_messages_carried_and_nothing_is_left() {
         body
     };
     let messages = ["1", "2", "3", "4"].map(body).to_vec();
-    match b.answer(Ask::Store { token: TOKEN, user: bob(), messages }) {
-        Answer::Stored { fates, locations, .. } => {
+    match b.answer(Ask { ticket: TICKET, user: bob(), what: What::Store(messages) }) {
+        Answer::Stored(fates, locations) => {
             assert_eq!(fates, [Stored::Yes, Stored::Yes, Stored::Yes, Stored::Full]);
             assert_eq!(locations.unwrap().len(), 1);
         }
         answer => panic!("{answer:?}"),
     }
-    let read = |end: &mut End, n| match end.answer(Ask::Read {
-        token: TOKEN,
+    let read = |end: &mut End, n| match end.answer(Ask {
+        ticket: TICKET,
         user: bob(),
-        session: session(n),
-        after: 0,
+        what: What::Read(session(n), 0),
     }) {
-        Answer::Read { mail, .. } => mail.unwrap(),
+        Answer::Read(mail) => mail.unwrap(),
         answer => panic!("{answer:?}"),
     };
     let Mail::Letters(letters) = read(&mut a, 1) else { panic!("it is free") };
     let texts: Vec<_> = letters.iter().map(|letter| parse_body(&letter.body).unwrap().3).collect();
     assert_eq!(texts, ["1", "2", "3"]);
     assert_eq!(read(&mut b, 2), Mail::Busy);
-    a.remote.ask([Ask::Take { user: bob(), up_to: letters[2].place, also: vec![] }].into_iter());
+    a.remote.ask(
+        [Ask { ticket: Ticket::default(), user: bob(), what: What::Take(letters[2].place, vec![]) }]
+            .into_iter(),
+    );
     a.unregister(1);
     b.unregister(2);
     until("only the nodes' own keys are left", || {

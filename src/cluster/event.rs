@@ -1,13 +1,14 @@
 //! What comes up from a cluster, to whoever drives the node.
 
-use crate::node::seam::{Answer, Ask, Cause, Location, News, Returned, Stored, Unavailable};
+use crate::node::seam::{Answer, Ask, Cause, Location, News, Returned, Stored, Unavailable, What};
+use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId};
 
 /// What other nodes, or the services between them, tell this one.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
     /// The answer to an [`Ask`].
-    Answered(Answer),
+    Answered(Ticket, Answer),
     /// What presence tells without being asked.
     News(News),
     /// Messages could not be carried.
@@ -36,17 +37,13 @@ pub struct Batch {
 
 /// The answer to an ask that can't be answered, unless it is done later.
 pub fn unavailable(ask: &Ask) -> Option<Answer> {
-    let answer = match ask {
-        Ask::Locate { token, .. } => Answer::Located { token: *token, locations: Err(Unavailable) },
-        Ask::Register { token, .. } => Answer::Registered { token: *token, welcome: Err(Unavailable) },
-        Ask::Store { token, messages, .. } => {
-            let fates = vec![Stored::No; messages.len()];
-            Answer::Stored { token: *token, fates, locations: Err(Unavailable) }
-        }
-        Ask::Read { token, .. } => Answer::Read { token: *token, mail: Err(Unavailable) },
-        Ask::Unregister { .. } | Ask::Remove { .. } | Ask::Take { .. } | Ask::Release { .. } => return None,
-    };
-    Some(answer)
+    match &ask.what {
+        What::Locate(_) => Some(Answer::Located(Err(Unavailable))),
+        What::Register(_) => Some(Answer::Registered(Err(Unavailable))),
+        What::Store(messages) => Some(Answer::Stored(vec![Stored::No; messages.len()], Err(Unavailable))),
+        What::Read(..) => Some(Answer::Read(Err(Unavailable))),
+        What::Unregister(_) | What::Remove(..) | What::Take(..) | What::Release(_) => None,
+    }
 }
 
 /// Sessions by node, in their order.

@@ -20,7 +20,7 @@ use crate::cluster::links::{Links, Unpacked};
 use crate::mailbox::Limits;
 use crate::mailbox::post::Post;
 use crate::node::out::Says;
-use crate::node::seam::{Answer, Ask, Location, Said, Welcome};
+use crate::node::seam::{Answer, Ask, Location, Said, What};
 use crate::proto::name::{NodeId, SessionId, UserName};
 use crate::proto::wire::VERSION;
 
@@ -177,8 +177,9 @@ impl MeshNode {
         let mut state = self.mesh.lock();
         let now = Instant::now();
         for ask in asks {
+            let ticket = ask.ticket;
             let Some(answer) = state.answer(&self.node, ask, now) else { continue };
-            let event = ClusterEvent::Answered(answer);
+            let event = ClusterEvent::Answered(ticket, answer);
             if state.nodes.contains_key(&self.node) {
                 state.carry(&self.node, &self.node, event);
             } else {
@@ -226,9 +227,6 @@ impl MeshState {
     }
 
     fn remove(&mut self, user: &UserName, node: &NodeId, session: SessionId) {
-        if let Some(post) = &mut self.post {
-            post.release(user, session);
-        }
         if let Some(sessions) = self.sessions.get_mut(user) {
             sessions.retain(|(other, known)| (other, *known) != (node, session));
             if sessions.is_empty() {
@@ -243,44 +241,18 @@ impl MeshState {
         if refusal.is_some() {
             return refusal;
         }
-        let post = self.post.as_mut().expect("a node has joined");
-        let answer = match ask {
-            Ask::Locate { token, user, .. } => {
-                Answer::Located { token, locations: Ok(self.locations(&user, me)) }
+        let elsewhere = self.locations(&ask.user, me);
+        match &ask.what {
+            // What is stored from now on is stored by somebody who finds the session.
+            What::Register(session) => {
+                self.sessions.entry(ask.user.clone()).or_default().push((me.clone(), *session));
             }
-            Ask::Register { token, user, session } => {
-                let has_mail = post.has(&user, now);
-                let before = self.locations(&user, me);
-                // What is stored from now on is stored by somebody who finds the session.
-                self.sessions.entry(user).or_default().push((me.clone(), session));
-                Answer::Registered { token, welcome: Ok(Welcome { before, after: vec![], has_mail }) }
-            }
-            Ask::Unregister { token, user, session } => {
-                // Also while cut off: a real node repeats this until it has worked.
-                self.remove(&user, me, session);
-                Answer::Unregistered { token }
-            }
-            Ask::Remove { user, node, session } => {
-                self.remove(&user, &node, session);
-                return None;
-            }
-            Ask::Store { token, user, messages } => {
-                let fates = post.store(&user, &messages, now);
-                Answer::Stored { token, fates, locations: Ok(self.locations(&user, me)) }
-            }
-            Ask::Read { token, user, session, after } => {
-                Answer::Read { token, mail: Ok(post.read(&user, session, after, now)) }
-            }
-            Ask::Take { user, up_to, also } => {
-                post.take(&user, up_to, &also);
-                return None;
-            }
-            Ask::Release { user, session } => {
-                post.release(&user, session);
-                return None;
-            }
-        };
-        Some(answer)
+            // Also while cut off: a real node repeats this until it has worked.
+            What::Unregister(session) => self.remove(&ask.user, me, *session),
+            What::Remove(node, session) => self.remove(&ask.user, node, *session),
+            _ => {}
+        }
+        self.post.as_mut().expect("a node has joined").answer(ask, elsewhere, now)
     }
 
     fn publish(&mut self, me: &NodeId, now: Instant) {

@@ -1,11 +1,12 @@
 //! What a mesh promises, asked by hand in the place of nodes.
 
 use super::*;
-use crate::node::seam::{Answer, Cause, Location, Mail, Returned, Stored, Token, Unavailable, Welcome};
+use crate::node::seam::{Answer, Cause, Location, Mail, Returned, Stored, Unavailable, Welcome};
+use crate::node::slab::Ticket;
 use crate::proto::name::{IdRef, SessionId, Tag, UserName, UserRef};
 use crate::proto::wire::{Receipt, put_body};
 
-const TOKEN: Token = Token(7);
+const TICKET: Ticket = Ticket::from_number(7);
 
 fn id(name: &str) -> NodeId {
     NodeId::new(name, "1").expect("valid")
@@ -57,21 +58,21 @@ impl MeshNode {
     fn answer(&self, ask: Ask) -> Answer {
         self.ask([ask].into_iter());
         match self.incoming.try_recv() {
-            Ok(ClusterEvent::Answered(answer)) => answer,
+            Ok(ClusterEvent::Answered(TICKET, answer)) => answer,
             event => panic!("{event:?}"),
         }
     }
 
     fn register(&self, n: usize) -> Result<Welcome, Unavailable> {
-        match self.answer(Ask::Register { token: TOKEN, user: bob(), session: session(n) }) {
-            Answer::Registered { token: TOKEN, welcome } => welcome,
+        match self.answer(Ask { ticket: TICKET, user: bob(), what: What::Register(session(n)) }) {
+            Answer::Registered(welcome) => welcome,
             answer => panic!("{answer:?}"),
         }
     }
 
     fn locate(&self) -> Result<Vec<Location>, Unavailable> {
-        match self.answer(Ask::Locate { token: TOKEN, user: bob(), is_here: false }) {
-            Answer::Located { token: TOKEN, locations } => locations,
+        match self.answer(Ask { ticket: TICKET, user: bob(), what: What::Locate(false) }) {
+            Answer::Located(locations) => locations,
             answer => panic!("{answer:?}"),
         }
     }
@@ -106,7 +107,7 @@ fn what_is_held_back_comes_in_order_and_what_is_cut_off_is_lost() {
     let (a, b) = (mesh.join(id("a")), mesh.join(id("b")));
     mesh.hold(&a.node());
     a.send(&b, 1, "one");
-    a.ask([Ask::Locate { token: TOKEN, user: bob(), is_here: false }].into_iter());
+    a.ask([Ask { ticket: TICKET, user: bob(), what: What::Locate(false) }].into_iter());
     a.send(&b, 2, "two");
     assert_eq!((mesh.held(&a.node()), b.hear().len(), a.hear().len()), (3, 0, 0));
     mesh.release(&a.node());
@@ -138,8 +139,11 @@ fn who_is_where_is_told_in_the_order_of_the_logins_until_the_node_is_dead() {
     assert_eq!(a.register(3).unwrap().before, [location(&b, &[2])]);
     assert_eq!(c.locate(), Ok(vec![location(&a, &[1, 3]), location(&b, &[2])]));
     assert_eq!(a.locate(), Ok(vec![location(&b, &[2])]));
-    a.answer(Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
-    c.ask([Ask::Remove { user: bob(), node: b.node(), session: session(2) }].into_iter());
+    a.answer(Ask { ticket: TICKET, user: bob(), what: What::Unregister(session(1)) });
+    c.ask(
+        [Ask { ticket: Ticket::default(), user: bob(), what: What::Remove(b.node(), session(2)) }]
+            .into_iter(),
+    );
     assert_eq!((c.locate(), mesh.users()), (Ok(vec![location(&a, &[3])]), 1));
     mesh.hold(&c.node());
     c.send(&a, 1, "it is lost with its node");
@@ -166,24 +170,26 @@ fn all_nodes_share_the_mailboxes_and_one_session_drains_one() {
     let mesh = Mesh::default();
     mesh.bound(Limits { messages_max: 2, time_max: Duration::from_secs(60) });
     let (a, b) = (mesh.join(id("a")), mesh.join(id("b")));
-    let store = Ask::Store { token: TOKEN, user: bob(), messages: ["1", "2", "3"].map(body).to_vec() };
+    let store = Ask { ticket: TICKET, user: bob(), what: What::Store(["1", "2", "3"].map(body).to_vec()) };
     let fates = vec![Stored::Yes, Stored::Yes, Stored::Full];
-    assert_eq!(a.answer(store), Answer::Stored { token: TOKEN, fates, locations: Ok(vec![]) });
+    assert_eq!(a.answer(store), Answer::Stored(fates, Ok(vec![])));
     assert!(b.register(1).unwrap().has_mail && a.register(2).unwrap().has_mail);
-    let read = |node: &MeshNode, n, after| match node.answer(Ask::Read {
-        token: TOKEN,
+    let read = |node: &MeshNode, n, after| match node.answer(Ask {
+        ticket: TICKET,
         user: bob(),
-        session: session(n),
-        after,
+        what: What::Read(session(n), after),
     }) {
-        Answer::Read { token: TOKEN, mail: Ok(mail) } => mail,
+        Answer::Read(Ok(mail)) => mail,
         answer => panic!("{answer:?}"),
     };
     let Mail::Letters(letters) = read(&b, 1, 0) else { panic!("it is free") };
     assert_eq!(letters.iter().map(|letter| letter.body.clone()).collect::<Vec<_>>(), ["1", "2"].map(body));
     assert_eq!(read(&a, 2, 0), Mail::Busy);
-    b.ask([Ask::Take { user: bob(), up_to: letters[0].place, also: vec![] }].into_iter());
-    b.ask([Ask::Release { user: bob(), session: session(1) }].into_iter());
+    b.ask(
+        [Ask { ticket: Ticket::default(), user: bob(), what: What::Take(letters[0].place, vec![]) }]
+            .into_iter(),
+    );
+    b.ask([Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) }].into_iter());
     assert_eq!(read(&a, 2, 0), Mail::Letters(vec![letters[1].clone()]));
     mesh.kill(&a.node());
     assert_eq!(read(&b, 1, letters[1].place), Mail::Letters(vec![]), "a dead node drains nothing");

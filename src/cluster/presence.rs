@@ -26,7 +26,8 @@ use crate::cluster::command::{RedisCommand, RedisReply};
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
 use crate::cluster::sessions::Sessions;
-use crate::node::seam::{Answer, Ask, News, Stored, Token, Unavailable};
+use crate::node::seam::{Answer, Ask, News, Stored, Unavailable, What};
+use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// How long the bus may take to be reachable under a new id before others hear of it.
@@ -59,7 +60,7 @@ pub enum PresenceStep {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Told {
     /// The answer to an ask.
-    Answer(Answer),
+    Answer(Ticket, Answer),
     /// For the node.
     News(News),
     /// The nodes that live, with the version of the wire that each reads, and those known to be dead:
@@ -111,7 +112,7 @@ pub struct Presence {
     deferred: VecDeque<Ask>,
     /// Users found nowhere while nodes write their sessions again: since when each is looked for, before
     /// anybody is told so, and who waits.
-    doubts: BTreeMap<UserName, (Instant, Vec<Token>)>,
+    doubts: BTreeMap<UserName, (Instant, Vec<Ticket>)>,
     /// When to look for them again.
     doubts_due: Instant,
     /// Redis has refused something for good; said once.
@@ -302,14 +303,14 @@ impl Presence {
         std::mem::take(&mut self.told)
     }
 
-    fn answer(&mut self, answer: Answer) {
-        self.told.push(Told::Answer(answer));
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.told.push(Told::Answer(ticket, answer));
     }
 
     /// Does what can be done without Redis.
     fn refuse(&mut self, ask: Ask) {
         match unavailable(&ask) {
-            Some(answer) => self.answer(answer),
+            Some(answer) => self.answer(ask.ticket, answer),
             None => self.defer(ask),
         }
     }
@@ -318,10 +319,10 @@ impl Presence {
     fn refuse_job(&mut self, job: Job) {
         let Job::Ask(ask) = job else { return };
         let mut answer = unavailable(&ask).expect("what only writes is deferred");
-        if let Answer::Stored { fates, .. } = &mut answer {
+        if let Answer::Stored(fates, _) = &mut answer {
             fates.fill(Stored::Unknown);
         }
-        self.answer(answer);
+        self.answer(ask.ticket, answer);
     }
 
     /// Nobody waits any more for what was asked.
@@ -331,15 +332,15 @@ impl Presence {
     }
 
     fn refuse_doubts(&mut self) {
-        for token in std::mem::take(&mut self.doubts).into_values().flat_map(|(_, tokens)| tokens) {
-            self.answer(Answer::Located { token, locations: Err(Unavailable) });
+        for ticket in std::mem::take(&mut self.doubts).into_values().flat_map(|(_, tickets)| tickets) {
+            self.answer(ticket, Answer::Located(Err(Unavailable)));
         }
     }
 
     /// What writes is done as soon as may be, and behind what is deferred already.
     fn defer(&mut self, ask: Ask) {
         if self.deferred.len() >= DEFERRED_MAX {
-            let is_taking = |ask: &&Ask| matches!(ask, Ask::Take { .. });
+            let is_taking = |ask: &&Ask| matches!(ask.what, What::Take(..));
             let count = self.deferred.iter().filter(is_taking).count();
             let why = format!("too much waits for Redis: {count} messages or more may be shown twice");
             self.told.push(Told::Warning(why));
@@ -360,15 +361,15 @@ impl Presence {
 
     /// Nobody waits for what can't be removed now.
     fn wait_no_more(&mut self, ask: Ask) -> Ask {
-        let Ask::Unregister { token, user, session } = ask else { return ask };
+        let Ask { ticket, user, what: What::Unregister(session) } = ask else { return ask };
         self.sessions.remove(session);
-        self.answer(Answer::Unregistered { token });
-        Ask::Remove { user, node: self.me.clone(), session }
+        self.answer(ticket, Answer::Unregistered);
+        Ask { ticket: Ticket::default(), user, what: What::Remove(self.me.clone(), session) }
     }
 
     /// A session is to be removed from Redis.
     fn remove(&mut self, user: UserName, node: NodeId, session: SessionId) {
-        self.defer(Ask::Remove { user, node, session });
+        self.defer(Ask { ticket: Ticket::default(), user, what: What::Remove(node, session) });
     }
 
     /// These are dead, though the table did not tell.
@@ -387,9 +388,9 @@ impl Presence {
 
 /// Tells whether an ask only writes: it is deferred if it can't be done.
 fn is_write(ask: &Ask) -> bool {
-    match ask {
-        Ask::Unregister { .. } | Ask::Remove { .. } | Ask::Take { .. } | Ask::Release { .. } => true,
-        Ask::Locate { .. } | Ask::Register { .. } | Ask::Store { .. } | Ask::Read { .. } => false,
+    match ask.what {
+        What::Unregister(_) | What::Remove(..) | What::Take(..) | What::Release(_) => true,
+        What::Locate(_) | What::Register(_) | What::Store(_) | What::Read(..) => false,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cluster::lease::{LEASE_TIME, RENEW_TIME};
 use crate::cluster::presence::round::DEFERRED_AT_ONCE_MAX;
 use crate::cluster::redis_model::RedisModel;
 use crate::mailbox::Limits;
-use crate::node::seam::{Location, Mail, News, Stored, Token, Welcome};
+use crate::node::seam::{Location, Mail, News, Stored, Welcome};
 
 /// A few nodes, and the Redis that they share.
 struct World {
@@ -28,7 +28,7 @@ struct Node {
     is_cut: bool,
 }
 
-const TOKEN: Token = Token(7);
+const TICKET: Ticket = Ticket::from_number(7);
 
 /// How often a node looks after itself in these tests.
 const STEP_TIME: Duration = Duration::from_millis(20);
@@ -149,7 +149,7 @@ impl World {
     fn told(&mut self, at: usize) -> Vec<Told> {
         self.run();
         let told = std::mem::take(&mut self.nodes[at].told);
-        told.into_iter().filter(|told| matches!(told, Told::Answer(_) | Told::News(_))).collect()
+        told.into_iter().filter(|told| matches!(told, Told::Answer(..) | Told::News(_))).collect()
     }
 
     fn told_all(&mut self) {
@@ -160,41 +160,41 @@ impl World {
     fn answer(&mut self, at: usize, ask: Ask) -> Answer {
         self.ask(at, ask);
         let mut told = self.told(at);
-        told.retain(|told| matches!(told, Told::Answer(_)));
+        told.retain(|told| matches!(told, Told::Answer(..)));
         match (told.pop(), told.pop()) {
-            (Some(Told::Answer(answer)), None) => answer,
+            (Some(Told::Answer(TICKET, answer)), None) => answer,
             told => panic!("{told:?}"),
         }
     }
 
     fn register(&mut self, at: usize, name: &str, n: usize) -> Welcome {
-        match self.answer(at, Ask::Register { token: TOKEN, user: user(name), session: session(n) }) {
-            Answer::Registered { token: TOKEN, welcome } => welcome.expect("Redis is here"),
+        match self.answer(at, Ask { ticket: TICKET, user: user(name), what: What::Register(session(n)) }) {
+            Answer::Registered(welcome) => welcome.expect("Redis is here"),
             answer => panic!("{answer:?}"),
         }
     }
 
     fn locate(&mut self, at: usize, name: &str) -> Result<Vec<Location>, Unavailable> {
-        match self.answer(at, Ask::Locate { token: TOKEN, user: user(name), is_here: false }) {
-            Answer::Located { token: TOKEN, locations } => locations,
+        match self.answer(at, Ask { ticket: TICKET, user: user(name), what: What::Locate(false) }) {
+            Answer::Located(locations) => locations,
             answer => panic!("{answer:?}"),
         }
     }
 
     fn unregister(&mut self, at: usize, name: &str, n: usize) {
-        let ask = Ask::Unregister { token: TOKEN, user: user(name), session: session(n) };
-        assert_eq!(self.answer(at, ask), Answer::Unregistered { token: TOKEN });
+        let ask = Ask { ticket: TICKET, user: user(name), what: What::Unregister(session(n)) };
+        assert_eq!(self.answer(at, ask), Answer::Unregistered);
     }
 
     fn read(&mut self, at: usize, n: usize) -> Result<Mail, Unavailable> {
-        match self.answer(at, Ask::Read { token: TOKEN, user: bob(), session: session(n), after: 0 }) {
-            Answer::Read { token: TOKEN, mail } => mail,
+        match self.answer(at, Ask { ticket: TICKET, user: bob(), what: What::Read(session(n), 0) }) {
+            Answer::Read(mail) => mail,
             answer => panic!("{answer:?}"),
         }
     }
 
     fn take(&mut self, name: &str, up_to: u64) {
-        self.ask(0, Ask::Take { user: user(name), up_to, also: vec![] });
+        self.ask(0, Ask { ticket: Ticket::default(), user: user(name), what: What::Take(up_to, vec![]) });
     }
 
     /// What the first node has asked Redis for since the last time, in short, but for its lease.
@@ -223,7 +223,7 @@ fn who_logs_in_is_found_until_nobody_is_left() {
     assert_eq!(world.register(1, "bob", 2).before, [location("a-1", &[1])]);
     assert_eq!(world.register(0, "bob", 3).before, [location("b-1", &[2])]);
     assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[1, 3])]));
-    world.ask(1, Ask::Remove { user: bob(), node: node("a-1"), session: session(3) });
+    world.ask(1, Ask { ticket: Ticket::default(), user: bob(), what: What::Remove(node("a-1"), session(3)) });
     world.run();
     assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[1])]));
     world.unregister(0, "bob", 1);
@@ -237,13 +237,17 @@ fn who_logs_in_is_found_until_nobody_is_left() {
 fn of_two_logins_in_one_round_each_sees_the_other() {
     let mut world = World::new(1);
     for n in [1, 2] {
-        world.ask(0, Ask::Register { token: Token(n as u64), user: bob(), session: session(n) });
+        world.ask(
+            0,
+            Ask { ticket: Ticket::from_number(n as u64), user: bob(), what: What::Register(session(n)) },
+        );
     }
     world.run();
-    let registered = |token| Answer::Registered { token: Token(token), welcome: Ok(Welcome::default()) };
-    assert_eq!(world.told(0), [registered(1), registered(2)].map(Told::Answer), "both are here");
+    let registered =
+        |ticket| Told::Answer(Ticket::from_number(ticket), Answer::Registered(Ok(Welcome::default())));
+    assert_eq!(world.told(0), [registered(1), registered(2)], "both are here");
     let mut other = World::new(2);
-    other.ask(0, Ask::Register { token: TOKEN, user: bob(), session: session(1) });
+    other.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Register(session(1)) });
     let Some(PresenceStep::Run(first)) = other.nodes[0].presence.next(other.redis.now) else {
         panic!("it asks")
     };
@@ -254,7 +258,7 @@ fn of_two_logins_in_one_round_each_sees_the_other() {
     replies.extend(first[1..].iter().map(|command| other.redis.run(command)));
     other.nodes[0].presence.replied(replies, other.redis.now).expect("Redis is well");
     let welcome = Welcome { after: vec![location("b-1", &[2])], ..Welcome::default() };
-    assert_eq!(other.told(0), [Told::Answer(Answer::Registered { token: TOKEN, welcome: Ok(welcome) })]);
+    assert_eq!(other.told(0), [Told::Answer(TICKET, Answer::Registered(Ok(welcome)))]);
 }
 
 #[test]
@@ -262,9 +266,9 @@ fn the_sessions_of_a_user_are_read_once_however_many_ask() {
     let mut world = World::new(1);
     world.nodes[0].asked.clear();
     for n in 0..100 {
-        world.ask(0, Ask::Register { token: TOKEN, user: bob(), session: session(n) });
-        world.ask(0, Ask::Locate { token: TOKEN, user: bob(), is_here: true });
-        world.ask(0, Ask::Locate { token: TOKEN, user: user("carol"), is_here: true });
+        world.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Register(session(n)) });
+        world.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Locate(true) });
+        world.ask(0, Ask { ticket: TICKET, user: user("carol"), what: What::Locate(true) });
     }
     assert_eq!(world.told(0).len(), 300);
     let asked =
@@ -285,9 +289,9 @@ fn where_one_session_is_allowed_the_latest_wins() {
     let replaces = Told::News(News::Replaces { user: bob(), locations: vec![location("a-1", &[1])] });
     assert_eq!(world.told(1), [replaces]);
     assert_eq!(world.redis.sessions[&bob()].len(), 1);
-    world.ask(1, Ask::Register { token: TOKEN, user: bob(), session: session(3) });
+    world.ask(1, Ask { ticket: TICKET, user: bob(), what: What::Register(session(3)) });
     let welcome = Ok(Welcome::default());
-    assert_eq!(world.told(1), [replaced(2), Told::Answer(Answer::Registered { token: TOKEN, welcome })]);
+    assert_eq!(world.told(1), [replaced(2), Told::Answer(TICKET, Answer::Registered(welcome))]);
 }
 
 #[test]
@@ -331,12 +335,12 @@ fn while_redis_is_away_asks_are_answered_at_once_and_removals_wait() {
     world.nodes[0].is_cut = true;
     // It finds out with the first.
     assert_eq!(world.locate(0, "bob"), Err(Unavailable));
-    let unregister = Ask::Unregister { token: TOKEN, user: bob(), session: session(1) };
+    let unregister = Ask { ticket: TICKET, user: bob(), what: What::Unregister(session(1)) };
     world.ask(0, unregister);
-    let store = Ask::Store { token: TOKEN, user: bob(), messages: vec![body("1")] };
+    let store = Ask { ticket: TICKET, user: bob(), what: What::Store(vec![body("1")]) };
     world.ask(0, store.clone());
-    let no = Answer::Stored { token: TOKEN, fates: vec![Stored::No], locations: Err(Unavailable) };
-    assert_eq!(world.told(0), [Told::Answer(Answer::Unregistered { token: TOKEN }), Told::Answer(no)]);
+    let no = Answer::Stored(vec![Stored::No], Err(Unavailable));
+    assert_eq!(world.told(0), [Told::Answer(TICKET, Answer::Unregistered), Told::Answer(TICKET, no)]);
     assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[1])]));
     world.nodes[0].is_cut = false;
     world.pass(RENEW_TIME);
@@ -346,8 +350,8 @@ fn while_redis_is_away_asks_are_answered_at_once_and_removals_wait() {
     let Some(PresenceStep::Run(_)) = world.nodes[0].presence.next(world.redis.now) else { panic!("it asks") };
     let retry_at = world.redis.now;
     world.nodes[0].presence.lost(retry_at);
-    let unknown = Answer::Stored { token: TOKEN, fates: vec![Stored::Unknown], locations: Err(Unavailable) };
-    assert_eq!(world.told(0), [Told::Answer(unknown)]);
+    let unknown = Answer::Stored(vec![Stored::Unknown], Err(Unavailable));
+    assert_eq!(world.told(0), [Told::Answer(TICKET, unknown)]);
 }
 
 #[test]
@@ -358,23 +362,21 @@ fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
     world.redis.empty();
     // The first to notice has a new id at once; the others come back as they renew.
     for name in ["bob", "carol", "nobody"] {
-        world.ask(2, Ask::Locate { token: TOKEN, user: user(name), is_here: false });
+        world.ask(2, Ask { ticket: TICKET, user: user(name), what: What::Locate(false) });
     }
     world.step(2);
     assert_eq!(world.nodes[2].presence.told().len(), 0, "nobody is told that they are nowhere");
     world.pass(2 * RENEW_TIME);
     let found = |name| {
-        Told::Answer(Answer::Located {
-            token: TOKEN,
-            locations: Ok(vec![location(name, &[if name == "a-2" { 1 } else { 2 }])]),
-        })
+        let there = location(name, &[if name == "a-2" { 1 } else { 2 }]);
+        Told::Answer(TICKET, Answer::Located(Ok(vec![there])))
     };
     let mut told = world.told(2);
     assert!(told.contains(&found("a-2")) && told.contains(&found("b-2")), "{told:?}");
-    told.retain(|told| !matches!(told, Told::Answer(Answer::Located { locations: Ok(_), .. })));
+    told.retain(|told| !matches!(told, Told::Answer(_, Answer::Located(Ok(_)))));
     assert!(told.is_empty(), "there is doubt about the third: {told:?}");
     world.pass(4 * RENEW_TIME);
-    let unavailable = Told::Answer(Answer::Located { token: TOKEN, locations: Err(Unavailable) });
+    let unavailable = Told::Answer(TICKET, Answer::Located(Err(Unavailable)));
     assert_eq!(world.told(2), [unavailable], "it is not known");
     world.pass(10 * RENEW_TIME);
     assert_eq!(world.locate(2, "nobody"), Ok(vec![]), "all have written what they have");
@@ -468,33 +470,33 @@ fn mail_is_stored_where_the_recipient_may_be_all_the_same() {
     world.register(0, "bob", 1);
     let messages = ["1", "2", "3", "4"].map(body).to_vec();
     let fates = vec![Stored::Yes, Stored::Yes, Stored::Yes, Stored::Full];
-    let stored = Answer::Stored { token: TOKEN, fates, locations: Ok(vec![location("a-1", &[1])]) };
-    assert_eq!(world.answer(1, Ask::Store { token: TOKEN, user: bob(), messages }), stored);
+    let stored = Answer::Stored(fates, Ok(vec![location("a-1", &[1])]));
+    assert_eq!(world.answer(1, Ask { ticket: TICKET, user: bob(), what: What::Store(messages) }), stored);
     assert!(world.register(1, "bob", 2).has_mail);
     world.nodes[0].presence.assert_all(world.redis.now);
     let mail = Told::News(News::Mail(bob()));
     assert!(world.told(0).contains(&mail), "if nobody tells, its sweep does");
     // Nobody tells what was stored when it can't be known where the recipient is.
     world.nodes[1].refuses = vec![("Sessions", false)];
-    let store = Ask::Store { token: TOKEN, user: user("carol"), messages: vec![body("1")] };
-    let unknown = Answer::Stored { token: TOKEN, fates: vec![Stored::Unknown], locations: Err(Unavailable) };
+    let store = Ask { ticket: TICKET, user: user("carol"), what: What::Store(vec![body("1")]) };
+    let unknown = Answer::Stored(vec![Stored::Unknown], Err(Unavailable));
     assert_eq!(world.answer(1, store.clone()), unknown);
     world.nodes[1].refuses = vec![("Store", true)];
-    let no = Answer::Stored { token: TOKEN, fates: vec![Stored::No], locations: Ok(vec![]) };
+    let no = Answer::Stored(vec![Stored::No], Ok(vec![]));
     assert_eq!(world.answer(1, store), no);
 }
 
 #[test]
 fn one_session_drains_a_mailbox_until_it_lets_go_or_its_node_is_dead() {
     let mut world = World::new(2);
-    world.answer(0, Ask::Store { token: TOKEN, user: bob(), messages: vec![body("1")] });
+    world.answer(0, Ask { ticket: TICKET, user: bob(), what: What::Store(vec![body("1")]) });
     world.register(0, "bob", 1);
     world.register(1, "bob", 2);
     world.register(1, "bob", 3);
     let Ok(Mail::Letters(letters)) = world.read(0, 1) else { panic!("it is free") };
     assert_eq!(letters.len(), 1);
     assert_eq!((world.read(1, 2), world.read(0, 1)), (Ok(Mail::Busy), Ok(Mail::Letters(letters.clone()))));
-    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) });
     world.run();
     assert_eq!(world.read(1, 2), Ok(Mail::Letters(letters.clone())));
     assert_eq!(world.read(0, 1), Ok(Mail::Busy));
@@ -517,7 +519,7 @@ fn removals_wait_for_what_was_deferred_before_them_and_for_no_others() {
         world.redis.pass(STEP_TIME);
         world.step(0);
     }
-    world.ask(0, Ask::Remove { user: bob(), node: node("x-1"), session: session(1) });
+    world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Remove(node("x-1"), session(1)) });
     let takings = |from: usize, to: usize| (from..to).map(|n| format!("take bob {n}"));
     let asked = takings(0, DEFERRED_AT_ONCE_MAX).collect::<Vec<_>>();
     assert_eq!(world.asked(), asked);
@@ -536,8 +538,11 @@ fn what_is_refused_for_good_is_not_tried_again_and_holds_up_nothing() {
         world.asked();
         world.nodes[0].refuses = vec![("\"bob\"", is_final)];
         world.take("bob", 7);
-        world.ask(0, Ask::Release { user: bob(), session: session(1) });
-        world.ask(0, Ask::Remove { user: bob(), node: node("x-1"), session: session(2) });
+        world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) });
+        world.ask(
+            0,
+            Ask { ticket: Ticket::default(), user: bob(), what: What::Remove(node("x-1"), session(2)) },
+        );
         world.take("carol", 8);
         world.run();
         let all = ["take bob 7", "write bob false", "remove bob x-100000002", "take carol 8"];
@@ -560,7 +565,7 @@ fn a_session_keeps_its_mark_until_what_it_took_is_removed() {
     world.nodes[0].is_cut = true;
     world.pass(2 * RENEW_TIME);
     world.take("bob", 1);
-    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) });
     // What a new connection to Redis begins with must not release it, and an attempt that fails does not.
     world.nodes[0].is_cut = false;
     world.nodes[0].refuses = vec![("drains: false", false)];
@@ -579,7 +584,7 @@ fn a_session_that_drains_again_has_nothing_to_release() {
     let mut world = World::new(1);
     world.register(0, "bob", 1);
     world.asked();
-    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) });
     assert!(world.read(0, 1).is_ok());
     world.run();
     let drains = |world: &World| world.redis.sessions[&bob()].values().all(|(_, drains)| *drains);
@@ -589,8 +594,8 @@ fn a_session_that_drains_again_has_nothing_to_release() {
     world.run();
     assert!(drains(&world) && world.asked() == ["write bob true"]);
     // The end of a session is the end of its claim.
-    world.ask(0, Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
-    world.ask(0, Ask::Release { user: bob(), session: session(1) });
+    world.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Unregister(session(1)) });
+    world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) });
     world.run();
     assert_eq!(world.asked(), [format!("remove bob a-1{:08}", 1)]);
 }
@@ -616,12 +621,12 @@ fn who_goes_removes_what_is_left_and_answers_all() {
     let mut world = World::new(2);
     world.register(0, "bob", 1);
     world.take("bob", 7);
-    world.ask(0, Ask::Unregister { token: TOKEN, user: bob(), session: session(1) });
-    world.ask(0, Ask::Locate { token: Token(8), user: bob(), is_here: false });
+    world.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Unregister(session(1)) });
+    world.ask(0, Ask { ticket: Ticket::from_number(8), user: bob(), what: What::Locate(false) });
     world.nodes[0].presence.stop();
-    world.ask(0, Ask::Locate { token: Token(9), user: bob(), is_here: false });
-    let located = |token| Told::Answer(Answer::Located { token: Token(token), locations: Err(Unavailable) });
-    let unregistered = Told::Answer(Answer::Unregistered { token: TOKEN });
+    world.ask(0, Ask { ticket: Ticket::from_number(9), user: bob(), what: What::Locate(false) });
+    let located = |ticket| Told::Answer(Ticket::from_number(ticket), Answer::Located(Err(Unavailable)));
+    let unregistered = Told::Answer(TICKET, Answer::Unregistered);
     assert_eq!(world.told(0), [unregistered, located(8), located(9)]);
     assert!(world.redis.sessions.is_empty());
     let leave = world.nodes[0].presence.leave();

@@ -131,7 +131,7 @@ impl RedisThread {
         let mut all: VecDeque<Told> = self.presence.told().into();
         while let Some(told) = all.pop_front() {
             match told {
-                Told::Answer(answer) => self.shared.hand_up(ClusterEvent::Answered(answer)),
+                Told::Answer(ticket, answer) => self.shared.hand_up(ClusterEvent::Answered(ticket, answer)),
                 Told::News(news) => self.shared.hand_up(ClusterEvent::News(news)),
                 Told::Nodes { living, dead } => {
                     self.shared.links(|links| links.know(living, dead, Instant::now()));

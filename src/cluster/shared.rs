@@ -15,7 +15,7 @@ use smol::channel::Sender;
 
 use crate::cluster::event::{ClusterEvent, unavailable};
 use crate::cluster::links::Links;
-use crate::node::seam::{Answer, Ask};
+use crate::node::seam::{Answer, Ask, What};
 use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// What the node's thread, the bus and presence share.
@@ -119,14 +119,14 @@ impl Shared {
 
     /// Takes what the node asks; what presence can't answer now is answered.
     pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
-        let answer = |answer| self.hand_up(ClusterEvent::Answered(answer));
+        let answer = |ticket, answer| self.hand_up(ClusterEvent::Answered(ticket, answer));
         self.change(|desk| {
             for ask in asks {
                 let refusal = if desk.is_open { None } else { unavailable(&ask) };
                 match (refusal, ask) {
-                    (Some(refusal), _) => answer(refusal),
-                    (None, Ask::Unregister { token, user, session }) if !desk.is_open => {
-                        answer(Answer::Unregistered { token });
+                    (Some(refusal), ask) => answer(ask.ticket, refusal),
+                    (None, Ask { ticket, user, what: What::Unregister(session) }) if !desk.is_open => {
+                        answer(ticket, Answer::Unregistered);
                         desk.notes.push(Note::Ended(user, session));
                     }
                     (None, ask) => desk.notes.push(Note::Ask(ask)),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
-use crate::node::seam::{Mail, Stored};
+use crate::node::seam::{Answer, Ask, Location, Mail, Stored, Welcome, What};
 use crate::proto::name::{SessionId, UserName};
 
 /// The mailboxes of all users; they end with the process.
@@ -25,31 +25,40 @@ impl Post {
         Post { mailboxes: Mailboxes::new(limits), draining: HashMap::new() }
     }
 
-    /// Tells whether a message waits for the user.
-    pub fn has(&mut self, user: &UserName, now: Instant) -> bool {
-        self.mailboxes.has(user.as_str(), now)
-    }
-
-    /// Puts messages into the mailbox of a user, in order.
-    pub fn store(&mut self, user: &UserName, messages: &[Vec<u8>], now: Instant) -> Vec<Stored> {
-        let mut store = |message: &Vec<u8>| match self.mailboxes.store(user.as_str(), message, now) {
-            Ok(()) => Stored::Yes,
-            Err(_) => Stored::Full,
-        };
-        messages.iter().map(&mut store).collect()
-    }
-
-    /// Reads what waits for a user behind `after`, for the one session that drains it.
-    pub fn read(&mut self, user: &UserName, session: SessionId, after: u64, now: Instant) -> Mail {
-        if *self.draining.entry(user.clone()).or_insert(session) != session {
-            return Mail::Busy;
-        }
-        Mail::Letters(self.mailboxes.read(user.as_str(), after, now))
-    }
-
-    /// Removes what was taken: all up to the place `up_to`, and those at the places `also`.
-    pub fn take(&mut self, user: &UserName, up_to: u64, also: &[u64]) {
-        self.mailboxes.take(user.as_str(), up_to, also);
+    /// Answers what is asked of presence, if an answer follows, given where else the user is: that is kept elsewhere.
+    pub fn answer(&mut self, ask: Ask, elsewhere: Vec<Location>, now: Instant) -> Option<Answer> {
+        let user = ask.user;
+        Some(match ask.what {
+            What::Locate(_) => Answer::Located(Ok(elsewhere)),
+            What::Register(_) => {
+                let has_mail = self.mailboxes.has(user.as_str(), now);
+                Answer::Registered(Ok(Welcome { before: elsewhere, after: vec![], has_mail }))
+            }
+            What::Unregister(session) => {
+                self.release(&user, session);
+                Answer::Unregistered
+            }
+            What::Store(messages) => {
+                let mut store = |message: &Vec<u8>| match self.mailboxes.store(user.as_str(), message, now) {
+                    Ok(()) => Stored::Yes,
+                    Err(_) => Stored::Full,
+                };
+                Answer::Stored(messages.iter().map(&mut store).collect(), Ok(elsewhere))
+            }
+            What::Read(session, after) => {
+                let is_its = *self.draining.entry(user.clone()).or_insert(session) == session;
+                let mut letters = || Mail::Letters(self.mailboxes.read(user.as_str(), after, now));
+                Answer::Read(Ok(if is_its { letters() } else { Mail::Busy }))
+            }
+            What::Take(up_to, also) => {
+                self.mailboxes.take(user.as_str(), up_to, &also);
+                return None;
+            }
+            What::Remove(_, session) | What::Release(session) => {
+                self.release(&user, session);
+                return None;
+            }
+        })
     }
 
     /// The session drains no more, or has ended.

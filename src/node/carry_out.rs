@@ -7,7 +7,7 @@ use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
 use crate::node::lane::{Act, Acts, Lane};
 use crate::node::lanes::Kept;
-use crate::node::seam::{Ask, Cause, Location, Returned, Stored, Token, Unavailable};
+use crate::node::seam::{Cause, Location, Returned, Stored, Unavailable, What};
 use crate::node::slab::{LaneId, Member, PeerId, Ticket};
 use crate::node::state::{Node, Todo};
 use crate::node::unacknowledged::Kind;
@@ -81,8 +81,7 @@ impl Node {
                 self.locations.forget(user.as_str());
                 let is_here = self.table.count(user.as_str()) > 0;
                 let was_here = self.find(user.as_str());
-                let ticket = self.in_flight.insert_for_ever(Pending::Locating(lane, was_here));
-                self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
+                self.ask(Some(Pending::Locating(lane, was_here)), user, What::Locate(is_here));
             }
             Act::Store(numbers) => self.store(lane, numbers),
             Act::Delivered(kept) => {
@@ -149,8 +148,7 @@ impl Node {
         // One may have expired meanwhile.
         let (numbers, messages) = numbers.into_iter().filter_map(body).unzip();
         let user = entry.user.clone();
-        let ticket = self.in_flight.insert_for_ever(Pending::Storing(lane, numbers));
-        self.ask(Ask::Store { token: Token(ticket.number()), user, messages });
+        self.ask(Some(Pending::Storing(lane, numbers)), user, What::Store(messages));
     }
 
     /// Presence has answered where the recipient of a lane is.

@@ -72,16 +72,15 @@ struct Waiting {
 }
 
 impl InFlight {
-    /// Adds what must be answered [`ANSWER_TIME_MAX`] from now.
+    /// Adds what must be answered [`ANSWER_TIME_MAX`] from now. What a lane asks is answered in any case, or nobody
+    /// misses the answer.
     pub fn insert(&mut self, pending: Pending, now: Instant) -> Ticket {
-        let ticket = self.insert_for_ever(pending);
-        self.link(ticket, now + ANSWER_TIME_MAX);
+        let has_deadline = !matches!(pending, Pending::Locating(..) | Pending::Storing(..));
+        let ticket = self.slots.insert(Waiting { pending, deadline: None, older: None, newer: None });
+        if has_deadline {
+            self.link(ticket, now + ANSWER_TIME_MAX);
+        }
         ticket
-    }
-
-    /// Adds what is answered in any case, or whose answer nobody misses.
-    pub fn insert_for_ever(&mut self, pending: Pending) -> Ticket {
-        self.slots.insert(Waiting { pending, deadline: None, older: None, newer: None })
     }
 
     /// What waits under a ticket, if it still does.
@@ -243,7 +242,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut in_flight = InFlight::default();
         let tickets: Vec<Ticket> = (0..4).map(|n| in_flight.insert(pending(), at(n))).collect();
-        let never = in_flight.insert_for_ever(pending());
+        let never = in_flight.insert(Pending::Storing(LaneId::from_number(1), vec![]), start);
         assert_eq!(in_flight.due(at(9)), None);
         in_flight.extend(tickets[1], at(5));
         in_flight.extend(never, at(5));

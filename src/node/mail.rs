@@ -12,7 +12,7 @@ use crate::node::connection::{Drain, Stage};
 use crate::node::deadlines::{Pending, Timeout};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::seam::{Ask, Letter, Mail, Token, Unavailable};
+use crate::node::seam::{Letter, Mail, Unavailable, What};
 use crate::node::session_table::Seat;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
@@ -97,8 +97,7 @@ impl Node {
         drain.stage = Stage::Reading;
         let after = drain.read_up_to;
         connection.unacknowledged.get_or_insert_default().is_held = true;
-        let ticket = self.in_flight.insert(Pending::Reading(id), self.now);
-        self.ask(Ask::Read { token: Token(ticket.number()), user, session, after });
+        self.ask(Some(Pending::Reading(id)), user, What::Read(session, after));
     }
 
     /// The mailbox has answered, or did not in time.
@@ -194,7 +193,7 @@ impl Node {
         let also: Vec<u64> =
             left.filter(|(_, state)| *state == Some(true)).map(|(place, _)| *place).collect();
         if up_to > 0 || !also.is_empty() {
-            self.ask(Ask::Take { user: user.clone(), up_to, also });
+            self.ask(None, user.clone(), What::Take(up_to, also));
         }
         if let Some(ended) = ended {
             self.end_mail(id, &user, &ended);
@@ -206,7 +205,7 @@ impl Node {
     fn end_mail(&mut self, id: ConnectionId, user: &UserName, ended: &Drain) {
         // One that has left has released it by that.
         if let Some((user, session)) = self.session_of(id) {
-            self.ask(Ask::Release { user, session });
+            self.ask(None, user, What::Release(session));
         }
         if ended.begins_anew || (ended.has_more && !ended.is_broken) {
             self.start_mail(id);

@@ -8,7 +8,7 @@ use crate::node::deadlines::{Pending, Sent};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
 use crate::node::lanes::Kept;
-use crate::node::seam::{Ask, Token};
+use crate::node::seam::What;
 use crate::node::slab::{ConnectionId, LaneId, PeerId};
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
@@ -138,8 +138,7 @@ impl Node {
         let here = self.table.count(user.as_str());
         let (user, is_here) = (UserName::from(user), here > 0);
         let pending = Pending::Who(asker, reply, user.clone(), here);
-        let ticket = self.in_flight.insert(pending, self.now);
-        self.ask(Ask::Locate { token: Token(ticket.number()), user, is_here });
+        self.ask(Some(pending), user, What::Locate(is_here));
     }
 
     /// A request finds no room: who acknowledges is told so; anybody else waits for `full`, or for lanes.

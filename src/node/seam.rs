@@ -1,100 +1,52 @@
 //! What a node asks of presence and its mailboxes, and what comes up to it: values only.
 //!
-//! The node never calls anybody. What it wants to know it puts on a list ([`Ask`]); whoever drives
-//! it hands each to presence, and brings the answer back as an [`Answer`]. Every ask that has a token
-//! gets exactly one answer with that token, sooner or later, in the order of the asks of one kind for one
-//! user; an answer that comes too late finds nobody and does no harm.
+//! The node never calls anybody. What it wants to know or done it puts on a list ([`Ask`]); whoever drives it hands
+//! each to presence, and brings the answer back with its ticket ([`Answer`]). Every ask that has an answer gets exactly
+//! one, sooner or later, in the order of the asks of one kind for one user; one that comes too late finds nobody and
+//! does no harm.
 //!
 //! What other nodes say comes as [`Said`]: items of a batch, with the numbers of messages as this
 //! node knows them. What could not be carried comes back as [`Returned`]. The floors above translate
 //! all of this to Redis and RabbitMQ, to a mesh in memory, or to a simulator; a node alone answers its own asks.
 
+use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId, UserName};
 use crate::proto::wire::{Item, Message, Receipt};
 
-/// Names a question until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-/// What a node asks for.
+/// What a node asks of presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// On which other nodes is a user? [`Answer::Located`] follows.
-    Locate {
-        /// Names the question.
-        token: Token,
-        /// The user.
-        user: UserName,
-        /// The user has a session on this node.
-        is_here: bool,
-    },
+pub struct Ask {
+    /// Comes back with the answer; the default where nothing follows.
+    pub ticket: Ticket,
+    /// Whose sessions and mailbox it is about.
+    pub user: UserName,
+    /// What is asked, or to be done.
+    pub what: What,
+}
+
+/// What is asked, or to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// On which other nodes is the user, who has a session on this one or has not? [`Answer::Located`] follows.
+    Locate(bool),
     /// Write a session: others find it from now on. [`Answer::Registered`] follows.
-    Register {
-        /// Names the question.
-        token: Token,
-        /// Whose session it is.
-        user: UserName,
-        /// Which it is.
-        session: SessionId,
-    },
+    Register(SessionId),
     /// Remove a session of this node. [`Answer::Unregistered`] follows. May be asked of a session that was
     /// never written.
-    Unregister {
-        /// Names the question.
-        token: Token,
-        /// Whose session it was.
-        user: UserName,
-        /// Which it was.
-        session: SessionId,
-    },
+    Unregister(SessionId),
     /// Remove a session of another node, which was replaced. Nothing follows.
-    Remove {
-        /// Whose session it was.
-        user: UserName,
-        /// Where it was.
-        node: NodeId,
-        /// Which it was.
-        session: SessionId,
-    },
-    /// Put messages into their recipient's mailbox, in this order, and tell where the recipient is after
-    /// that. [`Answer::Stored`] follows.
-    Store {
-        /// Names the question.
-        token: Token,
-        /// The recipient.
-        user: UserName,
-        /// The messages, each as the body of a message item (`wire::Message`).
-        messages: Vec<Vec<u8>>,
-    },
-    /// Read on in a mailbox, behind the place `after`, for the one session that drains it: from then on
-    /// no other session does, until [`Ask::Release`] or the session's end. [`Answer::Read`] follows.
-    Read {
-        /// Names the question.
-        token: Token,
-        /// Whose mailbox it is.
-        user: UserName,
-        /// The session that drains.
-        session: SessionId,
-        /// The place of the last message that was read; 0 at first.
-        after: u64,
-    },
-    /// Remove messages from a mailbox: all up to the place `up_to`, and those at the places `also`. May be
-    /// repeated. Nothing follows.
-    Take {
-        /// Whose mailbox it is.
-        user: UserName,
-        /// All up to this place,
-        up_to: u64,
-        /// and those at these.
-        also: Vec<u64>,
-    },
+    Remove(NodeId, SessionId),
+    /// Put messages into the mailbox, in this order, each the body of a message item (`wire::Message`), and tell where
+    /// the user is after that. [`Answer::Stored`] follows.
+    Store(Vec<Vec<u8>>),
+    /// Read on in the mailbox, behind a place, which is 0 at first, for the one session that drains it: from then on
+    /// no other session does, until [`What::Release`] or the session's end. [`Answer::Read`] follows.
+    Read(SessionId, u64),
+    /// Remove messages from the mailbox: all up to a place, and those at further places. May be repeated. Nothing
+    /// follows.
+    Take(u64, Vec<u64>),
     /// The session drains no more. Nothing follows.
-    Release {
-        /// Whose mailbox it is.
-        user: UserName,
-        /// The session that drained.
-        session: SessionId,
-    },
+    Release(SessionId),
 }
 
 /// Presence can't be asked now: nothing is known, and nothing was done that anybody relies on.
@@ -155,41 +107,17 @@ pub enum Mail {
 /// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To [`Ask::Locate`]: the other nodes of a user.
-    Located {
-        /// The question's.
-        token: Token,
-        /// Where else the user is, in the order of the logins.
-        locations: Result<Vec<Location>, Unavailable>,
-    },
-    /// To [`Ask::Register`].
-    Registered {
-        /// The question's.
-        token: Token,
-        /// What the login is told.
-        welcome: Result<Welcome, Unavailable>,
-    },
-    /// To [`Ask::Unregister`]: others find the session no more, unless presence is away.
-    Unregistered {
-        /// The question's.
-        token: Token,
-    },
-    /// To [`Ask::Store`].
-    Stored {
-        /// The question's.
-        token: Token,
-        /// What became of the messages, in their order.
-        fates: Vec<Stored>,
-        /// Where else the recipient is all the same, now that they are stored.
-        locations: Result<Vec<Location>, Unavailable>,
-    },
-    /// To [`Ask::Read`].
-    Read {
-        /// The question's.
-        token: Token,
-        /// What the session gets.
-        mail: Result<Mail, Unavailable>,
-    },
+    /// To [`What::Locate`]: where else the user is, in the order of the logins.
+    Located(Result<Vec<Location>, Unavailable>),
+    /// To [`What::Register`].
+    Registered(Result<Welcome, Unavailable>),
+    /// To [`What::Unregister`]: others find the session no more, unless presence is away.
+    Unregistered,
+    /// To [`What::Store`]: what became of the messages, in their order, and where else the recipient is all the same,
+    /// now that they are stored.
+    Stored(Vec<Stored>, Result<Vec<Location>, Unavailable>),
+    /// To [`What::Read`].
+    Read(Result<Mail, Unavailable>),
 }
 
 /// What presence tells without being asked.

@@ -11,7 +11,7 @@
 use crate::node::connection::{Connection, Entering, Phase};
 use crate::node::deadlines::{Pending, Timeout};
 use crate::node::outbox::{Outbox, Spares, Unwritten};
-use crate::node::seam::{Ask, Location, Token, Unavailable, Welcome};
+use crate::node::seam::{Location, Unavailable, Welcome, What};
 use crate::node::slab::{ConnectionId, Member};
 use crate::node::state::{Node, Todo};
 use crate::proto::name::{NodeId, SessionId, UserName, UserRef};
@@ -36,8 +36,7 @@ impl Node {
             connection.unacknowledged.get_or_insert_default().is_held = true;
             self.give_from_others(id, &user);
         }
-        let ticket = self.in_flight.insert(Pending::Login(id), self.now);
-        self.ask(Ask::Register { token: Token(ticket.number()), user, session });
+        self.ask(Some(Pending::Login(id)), user, What::Register(session));
     }
 
     /// Presence has answered a login.
@@ -148,7 +147,7 @@ impl Node {
         self.todo.extend(earlier);
         for (node, session) in replaces {
             self.out.says.item(&node, &Item::Replaced { user: user.borrowed(), session });
-            self.out.asks.push(Ask::Remove { user: user.clone(), node, session });
+            self.ask(None, user.clone(), What::Remove(node, session));
         }
     }
 
@@ -198,8 +197,7 @@ impl Node {
         let Some((user, session)) = self.session_of(id) else { return };
         self.connections.get_mut(id).into_iter().for_each(|connection| connection.session = None);
         self.table.leave(&user, id);
-        let ticket = self.in_flight.insert(Pending::Leaving(id), self.now);
-        self.ask(Ask::Unregister { token: Token(ticket.number()), user, session });
+        self.ask(Some(Pending::Leaving(id)), user, What::Unregister(session));
     }
 
     pub(super) fn entering(&mut self, id: ConnectionId) -> Option<&mut Entering> {

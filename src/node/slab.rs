@@ -19,8 +19,8 @@ struct SlabSlot<T> {
     value: Option<T>,
 }
 
-/// Names a value of a slab, for ever.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Names a value of a slab, for ever; the default one none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Key<const OF: char>(u64);
 
 /// A connection of this node.
@@ -131,7 +131,7 @@ impl<const OF: char, T> Slab<OF, T> {
 
 impl<const OF: char> Key<OF> {
     /// The key of [`Key::number`].
-    pub fn from_number(number: u64) -> Self {
+    pub const fn from_number(number: u64) -> Self {
         Key(number)
     }
 

@@ -11,7 +11,7 @@ use crate::mailbox::Limits;
 use crate::mailbox::post::Post;
 use crate::metrics::Counters;
 use crate::node::connection::{Connection, Phase};
-use crate::node::deadlines::{InFlight, Timeouts};
+use crate::node::deadlines::{InFlight, Pending, Timeouts};
 use crate::node::deliveries::Deliveries;
 use crate::node::duplicates::HashKey;
 use crate::node::lane::Act;
@@ -19,9 +19,9 @@ use crate::node::lanes::{Kept, Lanes};
 use crate::node::others::{Locations, Peers, Refusals};
 use crate::node::out::Says;
 use crate::node::outbox::{ReplyTo, Spares};
-use crate::node::seam::{Answer, Ask, Welcome};
+use crate::node::seam::{Answer, Ask, What};
 use crate::node::session_table::{Seat, SessionTable};
-use crate::node::slab::{ConnectionId, DeliveryId, LaneId, Slab};
+use crate::node::slab::{ConnectionId, DeliveryId, LaneId, Slab, Ticket};
 use crate::proto::name::{NodeId, SessionId, UserName};
 use crate::proto::reply::{CloseReason, ErrorCode, ServerLine};
 
@@ -60,7 +60,9 @@ pub struct Node {
     pub(super) locations: Locations,
     /// What other nodes must have back before anything is taken from them.
     pub(super) refusals: Refusals,
-    pub(super) own: Option<OwnPresence>,
+    /// Presence and mailboxes of a node alone, which answers its own asks: nobody is elsewhere, and what waits for
+    /// users who are not here ends with the node.
+    pub(super) own: Option<Post>,
     pub(super) timeouts: Timeouts,
     /// Requests that need the node to stay are refused.
     pub(super) is_draining: bool,
@@ -87,7 +89,7 @@ pub enum Todo {
     /// A lane wants this done.
     Act(LaneId, Act<Kept>),
     /// The own presence has answered.
-    Answer(Answer),
+    Answer(Ticket, Answer),
     /// A connection is to end.
     Close(ConnectionId, CloseReason),
     /// A connection that ends may have all that it is owed.
@@ -110,7 +112,7 @@ pub struct Out {
 impl Node {
     /// A node that knows nothing yet.
     pub fn new(me: NodeId, config: NodeConfig, now: Instant) -> Self {
-        let own = config.is_alone.then(|| OwnPresence { post: Post::new(config.mailboxes) });
+        let own = config.is_alone.then(|| Post::new(config.mailboxes));
         Node {
             now,
             me,
@@ -143,12 +145,13 @@ impl Node {
         self.config.mailboxes.messages_max > 0
     }
 
-    /// Asks presence.
-    pub(super) fn ask(&mut self, ask: Ask) {
-        match &mut self.own {
-            Some(own) => self.todo.extend(own.answer(ask, self.now).map(Todo::Answer)),
-            None => self.out.asks.push(ask),
-        }
+    /// Asks presence, or tells it what to do; `pending` is what waits for the answer.
+    pub(super) fn ask(&mut self, pending: Option<Pending>, user: UserName, what: What) {
+        let ticket = pending.map(|pending| self.in_flight.insert(pending, self.now)).unwrap_or_default();
+        let ask = Ask { ticket, user, what };
+        let Some(own) = &mut self.own else { return self.out.asks.push(ask) };
+        let answer = own.answer(ask, vec![], self.now);
+        self.todo.extend(answer.map(|answer| Todo::Answer(ticket, answer)));
     }
 
     /// The user and the session of a connection, unless that has left.
@@ -250,44 +253,5 @@ impl Node {
                 self.wake(of);
             }
         }
-    }
-}
-
-/// Presence and mailboxes of a node alone, which answers its own asks. Nobody is elsewhere, and what waits for users
-/// who are not here is in memory: it ends with the node.
-pub struct OwnPresence {
-    post: Post,
-}
-
-impl OwnPresence {
-    /// Does what is asked for.
-    fn answer(&mut self, ask: Ask, now: Instant) -> Option<Answer> {
-        Some(match ask {
-            Ask::Locate { token, .. } => Answer::Located { token, locations: Ok(vec![]) },
-            Ask::Register { token, user, .. } => {
-                let has_mail = self.post.has(&user, now);
-                Answer::Registered { token, welcome: Ok(Welcome { has_mail, ..Welcome::default() }) }
-            }
-            Ask::Unregister { token, user, session } => {
-                self.post.release(&user, session);
-                Answer::Unregistered { token }
-            }
-            Ask::Store { token, user, messages } => {
-                let fates = self.post.store(&user, &messages, now);
-                Answer::Stored { token, fates, locations: Ok(vec![]) }
-            }
-            Ask::Read { token, user, session, after } => {
-                Answer::Read { token, mail: Ok(self.post.read(&user, session, after, now)) }
-            }
-            Ask::Take { user, up_to, also } => {
-                self.post.take(&user, up_to, &also);
-                return None;
-            }
-            Ask::Release { user, session } => {
-                self.post.release(&user, session);
-                return None;
-            }
-            Ask::Remove { .. } => return None,
-        })
     }
 }

@@ -6,7 +6,7 @@ use crate::mailbox::Limits;
 use crate::node::Turn;
 use crate::node::out::Say;
 use crate::node::route::Flow;
-use crate::node::seam::{Answer, Ask, Cause, Location, Returned, Said, Welcome};
+use crate::node::seam::{Answer, Ask, Cause, Location, Returned, Said, Welcome, What};
 use crate::node::slab::ConnectionId;
 use crate::node::state::{Node, NodeConfig};
 use crate::proto::line::Line;
@@ -61,20 +61,20 @@ impl Rig {
     /// Presence answers the one login that waits: the user is on these other nodes, too.
     fn lets_in(&mut self, before: &[&NodeId]) {
         let asks: Vec<Ask> = self.node.out().asks.drain(..).collect();
-        let [Ask::Register { token, session, .. }] = asks[..] else { panic!("{asks:?}") };
+        let [Ask { ticket, what: What::Register(session), .. }] = asks[..] else { panic!("{asks:?}") };
         let location = |node: &&NodeId| Location { node: (*node).clone(), sessions: vec![session] };
         let before = before.iter().map(location).collect();
         let welcome = Ok(Welcome { before, ..Welcome::default() });
-        self.node.answered(Answer::Registered { token, welcome }, self.now);
+        self.node.answered(ticket, Answer::Registered(welcome), self.now);
     }
 
     /// Presence answers the one lane that asks: its user is on these other nodes.
     fn is_located(&mut self, nodes: &[&NodeId]) {
         let asks: Vec<Ask> = self.node.out().asks.drain(..).collect();
-        let [Ask::Locate { token, .. }] = asks[..] else { panic!("{asks:?}") };
+        let [Ask { ticket, what: What::Locate(_), .. }] = asks[..] else { panic!("{asks:?}") };
         let location = |node: &&NodeId| Location { node: (*node).clone(), sessions: vec![] };
         let locations = Ok(nodes.iter().map(location).collect());
-        self.node.answered(Answer::Located { token, locations }, self.now);
+        self.node.answered(ticket, Answer::Located(locations), self.now);
     }
 
     /// A message that another node forwards, and what is said to others then.
@@ -406,17 +406,13 @@ fn a_login_that_is_replaced_is_answered_first_and_replaces_none_that_came_later(
     let logins = [rig.open(), rig.open()];
     logins.into_iter().for_each(|id| rig.say(id, "LOGIN bob"));
     let asks: Vec<Ask> = rig.node.out().asks.drain(..).collect();
-    let [Ask::Register { token: one, .. }, Ask::Register { token: two, .. }] = asks[..] else {
-        panic!("{asks:?}")
-    };
-    let mut let_in = |token| {
-        rig.node.answered(Answer::Registered { token, welcome: Ok(Welcome::default()) }, rig.now);
-    };
-    let_in(two);
-    let_in(one);
+    let [one, two] = &asks[..] else { panic!("{asks:?}") };
+    for ask in [two, one] {
+        rig.node.answered(ask.ticket, Answer::Registered(Ok(Welcome::default())), rig.now);
+    }
     let asks: Vec<Ask> = rig.node.out().asks.drain(..).collect();
-    let [Ask::Unregister { token, .. }] = asks[..] else { panic!("{asks:?}") };
-    rig.node.answered(Answer::Unregistered { token }, rig.now);
+    let [Ask { ticket, what: What::Unregister(_), .. }] = asks[..] else { panic!("{asks:?}") };
+    rig.node.answered(ticket, Answer::Unregistered, rig.now);
     let [first, second] = logins.map(|id| rig.hear(id));
     assert!(first.starts_with("OK bob ") && first.contains("\nBYE replaced "), "{first}");
     assert!(second.starts_with("OK bob ") && second.lines().count() == 1, "{second}");

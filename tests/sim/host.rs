@@ -248,7 +248,7 @@ impl Mind {
     fn take(&mut self, event: ClusterEvent, now: Instant) {
         let node = &mut self.node;
         match event {
-            ClusterEvent::Answered(answer) => node.answered(answer, now),
+            ClusterEvent::Answered(ticket, answer) => node.answered(ticket, answer, now),
             ClusterEvent::News(news) => node.heard(news, now),
             ClusterEvent::Returned(returned) => node.returned(&returned, now),
             ClusterEvent::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),

@@ -12,6 +12,7 @@ use pinpost::internals::cluster::presence::PresenceStep;
 use pinpost::internals::cluster::presence::Told;
 use pinpost::internals::node::seam::Answer;
 use pinpost::internals::node::seam::Ask;
+use pinpost::internals::node::seam::What;
 use pinpost::internals::proto::NodeId;
 use pinpost::internals::proto::SessionId;
 use pinpost::internals::proto::UserName;
@@ -98,10 +99,10 @@ impl World {
     pub fn ask(&mut self, host: usize, ask: Ask) {
         let desk = &mut self.hosts[host].presence;
         match (desk.is_open, unavailable(&ask), ask) {
-            (false, Some(refusal), _) => self.tell(host, ClusterEvent::Answered(refusal)),
-            (false, None, Ask::Unregister { token, user, session }) => {
+            (false, Some(refusal), ask) => self.tell(host, ClusterEvent::Answered(ask.ticket, refusal)),
+            (false, None, Ask { ticket, user, what: What::Unregister(session) }) => {
                 desk.notes.push(Note::Ended(user, session));
-                self.tell(host, ClusterEvent::Answered(Answer::Unregistered { token }));
+                self.tell(host, ClusterEvent::Answered(ticket, Answer::Unregistered));
                 self.wake_presence(host, 0);
             }
             (_, _, ask) => {
@@ -288,7 +289,7 @@ impl World {
         while let Some(told) = all.pop_front() {
             let Some(mind) = self.hosts[host].mind.as_mut() else { return };
             match told {
-                Told::Answer(answer) => self.tell(host, ClusterEvent::Answered(answer)),
+                Told::Answer(ticket, answer) => self.tell(host, ClusterEvent::Answered(ticket, answer)),
                 Told::News(news) => self.tell(host, ClusterEvent::News(news)),
                 Told::Nodes { living, dead } => mind.links.know(living, dead, now),
                 Told::Renewed => {

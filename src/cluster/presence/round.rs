@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use crate::cluster::command::{RedisCommand, RedisReply, SessionEntry};
 use crate::cluster::event::locations;
 use crate::cluster::presence::{Flight, Job, Presence, Round, Told, is_write};
-use crate::node::seam::{Answer, Ask, Location, Mail, News, Stored, Token, Unavailable, Welcome};
+use crate::node::seam::{Answer, Ask, Location, Mail, News, Stored, Unavailable, Welcome, What};
+use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId, UserName};
 
 /// Questions in one round.
@@ -40,9 +41,11 @@ impl Presence {
         let mut looks_for_others = false;
         for (job, mut of_job) in jobs {
             let (user, looks) = match &job {
-                Job::Ask(Ask::Locate { user, is_here, .. }) => (Some(user), !is_here),
-                Job::Ask(Ask::Store { user, .. }) | Job::Seek(user) => (Some(user), true),
-                Job::Ask(Ask::Register { user, .. }) | Job::Assert { user, .. } => (Some(user), false),
+                Job::Ask(Ask { user, what: What::Locate(is_here), .. }) => (Some(user), !is_here),
+                Job::Ask(Ask { user, what: What::Store(_), .. }) | Job::Seek(user) => (Some(user), true),
+                Job::Ask(Ask { user, what: What::Register(_), .. }) | Job::Assert { user, .. } => {
+                    (Some(user), false)
+                }
                 Job::Ask(_) => (None, false),
             };
             looks_for_others |= looks;
@@ -93,33 +96,31 @@ impl Presence {
 
     /// What to ask for somebody who asks; a session that has ended has nothing to release.
     fn begin(&mut self, mut ask: Ask, now: Instant) -> Option<(Job, Vec<RedisCommand>)> {
-        let commands = match &mut ask {
-            Ask::Locate { .. } => vec![],
-            Ask::Register { user, session, .. } => {
-                self.sessions.add(user, *session, now);
-                self.write_and_look(*session, user, false)
+        let (user, node) = (ask.user.clone(), self.me.clone());
+        let commands = match &mut ask.what {
+            What::Locate(_) => vec![],
+            What::Register(session) => {
+                self.sessions.add(&user, *session, now);
+                self.write_and_look(*session, &user, false)
             }
-            Ask::Store { user, messages, .. } => {
-                // Their number stays.
+            // Their number stays.
+            What::Store(messages) => {
                 let messages = messages.iter_mut().map(std::mem::take).collect();
-                vec![RedisCommand::Store { user: user.clone(), messages }]
+                vec![RedisCommand::Store { user, messages }]
             }
-            Ask::Read { user, session, after, .. } => {
-                let (user, node, session) = (user.clone(), self.me.clone(), *session);
+            What::Read(session, after) => {
                 let read = RedisCommand::Read { user: user.clone(), after: *after };
-                vec![RedisCommand::Claim { user, node, session }, read]
+                vec![RedisCommand::Claim { user, node, session: *session }, read]
             }
-            Ask::Unregister { user, session, .. } => {
+            What::Unregister(session) => {
                 self.sessions.remove(*session);
-                vec![RedisCommand::Remove { user: user.clone(), node: self.me.clone(), session: *session }]
+                vec![RedisCommand::Remove { user, node, session: *session }]
             }
-            Ask::Remove { user, node, session } => {
-                vec![RedisCommand::Remove { user: user.clone(), node: node.clone(), session: *session }]
+            What::Remove(node, session) => {
+                vec![RedisCommand::Remove { user, node: node.clone(), session: *session }]
             }
-            Ask::Take { user, up_to, also } => {
-                vec![RedisCommand::Take { user: user.clone(), up_to: *up_to, also: also.clone() }]
-            }
-            Ask::Release { session, .. } => vec![self.write(*session, false)?],
+            What::Take(up_to, also) => vec![RedisCommand::Take { user, up_to: *up_to, also: also.clone() }],
+            What::Release(session) => vec![self.write(*session, false)?],
         };
         Some((Job::Ask(ask), commands))
     }
@@ -174,9 +175,9 @@ impl Presence {
     }
 
     fn wrote(&mut self, ask: Ask) {
-        match ask {
-            Ask::Release { session, .. } => self.sessions.set_drains(session, false),
-            Ask::Unregister { token, .. } => self.answer(Answer::Unregistered { token }),
+        match ask.what {
+            What::Release(session) => self.sessions.set_drains(session, false),
+            What::Unregister(_) => self.answer(ask.ticket, Answer::Unregistered),
             _ => {}
         }
     }
@@ -238,11 +239,11 @@ impl Presence {
         now: Instant,
     ) {
         match job {
-            Job::Ask(Ask::Locate { token, user, is_here }) => {
-                self.tell_located(Some(token), &user, is_here, living.get(&user), now);
+            Job::Ask(Ask { ticket, user, what: What::Locate(is_here) }) => {
+                self.tell_located(Some(ticket), &user, is_here, living.get(&user), now);
             }
             Job::Seek(user) => self.tell_located(None, &user, false, living.get(&user), now),
-            Job::Ask(Ask::Register { token, user, session }) => {
+            Job::Ask(Ask { ticket, user, what: What::Register(session) }) => {
                 let welcome = match (one, two, living.get(&user)) {
                     (Some(RedisReply::Done), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
                         let (before, after) = self.settle(&user, session, entries);
@@ -250,9 +251,9 @@ impl Presence {
                     }
                     _ => Err(Unavailable),
                 };
-                self.answer(Answer::Registered { token, welcome });
+                self.answer(ticket, Answer::Registered(welcome));
             }
-            Job::Ask(Ask::Store { token, user, messages }) => {
+            Job::Ask(Ask { ticket, user, what: What::Store(messages) }) => {
                 let locations = living.get(&user).map(|entries| self.elsewhere(entries));
                 // Without knowing where the recipient is now, nobody knows whether it will see them.
                 let fate = |at: usize| match (&one, &locations) {
@@ -262,7 +263,7 @@ impl Presence {
                     _ => Stored::Unknown,
                 };
                 let fates = (0..messages.len()).map(fate).collect();
-                self.answer(Answer::Stored { token, fates, locations: locations.ok_or(Unavailable) });
+                self.answer(ticket, Answer::Stored(fates, locations.ok_or(Unavailable)));
             }
             Job::Ask(ask) => self.tell_read(ask, one, two),
             Job::Assert { user, session, is_urgent } => {
@@ -280,7 +281,7 @@ impl Presence {
     /// Tells where a user is, also those who wait for that since there was doubt.
     fn tell_located(
         &mut self,
-        token: Option<Token>,
+        ticket: Option<Ticket>,
         user: &UserName,
         is_here: bool,
         entries: Option<&Vec<SessionEntry>>,
@@ -289,26 +290,25 @@ impl Presence {
         if self.doubts.is_empty() {
             self.doubts_due = now + DOUBT_PAUSE;
         }
-        let (since, mut tokens) = self.doubts.remove(user).unwrap_or((now, vec![]));
-        tokens.extend(token);
+        let (since, mut tickets) = self.doubts.remove(user).unwrap_or((now, vec![]));
+        tickets.extend(ticket);
         let is_here = is_here || entries.into_iter().flatten().any(|entry| entry.node == self.me);
         let mut locations = entries.map(|entries| self.elsewhere(entries)).ok_or(Unavailable);
         if self.nodes.in_doubt && !is_here && locations.as_ref().is_ok_and(Vec::is_empty) {
-            if now.duration_since(since) < DOUBT_TIME_MAX && !tokens.is_empty() {
-                self.doubts.insert(user.clone(), (since, tokens));
+            if now.duration_since(since) < DOUBT_TIME_MAX && !tickets.is_empty() {
+                self.doubts.insert(user.clone(), (since, tickets));
                 return;
             }
             locations = Err(Unavailable);
         }
-        for token in tokens {
-            self.answer(Answer::Located { token, locations: locations.clone() });
+        for ticket in tickets {
+            self.answer(ticket, Answer::Located(locations.clone()));
         }
     }
 
     /// Tells what a session has read.
     fn tell_read(&mut self, ask: Ask, claim: Option<RedisReply>, letters: Option<RedisReply>) {
-        let Ask::Read { token, user, session, .. } = &ask else { unreachable!("it was told already") };
-        let (token, session) = (*token, *session);
+        let What::Read(session, _) = ask.what else { unreachable!("it was told already") };
         let mail = match (claim, letters) {
             (Some(RedisReply::Claimed(None)), letters) => {
                 self.sessions.set_drains(session, true);
@@ -318,14 +318,14 @@ impl Presence {
                 }
             }
             (Some(RedisReply::Claimed(Some((node, other)))), _) if self.is_void(&node, other) => {
-                self.remove(user.clone(), node, other);
+                self.remove(ask.user.clone(), node, other);
                 // Behind the removal.
                 return self.asks.push_front(ask);
             }
             (Some(RedisReply::Claimed(Some(_))), _) => Ok(Mail::Busy),
             _ => Err(Unavailable),
         };
-        self.answer(Answer::Read { token, mail });
+        self.answer(ask.ticket, Answer::Read(mail));
     }
 
     /// Tells whether a session is that of a dead node, or one of this node that has ended.
