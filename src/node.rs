@@ -184,7 +184,7 @@ impl Node {
                     self.heard_location(user.as_str(), peer);
                 }
             }
-            Said::Other(Item::Mail { user }) => self.has_mail(user.as_str()),
+            Said::Other(Item::Mail { user }) => self.hear_mail(user),
             Said::Other(Item::Replaced { user, session }) => self.replaced(user.as_str(), session),
             Said::Other(Item::Message(_) | Item::Receipts { .. } | Item::Waits { .. }) => {
                 unreachable!("they are said with their numbers")

@@ -17,7 +17,7 @@ use crate::node::session_table::Seat;
 use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
-use crate::proto::name::UserName;
+use crate::proto::name::{UserName, UserRef};
 use crate::proto::wire::{Receipt, parse_body};
 
 /// Taken messages that are removed from the mailbox in one go.
@@ -48,6 +48,16 @@ impl Node {
             Some(drain) => drain.begins_anew = true,
             None => self.start_mail(id),
         }
+    }
+
+    /// Another node stored something for a user who is here by what presence says.
+    pub(super) fn hear_mail(&mut self, user: UserRef<'_>) {
+        if !self.find(user.as_str()) {
+            // Older data may have brought an ended session back, with its claim to the mailbox: presence removes those of
+            // this node wherever it sees them. Nobody waits for the answer.
+            self.ask(None, user.into(), What::Locate(false));
+        }
+        self.has_mail(user.as_str());
     }
 
     /// Something was stored for a user who is here all the same. A session that enters looks when it is in.

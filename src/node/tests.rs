@@ -329,6 +329,20 @@ fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced_or_w
 }
 
 #[test]
+fn mail_for_somebody_who_is_not_here_makes_presence_look() {
+    let mut rig = Rig::new(|config| config.is_alone = false);
+    let (other, bob) = (NodeId::new("b", "1").expect("valid"), UserRef::parse("bob").expect("valid"));
+    rig.node.said(&other, Said::Other(Item::Mail { user: bob }), rig.now);
+    let asks: Vec<Ask> = rig.node.out().asks.drain(..).collect();
+    assert_eq!(
+        asks.iter().map(|ask| (&ask.what, ask.user.as_str())).collect::<Vec<_>>(),
+        [(&What::Locate(false), "bob")]
+    );
+    rig.node.answered(asks[0].ticket, Answer::Located(Ok(vec![])), rig.now);
+    rig.close_all(&[]);
+}
+
+#[test]
 fn what_comes_behind_a_refused_message_is_refused_until_the_next_first() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let [origin, other] = ["a-1", "b-1"].map(|node| NodeId::parse(node).expect("valid"));
