@@ -111,12 +111,13 @@ impl<'a> Facts<'a> {
     }
 
     /// Each login of a user takes the place of the sessions before, though these may not know it for a while. Of
-    /// two logins that race either may be the one before.
+    /// two logins that race either may be the one before; who hangs up may have been replaced without hearing of it.
     fn replace(&mut self) {
         for question in self.history.questions.iter().filter(|question| question.asks == Asks::Login) {
             for at in &self.of_users[question.user] {
                 let (session, end) = (&self.history.sessions[*at], &mut self.ends[*at]);
-                let was_replaced = matches!(session.ended, Some((_, End::Bye(CloseReason::Replaced))));
+                let was_replaced = matches!(session.ended, Some((_, End::Bye(CloseReason::Replaced))))
+                    || matches!(session.left, Some((_, Leaving::HangsUp)));
                 let is_own = question.answered == Some((session.since, Answer::In));
                 let races = question.answered.is_none_or(|(answered, _)| answered >= session.asked);
                 if session.asked < question.asked || (was_replaced && races && !is_own) {

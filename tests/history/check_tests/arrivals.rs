@@ -73,6 +73,15 @@ fn a_copy_on_the_same_node_has_a_cause() {
     // Not acknowledged before its connection ended, or perhaps not read any more.
     same(&[], last + 2_000, &|history| history.hang_up(BOB, last + 1_000));
     same(&[Rule::Copied], last + 2_000, &|history| history.hang_up(BOB, last + 1_001));
+    // Where a user may have one session only, one that a login replaced which raced with its own is not heard.
+    for (answered, rules) in [(95, &[][..]), (94, &[Rule::Copied])] {
+        same(rules, last + 2_000, &|history| {
+            history.rules.sessions_max = 1;
+            history.hang_up(BOB, last + 1_500);
+            history.questions.truncate(1);
+            (history.questions[0].asked, history.questions[0].answered) = (90, Some((answered, Answer::In)));
+        });
+    }
     // A node that is frozen reads nothing.
     let frozen = |history: &mut History, from: Time| {
         history.hang_up(BOB, last + 1_500);
