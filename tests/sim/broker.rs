@@ -15,10 +15,20 @@ use crate::world::World;
 pub struct Broker {
     queues: Vec<Declared>,
     pub is_dead: bool,
+    /// It is out of memory, and reads nothing of who publishes.
+    pub is_alarmed: bool,
     /// Of a hundred batches it loses so many, carries so many twice, and lets so many come late.
     pub lost_percent: usize,
     pub twice_percent: usize,
     pub late_percent: usize,
+}
+
+/// What a bus hears on the connection on which it publishes.
+pub enum Back {
+    /// A batch that no queue takes, and for whom it is.
+    Return(NodeId, Vec<u8>),
+    /// The broker takes nothing of it now, or again.
+    Blocked(bool),
 }
 
 /// A queue, which goes with the session of its bus.
@@ -50,7 +60,16 @@ impl World {
     /// A batch has come to the broker.
     pub fn route(&mut self, from: usize) {
         let now = self.queue.now();
-        let Some((session, to, batch)) = self.hosts[from].publish.pop(now) else { return };
+        let of = &mut self.hosts[from];
+        if self.broker.is_alarmed {
+            // Who publishes nothing is not told.
+            if of.bus.is_up && !of.publish.is_hung() && of.bus.told != of.bus.session {
+                of.bus.told = of.bus.session;
+                self.put_back(from, Back::Blocked(true));
+            }
+            return;
+        }
+        let Some((session, to, batch)) = of.publish.pop(now) else { return };
         if self.broker.is_dead {
             return;
         }
@@ -59,9 +78,7 @@ impl World {
         let Broker { lost_percent, twice_percent, late_percent, .. } = self.broker;
         let Some((host, session_to, epoch)) = self.broker.find(&to) else {
             if session == self.hosts[from].bus.session {
-                let at = self.arrival(self.scene.broker_time);
-                let at = self.hosts[from].returns.push(at, (session, to, batch));
-                self.queue.at(at, Event::Pipe { host: from, pipe: PipeKind::Return });
+                self.put_back(from, Back::Return(to, batch));
             }
             return;
         };
@@ -85,8 +102,38 @@ impl World {
         }
     }
 
+    /// The broker tells a bus something, in its session.
+    fn put_back(&mut self, host: usize, back: Back) {
+        let at = self.arrival(self.scene.broker_time);
+        let of = &mut self.hosts[host];
+        let at = of.returns.push(at, (of.bus.session, back));
+        self.queue.at(at, Event::Pipe { host, pipe: PipeKind::Return });
+    }
+
+    /// The broker is out of memory, or no more.
+    pub fn alarm(&mut self, is_on: bool) {
+        self.broker.is_alarmed = is_on;
+        let hosts = if is_on { 0..0 } else { 0..self.hosts.len() };
+        for host in hosts {
+            let of = &mut self.hosts[host];
+            for _ in 0..of.publish.len() {
+                self.queue.after(0, Event::Pipe { host, pipe: PipeKind::Publish });
+            }
+            if std::mem::take(&mut of.bus.told) == of.bus.session {
+                self.put_back(host, Back::Blocked(false));
+            }
+        }
+    }
+
     /// A batch has come to a node.
     pub fn consume(&mut self, host: usize) {
+        if let Some(batch) = self.take_delivery(host) {
+            self.tell(host, ClusterEvent::Batch(batch));
+        }
+    }
+
+    /// What comes from the broker now, unless it is for a session that is over.
+    pub fn take_delivery(&mut self, host: usize) -> Option<Batch> {
         let now = self.queue.now();
         let session = self.hosts[host].bus.session;
         let is_hung = self.hosts[host].consume.is_hung();
@@ -96,24 +143,31 @@ impl World {
             taken =
                 late.map(|at| self.late.remove(at)).map(|(_, session, epoch, bytes)| (session, epoch, bytes));
         }
-        let Some((session_to, epoch, bytes)) = taken else { return };
-        if session == session_to && self.hosts[host].bus.is_up {
-            self.tell(host, ClusterEvent::Batch(Batch { epoch, bytes }));
+        let (session_to, epoch, bytes) = taken?;
+        (session == session_to && self.hosts[host].bus.is_up).then_some(Batch { epoch, bytes })
+    }
+
+    /// Something has come to a bus that publishes.
+    pub fn hear_back(&mut self, host: usize) {
+        let now = self.instant();
+        match self.take_back(host) {
+            Some(Back::Return(to, batch)) => {
+                if let Some(mind) = self.hosts[host].mind.as_mut() {
+                    mind.links.returned(&to, &batch, now);
+                    self.tell_of_links(host);
+                    self.ring(host);
+                }
+            }
+            Some(Back::Blocked(is_blocked)) => self.bus_blocked(host, is_blocked),
+            None => {}
         }
     }
 
-    /// A batch has come back to the bus that published it.
-    pub fn take_return(&mut self, host: usize) {
-        let now = self.instant();
-        let Some((session, to, batch)) = self.hosts[host].returns.pop(self.queue.now()) else { return };
-        if session != self.hosts[host].bus.session || !self.hosts[host].bus.is_up {
-            return;
-        }
-        if let Some(mind) = self.hosts[host].mind.as_mut() {
-            mind.links.returned(&to, &batch, now);
-            self.tell_of_links(host);
-            self.ring(host);
-        }
+    /// What the broker tells a bus now, unless it is of a session that is over.
+    pub fn take_back(&mut self, host: usize) -> Option<Back> {
+        let of = &mut self.hosts[host];
+        let (session, back) = of.returns.pop(self.queue.now())?;
+        (session == of.bus.session && of.bus.is_up).then_some(back)
     }
 
     /// When what takes at most so long arrives.

@@ -1,5 +1,7 @@
 //! The bus of a node: what the thread between its links and the broker does.
 
+use pinpost::internals::proto::NodeId;
+
 use crate::history::Time;
 use crate::host::Mind;
 use crate::queue::Event;
@@ -14,8 +16,8 @@ pub struct BusState {
     /// Counts sessions, from 1.
     pub session: u32,
     pub is_up: bool,
-    /// The broker takes nothing of it now.
-    is_blocked: bool,
+    /// The last session that the broker has told that it takes nothing now.
+    pub told: u32,
     /// Connections are refused.
     pub refused: u32,
     is_set: bool,
@@ -58,16 +60,21 @@ impl World {
     pub fn publish(&mut self, host: usize) {
         self.hosts[host].bus.is_set = false;
         let now = self.instant();
-        let session = self.hosts[host].bus.session;
         loop {
             let Some(Mind { links, batch, .. }) = self.hosts[host].mind.as_mut() else { return };
             let Some(to) = links.next(now, batch) else { break };
             let batch = batch.clone();
-            let at = self.arrival(self.scene.broker_time);
-            let at = self.hosts[host].publish.push(at, (session, to, batch));
-            self.queue.at(at, Event::Pipe { host, pipe: PipeKind::Publish });
+            self.put_out(host, to, batch);
         }
         self.begin_ticking(host);
+    }
+
+    /// A batch leaves for the broker.
+    pub fn put_out(&mut self, host: usize, to: NodeId, batch: Vec<u8>) {
+        let at = self.arrival(self.scene.broker_time);
+        let of = &mut self.hosts[host];
+        let at = of.publish.push(at, (of.bus.session, to, batch));
+        self.queue.at(at, Event::Pipe { host, pipe: PipeKind::Publish });
     }
 
     fn begin_ticking(&mut self, host: usize) {
@@ -102,7 +109,7 @@ impl World {
             return self.connect_again(host);
         }
         of.bus.session += 1;
-        (of.bus.is_up, of.bus.is_blocked, of.bus.failures) = (true, false, 0);
+        (of.bus.is_up, of.bus.failures) = (true, 0);
         let session = of.bus.session;
         let mind = of.mind.as_mut().expect("it was looked at above");
         let (id, epoch) = (mind.links.me().clone(), mind.links.epoch());
@@ -139,12 +146,7 @@ impl World {
     }
 
     /// The broker tells that it takes nothing now, or again.
-    pub fn bus_blocked(&mut self, host: usize, session: u32, is_blocked: bool) {
-        let bus = &mut self.hosts[host].bus;
-        if bus.session != session || !bus.is_up || bus.is_blocked == is_blocked {
-            return;
-        }
-        bus.is_blocked = is_blocked;
+    pub fn bus_blocked(&mut self, host: usize, is_blocked: bool) {
         self.set_up(host, !is_blocked);
         self.ring(host);
     }
@@ -153,12 +155,12 @@ impl World {
     pub fn end_session(&mut self, host: usize, notice: Time) {
         let session = self.hosts[host].bus.session;
         self.broker.forget(host, session);
-        // What is on its way to the broker may be lost with the connection, or arrive.
-        if self.random.below(2) == 0 {
-            self.hosts[host].publish.clear();
-        }
-        self.hosts[host].returns.clear();
-        self.hosts[host].consume.clear();
+        // Of what is on its way some may arrive, as far as it had left: of a queue, as far as it was handed over.
+        let random = &mut self.random;
+        let of = &mut self.hosts[host];
+        of.publish.cut(random.below(of.publish.len() + 1));
+        of.returns.cut(random.below(of.returns.len() + 1));
+        of.consume.cut(random.below(of.consume.len() + 1));
         self.queue.after(notice, Event::BusLost { host, session });
     }
 

@@ -117,7 +117,7 @@ impl World {
                 self.broker.is_dead = true;
                 hosts.for_each(|host| self.end_soon(host));
             }
-            Fault::BrokerAlarm => hosts.for_each(|host| self.block(host, true)),
+            Fault::BrokerAlarm => self.alarm(true),
             Fault::BrokerFrozen => hosts.for_each(|host| self.hang(host, Links::Broker)),
             Fault::RedisKilled => {
                 self.redis.is_dead = true;
@@ -151,7 +151,7 @@ impl World {
             Fault::BatchesLate => self.broker.late_percent = 0,
             Fault::ConsumerFrozen(host) => self.unhang(host, Links::In),
             Fault::BrokerKilled => self.broker.is_dead = false,
-            Fault::BrokerAlarm => hosts.for_each(|host| self.block(host, false)),
+            Fault::BrokerAlarm => self.alarm(false),
             Fault::BrokerFrozen => hosts.for_each(|host| self.unhang(host, Links::Broker)),
             Fault::RedisKilled => {
                 self.redis.is_dead = false;
@@ -163,7 +163,7 @@ impl World {
     }
 
     /// The broker ends a connection of a node, which hears of it soon.
-    fn end_soon(&mut self, host: usize) {
+    pub fn end_soon(&mut self, host: usize) {
         let notice = 1 + self.random.below(300 * MS as usize) as Time;
         self.end_session(host, notice);
     }
@@ -221,18 +221,6 @@ impl World {
         if matches!(links, Links::Redis | Links::Both) {
             self.let_out(host, PipeKind::Ask);
             self.let_out(host, PipeKind::Answer);
-        }
-    }
-
-    /// The broker reads nothing of those who publish, and tells them so; or it reads again.
-    fn block(&mut self, host: usize, is_blocked: bool) {
-        let session = self.hosts[host].bus.session;
-        let at = self.arrival(self.scene.broker_time);
-        self.queue.at(at, Event::BusBlocked { host, session, is_blocked });
-        if is_blocked {
-            self.hosts[host].publish.hang();
-        } else {
-            self.let_out(host, PipeKind::Publish);
         }
     }
 

@@ -21,6 +21,7 @@ use pinpost::internals::proto::wire::Item;
 use pinpost::internals::proto::wire::Items;
 use pinpost::internals::proto::wire::parse_body;
 
+use crate::broker::Back;
 use crate::bus::BusState;
 use crate::pipe::Pipe;
 use crate::presence::PresenceThread;
@@ -44,7 +45,7 @@ pub struct Host {
     pub is_draining: bool,
     pub bus: BusState,
     pub publish: Pipe<(u32, NodeId, Vec<u8>)>,
-    pub returns: Pipe<(u32, NodeId, Vec<u8>)>,
+    pub returns: Pipe<(u32, Back)>,
     pub consume: Pipe<(u32, u64, Vec<u8>)>,
     pub asks: Pipe<Asked>,
     pub answers: Pipe<Replied>,

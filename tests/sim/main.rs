@@ -4,18 +4,17 @@
 //! `make sim SECONDS=60` plays runs for so long, `PINPOST_SEED` a certain one again; the test plays a few. What is
 //! checked is in `tests/history`, which has tests of its own. Reading order: `queue` (time), `world` (everything, and
 //! what happens next), `host` and `bus` (a node), `broker` and `redis` (the services), `socket`, `device` and
-//! `hearing` (people), `faults`, `scene` (how a run is set up), `quiet` (how it ends).
+//! `hearing` (people), `faults`, `scene` (how a run is set up), `quiet` (how it ends). `compare` holds the model
+//! of the broker against a real one.
 
 #[path = "../history/mod.rs"]
 mod history;
-#[path = "../rig"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod rig {
-    pub mod random;
-}
+#[path = "../rig/mod.rs"]
+mod rig;
 
 mod broker;
 mod bus;
+mod compare;
 mod device;
 mod faults;
 mod hearing;

@@ -33,9 +33,19 @@ impl<T> Pipe<T> {
         is_due.then(|| self.items.pop_front()).flatten().map(|(_, item)| item)
     }
 
+    /// How much is in it.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// What is in it is lost.
     pub fn clear(&mut self) {
         self.items.clear();
+    }
+
+    /// What is in it behind so many is lost.
+    pub fn cut(&mut self, count: usize) {
+        self.items.truncate(count);
     }
 
     /// Nothing comes out any more.

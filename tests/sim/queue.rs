@@ -68,12 +68,6 @@ pub enum Event {
         host: usize,
         session: u32,
     },
-    /// The publishing of a bus is blocked by the broker, or no more.
-    BusBlocked {
-        host: usize,
-        session: u32,
-        is_blocked: bool,
-    },
     /// A silent connection to the broker is given up, if it still is silent.
     Heartbeat {
         host: usize,

@@ -151,7 +151,6 @@ impl World {
             Event::BusTick { host, .. } => self.bus_tick(host),
             Event::Connect { host, .. } => self.connect(host),
             Event::BusLost { host, session } => self.bus_lost(host, session),
-            Event::BusBlocked { host, session, is_blocked } => self.bus_blocked(host, session, is_blocked),
             Event::Heartbeat { host, session } => self.heartbeat(host, session),
             Event::Presence { host, .. } => self.presence_turn(host),
             Event::RedisOpen { host, call } => self.redis_open(host, call),
@@ -161,7 +160,7 @@ impl World {
             Event::Snapshot { fault } => self.redis.older.push((fault, self.redis.data.clone())),
             Event::Pipe { host, pipe } => match pipe {
                 PipeKind::Publish => self.route(host),
-                PipeKind::Return => self.take_return(host),
+                PipeKind::Return => self.hear_back(host),
                 PipeKind::Consume => self.consume(host),
                 PipeKind::Ask => self.execute(host),
                 PipeKind::Answer => self.take_replies(host),
@@ -194,7 +193,7 @@ impl World {
     }
 
     /// The process that has to run for an event.
-    fn host_of(&self, event: Event) -> Option<usize> {
+    pub fn host_of(&self, event: Event) -> Option<usize> {
         match event {
             Event::ReachNode { socket } | Event::Room { socket } | Event::Late { socket } => {
                 Some(self.sockets[socket].host)
@@ -206,7 +205,6 @@ impl World {
             | Event::BusTick { host, .. }
             | Event::Connect { host, .. }
             | Event::BusLost { host, .. }
-            | Event::BusBlocked { host, .. }
             | Event::Presence { host, .. }
             | Event::RedisOpen { host, .. }
             | Event::RedisLate { host, .. }
