@@ -1,6 +1,5 @@
-//! Two ends of a link, and a broker between them that loses, returns and repeats.
-
-use std::collections::{BTreeMap, HashMap, VecDeque};
+//! What a link sends when, keeps, and gives back. A broker that loses, returns and repeats at random is the
+//! simulator's (`tests/sim`).
 
 use super::*;
 use crate::node::seam::Returned;
@@ -133,8 +132,7 @@ fn more_batches_are_on_their_way_while_they_are_small() {
 fn with_a_broker_that_loses_nothing_nobody_waits_for_the_time_to_pass() {
     for seed in 0..50 {
         let (now, names) = (Instant::now(), [node("a"), node("b")]);
-        let mut world = World::new(seed);
-        let [here, there] = &mut world.ends;
+        let [here, there] = &mut [fresh(now), fresh(now)];
         let (mut said, mut came, mut words, mut batches) = (0, 0, 0, 0);
         let length = 1 + seed as usize * seed as usize;
         while came < 2_000 {
@@ -346,162 +344,6 @@ fn what_is_too_old_is_given_up() {
     forward(&mut link, Some(9), "hi", later);
     let batch = next(&mut link, &me, later).expect("due");
     assert_eq!(messages(&mut other, &batch, later), [(SMALL_BATCHES_MAX as u64 + 2, "hi".to_owned())]);
-}
-
-/// Two ends and what the broker carries between them.
-struct World {
-    seed: u64,
-    random: u64,
-    now: Instant,
-    ends: [Link; 2],
-    carried: [VecDeque<Vec<u8>>; 2],
-    said: [u64; 2],
-    heard: [Vec<u64>; 2],
-    settled: [HashMap<u64, Receipt>; 2],
-    /// What came back, and whether it may have been seen.
-    returned: [BTreeMap<u64, bool>; 2],
-}
-
-impl World {
-    fn new(seed: u64) -> Self {
-        let now = Instant::now();
-        World {
-            seed,
-            random: seed,
-            now,
-            ends: [fresh(now), fresh(now)],
-            carried: Default::default(),
-            said: [0; 2],
-            heard: Default::default(),
-            settled: Default::default(),
-            returned: Default::default(),
-        }
-    }
-
-    fn random(&mut self, below: u64) -> u64 {
-        self.random =
-            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) % below
-    }
-
-    fn say(&mut self, me: usize) {
-        for _ in 0..self.random(5) {
-            self.said[me] += 1;
-            let n = self.said[me];
-            forward(&mut self.ends[me], Some(n), &n.to_string(), self.now);
-        }
-    }
-
-    fn publish(&mut self, me: usize) {
-        let name = node(["a", "b"][me]);
-        while let Some(batch) = next(&mut self.ends[me], &name, self.now) {
-            self.carried[me].push_back(batch);
-        }
-    }
-
-    /// The broker carries a batch, loses it, returns it, or dies for its sender.
-    fn carry(&mut self, me: usize, fault: u64) {
-        let Some(batch) = self.carried[me].pop_front() else { return };
-        let (head, _) = Head::parse(&batch).expect("our own");
-        match fault {
-            0 => {}
-            1 => {
-                // What came before it on this way has come, or was lost.
-                let mut last = 0;
-                for event in returned(&mut self.ends[me], head.number, self.now) {
-                    let ClusterEvent::Returned(back) = event else { panic!("{event:?}") };
-                    assert!(back.tickets.iter().all(|n| *n > std::mem::replace(&mut last, *n)), "in order");
-                    let maybe_seen = back.cause == Cause::MaybeSeen;
-                    self.returned[me].extend(back.tickets.iter().map(|n| (*n, maybe_seen)));
-                }
-            }
-            _ => {
-                if fault == 2 {
-                    self.ends[me].lose();
-                }
-                self.hear(1 - me, &batch);
-            }
-        }
-    }
-
-    fn hear(&mut self, me: usize, batch: &[u8]) {
-        let (head, items) = Head::parse(batch).expect("our own");
-        if !self.ends[me].hear(&head, self.now) {
-            return;
-        }
-        let mut number = head.first;
-        for item in items.map(Result::unwrap) {
-            match item {
-                Item::Message(message) => {
-                    self.heard[me].push(message.text.parse().expect("a number"));
-                    let now = self.now;
-                    receipt(&mut self.ends[me], Receipt::Delivered, number, now);
-                    number += 1;
-                }
-                Item::Receipts { receipt, first, count } => {
-                    for ticket in settle(&mut self.ends[me], first, count) {
-                        assert_eq!(self.settled[me].insert(ticket, receipt), None, "seed {}", self.seed);
-                    }
-                }
-                item => panic!("{item:?}"),
-            }
-        }
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.ends.iter().all(|end| !end.is_active()) && self.carried.iter().all(VecDeque::is_empty)
-    }
-
-    /// Each message has come once, in order, and was settled, unless it was returned.
-    fn check(&self) {
-        let seed = self.seed;
-        for me in [0, 1] {
-            let (heard, settled, returned) = (&self.heard[1 - me], &self.settled[me], &self.returned[me]);
-            assert!(heard.is_sorted_by(|a, b| a < b), "seed {seed}: in order, once");
-            assert!(heard.len() > 300, "seed {seed}: {} of {}", heard.len(), self.said[me]);
-            for message in 1..=self.said[me] {
-                let came = heard.binary_search(&message).is_ok();
-                match returned.get(&message) {
-                    Some(false) => assert!(!came, "seed {seed}: {message} was never there"),
-                    Some(true) => {}
-                    None => assert!(came, "seed {seed}: {message} is lost"),
-                }
-                let has_receipt = settled.contains_key(&message) || returned.contains_key(&message);
-                assert!(has_receipt, "seed {seed}: {message} has no receipt");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_broker_that_loses_and_returns_loses_no_message() {
-    for seed in 0..12 {
-        let mut world = World::new(seed);
-        let mut troubles = 2_000;
-        while troubles > 0 || !world.is_quiet() {
-            let me = world.random(2) as usize;
-            match world.random(10) {
-                0..4 if troubles > 0 => world.say(me),
-                0..6 => world.publish(me),
-                6..9 => {
-                    // Faster than batches are said again, or what is too old would be given up.
-                    for _ in 0..8 {
-                        let fault = if troubles > 0 { world.random(20) } else { 20 };
-                        world.carry(me, fault);
-                    }
-                }
-                _ => {
-                    world.now += Duration::from_millis(if troubles > 0 { 20 } else { 300 });
-                    let now = world.now;
-                    for end in &mut world.ends {
-                        end.tick(now, &mut vec![]);
-                    }
-                    troubles -= i32::from(troubles > 0);
-                }
-            }
-        }
-        world.check();
-    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Peers that do not read, and what becomes of the messages for them.
+//! Peers that do not read, or do not acknowledge, and what becomes of the messages for them.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use pinpost::CloseReason;
 
 use crate::CUT_TIME_MAX;
 use crate::rig::bystanders::Bystanders;
+use crate::rig::net::{nodes, on_every_net};
 use crate::rig::node::Node;
 use crate::rig::peer::{Peer, delivered, message, pour};
 use crate::rig::program::{Growth, Program};
@@ -274,4 +275,134 @@ fn a_full_outbox_whose_socket_stalls_is_cut_off_after_a_second() {
     assert!(stalled < Duration::from_secs(4), "its sender waited {stalled:?}");
     pouring.join().expect("the pouring thread");
     bystanders.noticed_nothing();
+}
+
+#[test]
+fn one_that_acknowledges_too_slowly_is_a_slow_consumer() {
+    const COUNT: usize = 200;
+    on_every_net(|net| {
+        let [a, b] = nodes(net, &[("outbox", "16384"), ("mailbox", "1000")]);
+        thread::scope(|scope| {
+            for (home, bob) in [(&a, "bob-here"), (&b, "bob-there")] {
+                let (a, b) = (&a, &b);
+                scope.spawn(move || {
+                    let bystanders = Bystanders::start(home.tcp);
+                    let from = format!("alice-{bob}");
+                    let mut alice = Peer::login(a.tcp, &from);
+                    let mut mute = Peer::login_acking(home.tcp, bob);
+                    alice.patient(CUT_TIME_MAX);
+                    mute.patient(CUT_TIME_MAX);
+                    let since = Instant::now();
+                    pour(alice.writer(), bob, COUNT, 1_000);
+                    let heard = mute.rest();
+                    let took = since.elapsed();
+                    let (last, shown) = heard.split_last().expect("it is told why");
+                    assert!(last.starts_with("BYE slow "), "{last}");
+                    assert!(
+                        took > Duration::from_millis(4_500) && took < Duration::from_secs(10),
+                        "it took {took:?}"
+                    );
+                    for (n, line) in shown.iter().enumerate() {
+                        assert!(line.starts_with(&format!("MSG {from} {n} {n} ")), "{line}");
+                    }
+                    assert!((10..=17).contains(&shown.len()), "{} of 1,000 bytes were shown", shown.len());
+                    // Nothing is lost.
+                    (0..COUNT).for_each(|n| alice.hears(&format!("@{n} OK {n} stored")));
+                    let mut next = Peer::login(b.tcp, bob);
+                    next.hears_poured(&from, 0..COUNT);
+                    next.heard_all();
+                    bystanders.noticed_nothing();
+                });
+            }
+        });
+        let slow = a.metrics().closes(CloseReason::Slow) + b.metrics().closes(CloseReason::Slow);
+        assert_eq!(slow, 2);
+    });
+}
+
+#[test]
+fn memory_is_bounded_when_nobody_acknowledges() {
+    const RECIPIENTS: usize = 50;
+    const SENDERS: usize = 200;
+    const OUTBOX: usize = 16 * 1024;
+    let server = Program::serve(&["--outbox", &OUTBOX.to_string(), "--mailbox", "0"]);
+    let bystanders = Bystanders::start(server.tcp());
+    let mut mutes: Vec<Peer> =
+        (0..RECIPIENTS).map(|n| Peer::login_acking(server.tcp(), &format!("mute-{n}"))).collect();
+    let senders: Vec<Peer> =
+        (0..SENDERS).map(|n| Peer::login(server.tcp(), &format!("sender-{n}"))).collect();
+    for peer in &senders {
+        peer.stream().set_nonblocking(true).expect("a socket can be that");
+    }
+    let mut growth = server.growth();
+    // What was not taken of a line is said first the next time.
+    let mut unsent: HashMap<usize, Vec<u8>> = HashMap::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let text = "x".repeat(200);
+    let (mut said, mut rounds) = (0, 0);
+    let since = Instant::now();
+    // Most of that is before the recipients are cut off, as slow consumers, and some of it after.
+    while since.elapsed() < Duration::from_secs(7) {
+        for (n, sender) in senders.iter().enumerate() {
+            let lines = unsent.entry(n).or_default();
+            if lines.is_empty() {
+                let line = |k: usize| format!("SEND mute-{} {text}\n", (n + k) % RECIPIENTS);
+                lines.extend((0..20).flat_map(|k| line(rounds * 20 + k).into_bytes()));
+            }
+            let count = write_some(sender.stream(), lines);
+            said += count;
+            lines.drain(..count);
+            read_some(sender.stream(), &mut buffer);
+        }
+        rounds += 1;
+        if rounds % 20 == 0 {
+            growth.look();
+        }
+    }
+    growth.look();
+    // Shown and waiting, each an outbox and a message; what is read and can't be sent yet; and
+    // for each message on its way a place in the table of those and in its sender's replies.
+    let in_outboxes = RECIPIENTS * 2 * (OUTBOX + 1_024);
+    let unread = SENDERS * 16 * 1024;
+    // What the node's thread keeps of empty outboxes, to use again.
+    let spares = 64 * 8 * 1024;
+    let bound = in_outboxes + unread + in_outboxes + spares + (2 << 20);
+    println!(
+        "{} MiB were said; memory grew by {} KiB, bound {}",
+        said >> 20,
+        growth.bytes() >> 10,
+        bound >> 10
+    );
+    growth.is_below(bound);
+    for mute in &mut mutes {
+        mute.patient(CUT_TIME_MAX);
+        let heard = mute.rest();
+        let (last, shown) = heard.split_last().expect("it is told why");
+        assert!(last.starts_with("BYE slow "), "{last}");
+        assert!(shown.len() <= 256 && shown.iter().all(|line| message(line).is_some()));
+    }
+    drop(senders);
+    bystanders.noticed_nothing();
+    let mut alice = Peer::login(server.tcp(), "alice");
+    until_in(CUT_TIME_MAX, "they are gone", || {
+        alice.say("@who WHO mute-0");
+        alice.hear() == "@who OK mute-0 offline"
+    });
+}
+
+fn write_some(mut socket: &TcpStream, bytes: &[u8]) -> usize {
+    match socket.write(bytes) {
+        Ok(count) => count,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+        Err(error) => panic!("the node reads on: {error}"),
+    }
+}
+
+fn read_some(mut socket: &TcpStream, buffer: &mut [u8]) {
+    match socket.read(buffer) {
+        Ok(0) => panic!("a sender was cut off"),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+        Err(error) => panic!("the node goes on: {error}"),
+    }
 }
