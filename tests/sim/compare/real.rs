@@ -146,6 +146,8 @@ impl Real {
             let awake =
                 awake.filter(|(session, _)| session.as_ref().is_some_and(|session| !session.is_frozen));
             awake.for_each(|(_, id)| from.publish(id, marker, false));
+            // Before its session ends, if its queue was deleted.
+            from.ask();
         }
         // What comes behind all of that tells that nothing more comes.
         for (host, place) in self.sessions.iter_mut().enumerate() {
