@@ -44,6 +44,7 @@ use crate::metrics::Counters;
 use crate::node::connection::{Connection, Phase};
 use crate::node::deadlines::{InLane, Pending, Sent, Timeout};
 use crate::node::seam::{Answer, News, Returned, Said, Unavailable};
+use crate::node::sessions::sessions_of;
 use crate::node::slab::{ConnectionId, Ticket};
 use crate::node::state::{Node, Out, Todo};
 use crate::proto::name::NodeId;
@@ -232,23 +233,26 @@ impl Node {
         match news {
             News::Replaced { user, session } => self.replaced(user.as_str(), session),
             News::Mail(user) => self.has_mail(user.as_str()),
-            News::Elsewhere { user, nodes } => self.announce_again(&user, &nodes),
-            News::Replaces { user, locations } => self.tell_replaced(&user, locations),
+            News::Elsewhere { user, nodes } => {
+                for node in &nodes {
+                    self.note_further(&user, node);
+                    // Nobody waits for it.
+                    self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
+                }
+            }
+            News::Replaces { user, locations } => {
+                for (node, session) in sessions_of(locations) {
+                    self.out.says.item(&node, &Item::Replaced { user: user.borrowed(), session });
+                }
+            }
         }
         self.settle();
     }
 
-    /// Messages could not be carried.
+    /// Messages could not be carried, or are lost with their node.
     pub fn returned(&mut self, returned: &Returned, now: Instant) {
         self.now = now;
         self.take_back(returned);
-        self.settle();
-    }
-
-    /// A node is dead, or this one has another id to it: it had the messages with these tickets.
-    pub fn gone(&mut self, node: &NodeId, tickets: &[u64], now: Instant) {
-        self.now = now;
-        self.bury(node, tickets);
         self.settle();
     }
 
@@ -324,7 +328,6 @@ impl Node {
         }
     }
 
-    /// It is time for a connection to act.
     fn time_out(&mut self, kind: Timeout, id: ConnectionId) {
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.connections.get_mut(id) else { return };

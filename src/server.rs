@@ -258,7 +258,6 @@ async fn hear_others(driver: Rc<Driver>) {
                     ClusterEvent::Answered(ticket, answer) => node.answered(ticket, answer, now),
                     ClusterEvent::News(news) => node.heard(news, now),
                     ClusterEvent::Returned(returned) => node.returned(&returned, now),
-                    ClusterEvent::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),
                     ClusterEvent::Renamed(id) => node.renamed(id),
                     ClusterEvent::Batch(batch) => cluster.unpack(&batch, now, &mut |from, said| {
                         count += 1;

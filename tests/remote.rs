@@ -89,12 +89,10 @@ impl End {
                         Cause::NotThere | Cause::Dead => "not there",
                         Cause::MaybeSeen => "maybe seen",
                         Cause::CutOff => "cut off",
+                        Cause::Gone => "gone",
                     };
                     self.fates.extend(returned.tickets.iter().map(|ticket| (*ticket, cause)));
-                }
-                ClusterEvent::Gone { node, tickets } => {
-                    self.gone.push(node);
-                    self.fates.extend(tickets.iter().map(|ticket| (*ticket, "gone")));
+                    self.gone.extend((returned.cause == Cause::Gone).then_some(returned.node));
                 }
                 ClusterEvent::Renamed(id) => self.id = id,
                 ClusterEvent::Batch(batch) => {

@@ -13,13 +13,6 @@ pub enum ClusterEvent {
     News(News),
     /// Messages could not be carried.
     Returned(Returned),
-    /// A node is dead, or this one has a new id: nothing that was said between them counts.
-    Gone {
-        /// The node.
-        node: NodeId,
-        /// The tickets of messages to it without a receipt, in order: it may have them.
-        tickets: Vec<u64>,
-    },
     /// This node has a new id: to all others it is another node.
     Renamed(NodeId),
     /// What another node says, as it came: [`Cluster::unpack`](crate::cluster::Cluster::unpack) reads it.

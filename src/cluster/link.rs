@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::event::{ClusterEvent, give_back};
 use crate::node::out::Say;
-use crate::node::seam::Cause;
+use crate::node::seam::{Cause, Returned};
 use crate::proto::name::NodeId;
 use crate::proto::wire::{HEAD_BYTES_MAX, Head, Item, Items, Message, RECEIPTS_BYTES_MAX, put_message};
 
@@ -412,7 +412,8 @@ impl Link {
         self.give_up_waiting(Cause::Dead, now, events);
         let mut tickets = vec![];
         self.open(0, u64::MAX, &mut tickets);
-        events.push(ClusterEvent::Gone { node: self.node, tickets });
+        let (node, cause) = (self.node, Cause::Gone);
+        events.push(ClusterEvent::Returned(Returned { node, tickets, casts: 0, cause }));
     }
 
     /// What was published may be lost: it is published again.

@@ -2,7 +2,6 @@
 //! simulator's (`tests/sim`).
 
 use super::*;
-use crate::node::seam::Returned;
 use crate::proto::name::{IdRef, Tag, UserRef};
 use crate::proto::wire::{Receipt, VERSION, put_body};
 
@@ -324,7 +323,12 @@ fn of_a_node_that_is_dead_all_tickets_come_back() {
     assert!(next(&mut link, &me, now).is_some());
     forward(&mut link, Some(5), "never published", now);
     forward(&mut link, None, "never published", now);
-    let gone = ClusterEvent::Gone { node: node("other"), tickets: vec![1, 3, 4] };
+    let gone = ClusterEvent::Returned(Returned {
+        node: node("other"),
+        tickets: vec![1, 3, 4],
+        casts: 0,
+        cause: Cause::Gone,
+    });
     assert_eq!(events(|events| link.end(now, events)), [back(&[5], 1, Cause::Dead), gone]);
 }
 

@@ -97,7 +97,12 @@ fn what_is_for_a_dead_node_comes_back_at_once() {
     forward(&mut links, &them, Some(2), now);
     forward(&mut links, &other, Some(3), now);
     know(&mut links, &[(&other, VERSION)], &[&them], now);
-    let gone = ClusterEvent::Gone { node: them.clone(), tickets: vec![1] };
+    let gone = ClusterEvent::Returned(Returned {
+        node: them.clone(),
+        tickets: vec![1],
+        casts: 0,
+        cause: Cause::Gone,
+    });
     assert_eq!(events(&mut links), [returned(&them, &[2], 0, Cause::Dead), gone]);
     (4..6).for_each(|ticket| forward(&mut links, &them, Some(ticket), now));
     forward(&mut links, &them, None, now);
@@ -138,7 +143,12 @@ fn under_a_new_id_everything_begins_anew() {
     links.next(now, &mut vec![]).expect("it is published");
     let number = links.epoch << EPOCH_SHIFT | 7;
     links.restart(us_again.clone(), now);
-    let gone = ClusterEvent::Gone { node: them.clone(), tickets: vec![1] };
+    let gone = ClusterEvent::Returned(Returned {
+        node: them.clone(),
+        tickets: vec![1],
+        casts: 0,
+        cause: Cause::Gone,
+    });
     assert_eq!(events(&mut links), [gone, ClusterEvent::Renamed(us_again)]);
     links.say(&them, Say::Receipt { number, receipt: crate::proto::wire::Receipt::Delivered }, now);
     assert!(!links.has_next(), "the receipt is nobody's business any more");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::node::deadlines::{InLane, Pending, Sent};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::lane::{Act, Acts, Lane};
+use crate::node::lane::{Act, Acts, Lane, Whereabouts};
 use crate::node::lanes::Kept;
 use crate::node::seam::{Cause, Location, Returned, Stored, Unavailable, What};
 use crate::node::slab::{LaneId, Member, PeerId, Ticket};
@@ -55,7 +55,6 @@ impl Node {
         Some(sent)
     }
 
-    /// Does one thing that a lane wants done.
     pub(super) fn carry_out(&mut self, lane: LaneId, act: Act<Kept>) {
         match act {
             Act::Give(number, Member::Here, _) => self.give_here(lane, number),
@@ -101,7 +100,6 @@ impl Node {
         }
     }
 
-    /// The sender learns that its message was delivered.
     pub(super) fn tell_delivered(&mut self, sent: &Sent) {
         if let Some(reply) = &sent.reply {
             self.counters.delivered += 1;
@@ -124,7 +122,6 @@ impl Node {
         self.lane_answered(InLane { lane, number }, Member::Here, receipt);
     }
 
-    /// Gives a member a `CAST`.
     pub(super) fn give_cast(&mut self, body: &[u8], to: Member) {
         match to {
             Member::Node(peer) => {
@@ -151,33 +148,25 @@ impl Node {
         self.ask(Some(Pending::Storing(lane, numbers)), user, What::Store(messages));
     }
 
-    /// Presence has answered where the recipient of a lane is.
     pub(super) fn lane_located(
         &mut self,
         (lane, was_here): (LaneId, bool),
         locations: Result<Vec<Location>, Unavailable>,
     ) {
-        let is_new = locations.is_ok();
         let Some(user) = self.lanes.get(lane).map(|entry| entry.user.clone()) else { return };
-        let members = self.members(&user, locations);
-        if was_here && members.as_ref().is_some_and(Vec::is_empty) {
+        if was_here && !self.find(user.as_str()) && locations.as_ref().is_ok_and(Vec::is_empty) {
             // Who has left here since may be elsewhere by now: the answer does not know.
             return self.carry_out(lane, Act::Ask);
         }
-        self.tell_lane(lane, |lane, acts| lane.located(members, acts));
-        if is_new {
-            self.note_locations(lane, &user);
-        }
+        self.tell_where(lane, &user, locations, Lane::located);
     }
 
-    /// The mailbox has answered.
     pub(super) fn lane_stored(
         &mut self,
         (lane, numbers): (LaneId, &[u64]),
         fates: &[Stored],
         locations: Result<Vec<Location>, Unavailable>,
     ) {
-        let is_new = locations.is_ok();
         let Some(user) = self.lanes.get(lane).map(|entry| entry.user.clone()) else { return };
         if fates.contains(&Stored::Yes) {
             // The user is somewhere all the same: whoever has a session looks into the mailbox first.
@@ -187,30 +176,34 @@ impl Node {
             }
             self.has_mail(user.as_str());
         }
-        let members = self.members(&user, locations);
-        self.tell_lane(lane, |lane, acts| lane.stored(numbers, fates, members, acts));
-        if is_new {
-            self.note_locations(lane, &user);
-        }
+        self.tell_where(lane, &user, locations, |lane, members, acts| {
+            lane.stored(numbers, fates, members, acts)
+        });
     }
 
-    /// Where a user is, this node included. While presence is away, what is here and what was remembered counts.
-    fn members(
+    /// Tells a lane where its user is, this node included. While presence is away, what is here and what was
+    /// remembered counts; else the members that the lane has then are remembered, also those it heard of meanwhile.
+    fn tell_where(
         &mut self,
+        lane: LaneId,
         user: &UserName,
         locations: Result<Vec<Location>, Unavailable>,
-    ) -> Option<Vec<Member>> {
+        tell: impl FnOnce(&mut Lane<Kept>, Whereabouts, &mut Acts<Kept>),
+    ) {
         let is_here = self.find(user.as_str());
         let here = is_here.then_some(Member::Here);
-        match locations {
-            Ok(locations) => {
-                let peers = locations.iter().map(|location| Member::Node(self.peers.name(&location.node)));
-                Some(here.into_iter().chain(peers).collect())
-            }
-            Err(Unavailable) => {
-                let known = self.known_members(user.as_str(), is_here);
-                known.or_else(|| Some(vec![here?])).filter(|members| !members.is_empty())
-            }
+        let Ok(locations) = locations else {
+            let known = self.known_members(user.as_str(), is_here);
+            let members = known.or_else(|| Some(vec![here?])).filter(|members| !members.is_empty());
+            self.tell_lane(lane, |lane, acts| tell(lane, members, acts));
+            return;
+        };
+        let peers = locations.iter().map(|location| Member::Node(self.peers.name(&location.node)));
+        let members = here.into_iter().chain(peers).collect();
+        self.tell_lane(lane, |lane, acts| tell(lane, Some(members), acts));
+        if let Some(members) = self.lanes.get(lane).and_then(|entry| entry.lane.members()) {
+            let peers: Vec<PeerId> = members.iter().filter_map(|member| member.peer()).collect();
+            self.locations.set(user, &peers, self.now);
         }
     }
 
@@ -219,14 +212,6 @@ impl Node {
         let known = self.locations.find(user, is_here, self.now)?;
         let here = is_here.then_some(Member::Here);
         Some(here.into_iter().chain(known.iter().map(|peer| Member::Node(*peer))).collect())
-    }
-
-    /// The members that a lane has found are remembered, with those that it has heard of meanwhile.
-    fn note_locations(&mut self, lane: LaneId, user: &UserName) {
-        if let Some(members) = self.lanes.get(lane).and_then(|entry| entry.lane.members()) {
-            let peers: Vec<PeerId> = members.iter().filter_map(|member| member.peer()).collect();
-            self.locations.set(user, &peers, self.now);
-        }
     }
 
     /// A user is on a further node, too.
@@ -262,7 +247,6 @@ impl Node {
         }
     }
 
-    /// Another node tells what became of messages.
     pub(super) fn receive_receipts(&mut self, node: &NodeId, tickets: &[u64], receipt: Receipt) {
         let peer = self.peers.name(node);
         for ticket in tickets {
@@ -281,46 +265,27 @@ impl Node {
         }
     }
 
-    /// Messages could not be carried.
+    /// Messages to a node came back, or are lost with it.
     pub(super) fn take_back(&mut self, returned: &Returned) {
         let Returned { node, tickets, casts, cause } = returned;
         self.counters.casts_lost += casts;
         let peer = self.peers.name(node);
-        for (lane, numbers) in self.by_lane(tickets) {
-            if *cause == Cause::Dead {
-                self.lose_node(lane, &numbers, peer, false);
-            } else {
-                let member = Member::Node(peer);
-                self.tell_lane(lane, |lane, acts| lane.returned(&numbers, member, *cause, acts));
-            }
-        }
-    }
-
-    /// A node is dead, or this one is another to it now.
-    pub(super) fn bury(&mut self, node: &NodeId, tickets: &[u64]) {
-        let peer = self.peers.name(node);
-        for (lane, numbers) in self.by_lane(tickets) {
-            self.lose_node(lane, &numbers, peer, true);
-        }
-        self.peers.bury(peer);
-    }
-
-    /// A node that had these messages of a lane is dead. `is_doubtful`: it may have shown them.
-    fn lose_node(&mut self, lane: LaneId, numbers: &[u64], peer: PeerId, is_doubtful: bool) {
-        let (Some(entry), member) = (self.lanes.get(lane), Member::Node(peer)) else { return };
-        self.locations.remove(entry.user.as_str(), peer);
-        let lost = numbers.iter().filter(|number| entry.lane.is_only_with(**number, member));
-        self.counters.rerouted += lost.count() as u64;
-        self.tell_lane(lane, |lane, acts| lane.gone(numbers, member, is_doubtful, acts));
-    }
-
-    /// Messages by their lanes.
-    fn by_lane(&mut self, tickets: &[u64]) -> BTreeMap<LaneId, Vec<u64>> {
+        let member = Member::Node(peer);
         let mut lanes = BTreeMap::<LaneId, Vec<u64>>::new();
         for InLane { lane, number } in tickets.iter().filter_map(|ticket| self.place_of(*ticket)) {
             lanes.entry(lane).or_default().push(number);
         }
-        lanes
+        for (lane, numbers) in lanes {
+            if let (Cause::Dead | Cause::Gone, Some(entry)) = (cause, self.lanes.get(lane)) {
+                self.locations.remove(entry.user.as_str(), peer);
+                let lost = numbers.iter().filter(|number| entry.lane.is_only_with(**number, member));
+                self.counters.rerouted += lost.count() as u64;
+            }
+            self.tell_lane(lane, |lane, acts| lane.returned(&numbers, member, *cause, acts));
+        }
+        if *cause == Cause::Gone {
+            self.peers.bury(peer);
+        }
     }
 
     fn place_of(&mut self, ticket: u64) -> Option<InLane> {

@@ -12,15 +12,12 @@ use crate::proto::reply::CloseReason;
 /// A connection. An idle one holds no memory beside this.
 #[derive(Default)]
 pub struct Connection {
-    /// Where it is in its life.
     pub phase: Phase,
-    /// The user, from the `LOGIN` on.
     pub user: Option<UserName>,
     /// The session's id, from the `LOGIN` on.
     pub session: Option<SessionId>,
     /// Messages of this session that this node gave an id.
     pub count: u64,
-    /// What it is owed.
     pub outbox: Outbox,
     /// Of a session that acknowledges, or holds live messages.
     pub unacknowledged: Option<Box<Unacknowledged>>,
@@ -52,7 +49,6 @@ pub enum Phase {
     New,
     /// A `LOGIN` waits for its answer.
     Entering(Box<Entering>),
-    /// A user's session.
     In,
     /// The node drains: what the peer has said already is refused, and then it ends.
     Draining,
@@ -72,9 +68,7 @@ pub enum Phase {
 /// A login that waits.
 #[derive(Default)]
 pub struct Entering {
-    /// The tag of the `LOGIN`.
     pub tag: Option<Box<str>>,
-    /// The session will acknowledge.
     pub acks: bool,
     /// Something was stored for the user since the session was registered.
     pub has_mail: bool,
@@ -89,7 +83,6 @@ pub struct Entering {
 /// A session that drains its user's mailbox, or waits until it may.
 #[derive(Default)]
 pub struct Drain {
-    /// What happens next.
     pub stage: Stage,
     /// The place of the last message that was read.
     pub read_up_to: u64,

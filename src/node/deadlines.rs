@@ -37,11 +37,9 @@ pub enum Pending {
 
 /// A message without a fate.
 pub struct Sent {
-    /// The sender's connection.
     pub sender: ConnectionId,
     /// Where its reply goes; a `CAST` has none.
     pub reply: Option<ReplyTo>,
-    /// The message's id.
     pub id: MessageId,
     /// Where it stands in a lane, if it is in one.
     pub place: Option<InLane>,
@@ -50,13 +48,10 @@ pub struct Sent {
 /// The place of a message in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InLane {
-    /// The lane.
     pub lane: LaneId,
-    /// The number in it.
     pub number: u64,
 }
 
-/// The table.
 #[derive(Default)]
 pub struct InFlight {
     slots: Slab<'t', Waiting>,
@@ -119,7 +114,6 @@ impl InFlight {
         self.oldest
     }
 
-    /// How much waits for an answer.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -222,7 +216,6 @@ impl Timeouts {
         })
     }
 
-    /// When the next is due.
     pub fn next(&self) -> Option<Instant> {
         self.queues.iter().filter_map(|(_, _, queue)| queue.front()).map(|(at, _)| *at).min()
     }

@@ -18,16 +18,13 @@ pub enum Waiter {
     Sent(Ticket),
     /// Another node.
     Origin {
-        /// Which.
         peer: PeerId,
         /// Its number for the message.
         number: u64,
-        /// The recipient.
         user: UserName,
     },
     /// A session that drains its mailbox.
     Mail {
-        /// Its connection.
         connection: ConnectionId,
         /// The message's place in the mailbox.
         place: u64,
@@ -42,13 +39,11 @@ pub struct Delivery {
     pub lost: Receipt,
     /// What it is remembered by once it was shown.
     pub hash: Option<u64>,
-    /// Who waits.
     pub waiter: Waiter,
     /// Who else does.
     pub more: Vec<Waiter>,
 }
 
-/// All of them.
 pub struct Deliveries {
     slots: Slab<'d', Delivery>,
     /// Those that a duplicate may come of.
@@ -57,7 +52,6 @@ pub struct Deliveries {
 }
 
 impl Delivery {
-    /// Those who wait for it.
     pub fn waiters(&self) -> impl Iterator<Item = &Waiter> {
         std::iter::once(&self.waiter).chain(&self.more)
     }
@@ -69,7 +63,6 @@ impl Deliveries {
         Deliveries { slots: Slab::default(), by_hash: HashMap::default(), key }
     }
 
-    /// What a message is remembered by.
     pub fn hash(&self, user: &str, line: &[u8]) -> u64 {
         self.key.hash(user, line)
     }
@@ -90,7 +83,6 @@ impl Deliveries {
         self.slots.get_mut(id)
     }
 
-    /// One that is not over.
     pub fn get_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
         self.slots.get_mut(id)
     }
@@ -114,7 +106,6 @@ impl Deliveries {
         Some(delivery)
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.slots.len()
     }

@@ -37,7 +37,6 @@ impl HashKey {
 /// How a set or a map hashes what is a keyed hash already: not once more.
 pub type HashedAlready = BuildHasherDefault<AsItIs>;
 
-/// The hash of a hash.
 #[derive(Default)]
 pub struct AsItIs(u64);
 
@@ -67,12 +66,10 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Tells whether a message is remembered.
     pub fn contains(&self, hash: u64) -> bool {
         self.newer.contains(&hash) || self.older.contains(&hash)
     }
 
-    /// Remembers a message.
     pub fn add(&mut self, hash: u64, now: Instant) {
         self.since.get_or_insert(now);
         self.newer.insert(hash);
@@ -81,7 +78,6 @@ impl Seen {
         }
     }
 
-    /// How many are remembered.
     pub fn len(&self) -> usize {
         self.newer.len() + self.older.len()
     }

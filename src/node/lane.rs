@@ -242,25 +242,21 @@ impl<M> Lane<M> {
         self.settle_back(acts);
     }
 
-    /// A member is dead, and had these messages. `is_doubtful`: it may have shown them.
-    pub fn gone(&mut self, numbers: &[u64], member: Member, is_doubtful: bool, acts: &mut Acts<M>) {
+    /// Messages could not be carried to a member, or it is dead and had them.
+    pub fn returned(&mut self, numbers: &[u64], member: Member, cause: Cause, acts: &mut Acts<M>) {
+        let is_doubtful = matches!(cause, Cause::MaybeSeen | Cause::Gone);
         numbers.iter().for_each(|number| self.take_from(*number, member, is_doubtful));
         self.members.retain(|other| *other != member);
-        self.returning.retain(|other| *other != member);
-        self.settle_back(acts);
-    }
-
-    /// Messages could not be carried to a member.
-    pub fn returned(&mut self, numbers: &[u64], member: Member, cause: Cause, acts: &mut Acts<M>) {
-        numbers.iter().for_each(|number| self.take_from(*number, member, cause == Cause::MaybeSeen));
-        self.members.retain(|other| *other != member);
-        if cause == Cause::CutOff {
-            // Asking again would give the same answer.
-            let is_back = |entry: &LaneEntry<M>| entry.with.is_empty() && numbers.contains(&entry.number);
-            self.end_where(is_back, ErrorCode::Unavailable, acts);
-        } else if !self.members.is_empty() {
+        match cause {
+            Cause::Dead | Cause::Gone => self.returning.retain(|other| *other != member),
+            Cause::CutOff => {
+                // Asking again would give the same answer.
+                let is_back = |entry: &LaneEntry<M>| entry.with.is_empty() && numbers.contains(&entry.number);
+                self.end_where(is_back, ErrorCode::Unavailable, acts);
+            }
             // Nobody would tell that the recipient is still there; with no other member that is asked anyway.
-            push_new(&mut self.returning, member);
+            _ if !self.members.is_empty() => push_new(&mut self.returning, member),
+            _ => {}
         }
         self.settle_back(acts);
     }

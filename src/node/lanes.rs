@@ -36,15 +36,12 @@ pub struct Kept {
 
 /// The lane of one recipient.
 pub struct UserLane {
-    /// The recipient.
     pub user: UserName,
-    /// The lane.
     pub lane: Lane<Kept>,
     bytes: usize,
     waiting: Vec<ConnectionId>,
 }
 
-/// All lanes.
 #[derive(Default)]
 pub struct Lanes {
     lanes: Slab<'l', UserLane>,
@@ -58,11 +55,9 @@ pub struct Lanes {
     spares: Vec<Lane<Kept>>,
 }
 
-/// Spares that are kept.
 const SPARES_MAX: usize = 64;
 
 impl Kept {
-    /// What it counts for.
     pub fn bytes(&self) -> usize {
         self.body.len() + MESSAGE_BYTES
     }
@@ -84,7 +79,6 @@ impl Lanes {
         })
     }
 
-    /// One lane.
     pub fn get(&mut self, id: LaneId) -> Option<&mut UserLane> {
         self.lanes.get_mut(id)
     }
@@ -170,7 +164,6 @@ impl Lanes {
         woken
     }
 
-    /// How many lanes there are.
     pub fn len(&self) -> usize {
         self.lanes.len()
     }

@@ -30,7 +30,6 @@ const READ_ON_MIN: usize = READ_MESSAGES_MAX / 2;
 const SHOWN_MAX: usize = 4_096;
 
 impl Node {
-    /// Drains the mailbox of a user to a session.
     pub(super) fn start_mail(&mut self, id: ConnectionId) {
         let taking = self.connections.get_mut(id).filter(|connection| connection.takes_messages());
         let Some(connection) = taking else { return };
@@ -159,7 +158,6 @@ impl Node {
         }
     }
 
-    /// A message from a mailbox has its fate.
     pub(super) fn note_mail(&mut self, id: ConnectionId, place: u64, is_taken: bool) {
         self.note_letter(id, place, is_taken);
         self.go_on_with_mail(id);

@@ -24,7 +24,6 @@ use crate::recent::Recent;
 /// Gone nodes that keep their names; what comes back from an older one waits for its deadline.
 pub const GONE_MAX: usize = 4_096;
 
-/// The other nodes.
 #[derive(Default)]
 pub struct Peers {
     peers: Slab<'p', KnownNode>,
@@ -79,7 +78,6 @@ pub const REMEMBERED_MAX: usize = 65_536;
 /// How long a location is believed.
 const BELIEF_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What is remembered.
 #[derive(Default)]
 pub struct Locations {
     users: Recent<UserName, (Instant, Vec<PeerId>)>,

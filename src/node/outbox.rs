@@ -17,7 +17,6 @@ use std::time::Instant;
 use crate::node::slab::DeliveryId;
 use crate::proto::reply::print_tag;
 
-/// What one connection is owed, in order.
 #[derive(Default)]
 pub struct Outbox {
     held: Option<Box<Held>>,
@@ -101,7 +100,6 @@ const MARKS_MIN: usize = 4;
 const BUFFER_BYTES_SPARE: usize = 4_096;
 const MARKS_SPARE: usize = 64;
 
-/// Spares that are kept: outboxes that are filled and flushed at a time.
 const SPARES_MAX: usize = 64;
 
 impl Outbox {
@@ -115,7 +113,6 @@ impl Outbox {
         self.waiting() + self.held.as_ref().map_or(0, |held| held.row_bytes as usize)
     }
 
-    /// Replies that are not known yet.
     pub fn due(&self) -> u32 {
         self.due
     }
@@ -136,7 +133,6 @@ impl Outbox {
         self.held(spares).blocked_since.get_or_insert(now);
     }
 
-    /// Appends one line.
     pub fn push_line(&mut self, spares: &mut Spares, print: impl FnOnce(&mut Vec<u8>)) {
         let held = self.held(spares);
         print(&mut held.buffer);
@@ -305,7 +301,6 @@ impl Default for Held {
 }
 
 impl Held {
-    /// Moves the buffer when enough of it was written.
     fn make_room(&mut self) {
         if self.written >= MOVE_BYTES_MIN && self.written >= self.buffer.len() / 2 {
             // A message that is partly written stays whole: it may have to be given back.

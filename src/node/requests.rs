@@ -45,19 +45,17 @@ impl Node {
             connection.is_paused = true;
             return Flow::Wait;
         }
-        let TaggedRequest { tag, request } = TaggedRequest::parse(line);
+        let TaggedRequest { tag, mut request } = TaggedRequest::parse(line);
         let is_limited = connection.acks() && connection.outbox.due() >= REPLIES_DUE_MAX;
         // An acknowledgement and a `CAST` are due no reply.
         if is_limited && !matches!(request, Ok(Request::Ack { .. } | Request::Cast { .. })) {
-            self.refuse(id, tag.map(Tag::as_str), ErrorCode::Limited);
-            return Flow::Next;
+            request = Err(BadLine { code: ErrorCode::Limited, text: ErrorCode::Limited.text() });
         }
         let is_in = connection.session.is_some();
         match request.and_then(|request| decide(request, is_in, is_draining)) {
             Ok(request) => self.act(id, request, tag),
             Err(BadLine { code, text }) => {
-                self.counters.error(code);
-                self.reply(id, tag.map(Tag::as_str), |out| ServerLine::Err { code, text }.print(out));
+                self.refuse(id, tag.map(Tag::as_str), code, text);
                 Flow::Next
             }
         }
@@ -85,7 +83,6 @@ impl Node {
         Flow::Next
     }
 
-    /// A session acknowledges a message.
     fn acknowledge(&mut self, id: ConnectionId, message: Tag<'_>, from: UserRef<'_>) {
         let Some(Connection { unacknowledged: Some(messages), user: Some(user), .. }) =
             self.connections.get_mut(id)
@@ -138,7 +135,6 @@ fn is_served(verb: Verb) -> bool {
     !matches!(verb, Verb::Watch | Verb::Unwatch | Verb::Join | Verb::Leave)
 }
 
-/// The verbs that `HELP` tells of.
 fn helped(about: Option<&str>) -> impl Iterator<Item = Verb> {
     let about = about.map(Verb::parse);
     Verb::ALL

@@ -26,7 +26,6 @@ pub enum Flow {
 }
 
 impl Node {
-    /// Routes a `SEND`.
     pub(super) fn send(
         &mut self,
         sender: ConnectionId,
@@ -151,7 +150,7 @@ impl Node {
     ) -> Flow {
         let Some(connection) = self.connections.get_mut(sender) else { return Flow::Next };
         if connection.acks() || self.is_draining {
-            self.refuse(sender, tag.map(Tag::as_str), ErrorCode::Limited);
+            self.refuse(sender, tag.map(Tag::as_str), ErrorCode::Limited, ErrorCode::Limited.text());
             return Flow::Next;
         }
         connection.is_waiting = true;

@@ -183,7 +183,10 @@ pub enum Cause {
     NotThere,
     /// The node is dead: these were never taken by anybody, and nothing ever will be.
     Dead,
-    /// The same of some that were published before: somebody may have them.
+    /// The node is dead, or this one is another to it now: nothing that was said between them counts, and the node may
+    /// have shown these, which have no receipt.
+    Gone,
+    /// It has no queue now, and some were published before: somebody may have them.
     MaybeSeen,
     /// The broker can't be reached, so no other node can be: they were never sent.
     CutOff,

@@ -16,7 +16,6 @@ use crate::recent::Recent;
 /// left first are forgotten.
 pub const LEFT_MAX: usize = 1_048_576;
 
-/// Sessions by user.
 #[derive(Default)]
 pub struct SessionTable {
     users: Recent<UserName, User>,
@@ -33,7 +32,6 @@ pub struct SessionTable {
     missed: String,
 }
 
-/// What is known of one user.
 #[derive(Default)]
 pub struct User {
     sessions: Vec<Seat>,
@@ -43,7 +41,6 @@ pub struct User {
 /// One session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
-    /// Its connection.
     pub connection: ConnectionId,
     /// Its login has been answered.
     pub is_in: bool,
@@ -105,7 +102,6 @@ impl SessionTable {
         self.users.get_mut(user).map_or(0, |entry| entry.count())
     }
 
-    /// How many users have a session that has entered.
     pub fn online(&self) -> usize {
         self.online
     }
@@ -164,7 +160,6 @@ impl SessionTable {
         }
     }
 
-    /// Takes out the first of those who have left.
     fn pop_left(&mut self) -> Option<UserName> {
         let user = self.left.pop_front()?;
         if let Some(seen) = self.users.get_mut(user.as_str()).and_then(|entry| entry.seen.as_mut()) {

@@ -19,7 +19,6 @@ use crate::proto::reply::{CloseReason, ErrorCode, ServerLine, print_logged_in, p
 use crate::proto::wire::{Item, Receipt};
 
 impl Node {
-    /// A connection wants to be a session of a user.
     pub(super) fn login(&mut self, id: ConnectionId, user: UserRef<'_>, acks: bool, tag: Option<&str>) {
         let user = UserName::from(user);
         let session = self.fresh_session();
@@ -39,7 +38,6 @@ impl Node {
         self.ask(Some(Pending::Login(id)), user, What::Register(session));
     }
 
-    /// Presence has answered a login.
     pub(super) fn registered(&mut self, id: ConnectionId, welcome: Result<Welcome, Unavailable>) {
         if self.entering(id).is_none() {
             return;
@@ -75,7 +73,6 @@ impl Node {
         }
     }
 
-    /// Another node has noted a login.
     pub(super) fn noted(&mut self, node: &NodeId, login: u64) {
         let id = ConnectionId::from_number(login);
         let Some(entering) = self.entering(id) else { return };
@@ -101,7 +98,7 @@ impl Node {
     }
 
     /// A user of this node is on a further one, too: origins are told of it, and so is the user's lane here.
-    fn note_further(&mut self, user: &UserName, node: &NodeId) {
+    pub(super) fn note_further(&mut self, user: &UserName, node: &NodeId) {
         let peer = self.peers.name(node);
         self.locations.heard_further(user, peer, self.now);
         self.add_member(user.as_str(), Member::Node(peer));
@@ -151,21 +148,6 @@ impl Node {
         }
     }
 
-    /// Presence has found older sessions on other nodes, and has removed them: the nodes hear of it.
-    pub(super) fn tell_replaced(&mut self, user: &UserName, locations: Vec<Location>) {
-        for (node, session) in sessions_of(locations) {
-            self.out.says.item(&node, &Item::Replaced { user: user.borrowed(), session });
-        }
-    }
-
-    /// A user of this node is on other ones, which may not know that: nobody waits for it.
-    pub(super) fn announce_again(&mut self, user: &UserName, nodes: &[NodeId]) {
-        for node in nodes {
-            self.note_further(user, node);
-            self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
-        }
-    }
-
     /// A session of this node was replaced by a login elsewhere.
     pub(super) fn replaced(&mut self, user: &str, session: SessionId) {
         self.find(user);
@@ -176,7 +158,6 @@ impl Node {
         self.todo.extend(found.map(|id| Todo::Close(id, CloseReason::Replaced)));
     }
 
-    /// A login is refused.
     pub(super) fn turn_away(&mut self, id: ConnectionId, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::New) else { return };
@@ -186,8 +167,7 @@ impl Node {
             ErrorCode::TooMany => "the user has as many sessions as it may have",
             _ => code.text(),
         };
-        self.counters.error(code);
-        self.reply(id, entering.tag.as_deref(), |out| ServerLine::Err { code, text }.print(out));
+        self.refuse(id, entering.tag.as_deref(), code, text);
         self.start_draining_one(id);
         self.wake(id);
     }
@@ -334,7 +314,8 @@ impl Node {
     }
 }
 
-fn sessions_of(locations: Vec<Location>) -> Vec<(NodeId, SessionId)> {
+/// Each session with its node.
+pub fn sessions_of(locations: Vec<Location>) -> Vec<(NodeId, SessionId)> {
     let each = |Location { node, sessions }: Location| {
         sessions.into_iter().map(move |session| (node.clone(), session))
     };

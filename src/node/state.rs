@@ -192,9 +192,9 @@ impl Node {
     }
 
     /// Answers at once that a request did not work.
-    pub(super) fn refuse(&mut self, to: ConnectionId, tag: Option<&str>, code: ErrorCode) {
+    pub(super) fn refuse(&mut self, to: ConnectionId, tag: Option<&str>, code: ErrorCode, text: &str) {
         self.counters.error(code);
-        self.reply(to, tag, |out| ServerLine::Err { code, text: code.text() }.print(out));
+        self.reply(to, tag, |out| ServerLine::Err { code, text }.print(out));
     }
 
     /// Answers later that a request did not work.

@@ -77,6 +77,11 @@ impl Rig {
         self.node.answered(ticket, Answer::Located(locations), self.now);
     }
 
+    fn is_gone(&mut self, node: &NodeId) {
+        let gone = Returned { node: node.clone(), tickets: vec![], casts: 0, cause: Cause::Gone };
+        self.node.returned(&gone, self.now);
+    }
+
     /// A message that another node forwards, and what is said to others then.
     fn takes(&mut self, origin: &NodeId, number: u64, to: &str, is_first: bool) -> Vec<String> {
         let tag = number.to_string();
@@ -320,7 +325,7 @@ fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced_or_w
         rig.enters("LOGIN bob", &[&other]);
         rig.says();
         if is_dead {
-            rig.node.gone(&other, &[], rig.now);
+            rig.is_gone(&other);
         }
         let says = rig.takes(&origin, 1, "bob", true);
         let tells = says.iter().any(|say| say.starts_with("a-1 Item"));
@@ -387,7 +392,7 @@ fn what_was_said_to_a_node_before_it_was_known_to_be_gone_is_routed_again() {
     rig.say(alice, "@1 SEND bob one");
     rig.is_located(&[&other]);
     let tickets: Vec<u64> = rig.gives().into_iter().map(|(ticket, _)| ticket).collect();
-    rig.node.gone(&other, &[], rig.now);
+    rig.is_gone(&other);
     let returned = Returned { node: other, tickets, casts: 0, cause: Cause::Dead };
     rig.node.returned(&returned, rig.now);
     rig.is_located(&[]);

@@ -38,7 +38,6 @@ const EXPIRED_TIME: Duration = SEEN_TIME.saturating_mul(2);
 /// The messages that one session has and has not taken.
 #[derive(Default)]
 pub struct Unacknowledged {
-    /// The session acknowledges.
     pub acks: bool,
     /// Live messages wait: for the answer to the login, or for the end of the mailbox.
     pub is_held: bool,
@@ -54,7 +53,6 @@ pub struct Unacknowledged {
 
 /// A message in one of the lists.
 pub struct HeldMessage {
-    /// The `MSG` line.
     pub line: Box<[u8]>,
     /// What its user's node remembers it by, if it does.
     pub hash: Option<u64>,
@@ -78,7 +76,6 @@ struct Expired {
 /// Which list a message comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// From a sender.
     Live,
     /// From the mailbox: before all that are live.
     Mail,
@@ -122,7 +119,6 @@ impl Unacknowledged {
         self.shown.is_empty() && self.mail.is_empty() && self.live.is_empty() && self.expired.is_empty()
     }
 
-    /// Bytes that wait to be shown.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
@@ -138,7 +134,6 @@ impl Unacknowledged {
         is_refused
     }
 
-    /// Adds a message to those that wait.
     pub fn add(&mut self, entry: HeldMessage, kind: Kind) {
         if self.shown.is_empty() && self.held_bytes == 0 {
             self.acked_at = Some(entry.since);
@@ -192,7 +187,6 @@ impl Unacknowledged {
         entry.delivery.map_or(Acked::Unknown, Acked::Taken)
     }
 
-    /// Time passes.
     pub fn age(&mut self, now: Instant, bytes_max: usize) -> Overdue {
         let mut overdue = Overdue::default();
         while self.expired.front().is_some_and(|old| now.duration_since(old.at) >= EXPIRED_TIME) {

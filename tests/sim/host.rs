@@ -252,7 +252,6 @@ impl Mind {
             ClusterEvent::Answered(ticket, answer) => node.answered(ticket, answer, now),
             ClusterEvent::News(news) => node.heard(news, now),
             ClusterEvent::Returned(returned) => node.returned(&returned, now),
-            ClusterEvent::Gone { node: gone, tickets } => node.gone(&gone, &tickets, now),
             ClusterEvent::Renamed(id) => node.renamed(id),
             ClusterEvent::Batch(Batch { epoch, bytes }) => {
                 let unpacked = Unpacked::read(&bytes);

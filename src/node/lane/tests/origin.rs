@@ -274,7 +274,7 @@ impl World<'_> {
             self.with_lane(false, |lane, acts| lane.returned(&sure, member(at), cause, acts));
         }
         if !maybe.is_empty() && self.setup.has(Rule::Doubt) {
-            self.with_lane(false, |lane, acts| lane.gone(&maybe, member(at), true, acts));
+            self.with_lane(false, |lane, acts| lane.returned(&maybe, member(at), Cause::Gone, acts));
         } else if !maybe.is_empty() {
             self.with_lane(false, |lane, acts| lane.returned(&maybe, member(at), cause, acts));
         }
