@@ -172,9 +172,9 @@ impl Node {
     pub fn said(&mut self, node: &NodeId, said: Said<'_>, now: Instant) {
         self.now = now;
         match said {
-            Said::Message { number, message } => self.receive(node, number, message),
-            Said::Receipts { receipt, tickets } => self.receive_receipts(node, tickets, receipt),
-            Said::Waits { tickets } => {
+            Said::Message(number, message) => self.receive(node, number, message),
+            Said::Receipts(receipt, tickets) => self.receive_receipts(node, tickets, receipt),
+            Said::Waits(tickets) => {
                 tickets.iter().for_each(|ticket| self.be_patient(Ticket::from_number(*ticket)));
             }
             Said::Other(Item::Announced { user, login }) => self.announced(node, user, login),
@@ -231,16 +231,16 @@ impl Node {
     pub fn heard(&mut self, news: News, now: Instant) {
         self.now = now;
         match news {
-            News::Replaced { user, session } => self.replaced(user.as_str(), session),
+            News::Replaced(user, session) => self.replaced(user.as_str(), session),
             News::Mail(user) => self.has_mail(user.as_str()),
-            News::Elsewhere { user, nodes } => {
+            News::Elsewhere(user, nodes) => {
                 for node in &nodes {
                     self.note_further(&user, node);
                     // Nobody waits for it.
                     self.out.says.item(node, &Item::Announced { user: user.borrowed(), login: 0 });
                 }
             }
-            News::Replaces { user, locations } => {
+            News::Replaces(user, locations) => {
                 for (node, session) in sessions_of(locations) {
                     self.out.says.item(&node, &Item::Replaced { user: user.borrowed(), session });
                 }

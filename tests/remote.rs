@@ -98,15 +98,15 @@ impl End {
                 ClusterEvent::Batch(batch) => {
                     let End { remote, texts, fates, items, .. } = self;
                     remote.unpack(&batch, Instant::now(), &mut |node, said| match said {
-                        Said::Message { number, message } => {
+                        Said::Message(number, message) => {
                             texts.push(message.text.to_owned());
                             says.receipt(node, number.unwrap(), Receipt::Delivered);
                         }
-                        Said::Receipts { receipt, tickets } => {
+                        Said::Receipts(receipt, tickets) => {
                             assert_eq!(receipt, Receipt::Delivered);
                             fates.extend(tickets.iter().map(|ticket| (*ticket, "delivered")));
                         }
-                        Said::Waits { .. } => panic!("nobody waits"),
+                        Said::Waits(_) => panic!("nobody waits"),
                         Said::Other(_) => *items += 1,
                     });
                 }
@@ -310,7 +310,7 @@ fn a_redis_that_has_lost_its_data_makes_all_begin_anew() {
     assert_eq!(found, Ok(vec![Location { node: b.id.clone(), sessions: vec![session(3)] }]));
     let is_told = |end: &End, other: &End| {
         let elsewhere =
-            |news: &News| matches!(news, News::Elsewhere { nodes, .. } if *nodes == [other.id.clone()]);
+            |news: &News| matches!(news, News::Elsewhere(_, nodes) if *nodes == [other.id.clone()]);
         end.news.iter().any(elsewhere)
     };
     hear_until("one of the two hears of the other", &mut a, &mut b, |a, b| is_told(a, b) || is_told(b, a));

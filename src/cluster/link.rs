@@ -151,7 +151,7 @@ impl Link {
                 self.append(now, |items| put_message(asks, is_first, body, items)).count += u64::from(asks);
                 self.tickets.extend(ticket.map(Some));
             }
-            Say::Receipt { number, receipt } => match self.receipts.last_mut() {
+            Say::Receipt(number, receipt) => match self.receipts.last_mut() {
                 Some(Item::Receipts { receipt: last, first, count })
                     if *last == receipt && *first + *count == number =>
                 {
@@ -159,7 +159,7 @@ impl Link {
                 }
                 _ => self.receipts.push(Item::Receipts { receipt, first: number, count: 1 }),
             },
-            Say::Waits { number } => self.word(&Item::Waits { first: number, count: 1 }, now),
+            Say::Waits(number) => self.word(&Item::Waits { first: number, count: 1 }, now),
             Say::Item(item) => self.append(now, |items| items.extend_from_slice(item)).has_words = true,
         }
         true

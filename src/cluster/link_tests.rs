@@ -32,7 +32,7 @@ fn say(link: &mut Link, item: &Item<'_>, now: Instant) {
 }
 
 fn receipt(link: &mut Link, receipt: Receipt, number: u64, now: Instant) {
-    assert!(link.say(Say::Receipt { number, receipt }, now));
+    assert!(link.say(Say::Receipt(number, receipt), now));
 }
 
 fn settle(link: &mut Link, first: u64, count: u64) -> Vec<u64> {

@@ -109,7 +109,7 @@ impl Links {
         let mut message = None;
         match &mut say {
             Say::Message { ticket, .. } => message = Some(*ticket),
-            Say::Receipt { number, .. } | Say::Waits { number } => {
+            Say::Receipt(number, _) | Say::Waits(number) => {
                 // Only what came on a link of this incarnation has a number on it.
                 if *number >> EPOCH_SHIFT != self.epoch & (u64::MAX >> EPOCH_SHIFT) {
                     return;
@@ -330,11 +330,11 @@ impl<'a> Unpacked<'a> {
                 Item::Message(message) => {
                     let number_of_this = message.asks.then_some(number);
                     number += u64::from(message.asks);
-                    Said::Message { number: number_of_this, message }
+                    Said::Message(number_of_this, message)
                 }
                 Item::Receipts { count: 0, .. } | Item::Waits { count: 0, .. } => continue,
-                Item::Receipts { receipt, count, .. } => Said::Receipts { receipt, tickets: next(count) },
-                Item::Waits { count, .. } => Said::Waits { tickets: next(count) },
+                Item::Receipts { receipt, count, .. } => Said::Receipts(receipt, next(count)),
+                Item::Waits { count, .. } => Said::Waits(next(count)),
                 item => Said::Other(item),
             };
             take(&head.from, said);

@@ -150,7 +150,7 @@ fn under_a_new_id_everything_begins_anew() {
         cause: Cause::Gone,
     });
     assert_eq!(events(&mut links), [gone, ClusterEvent::Renamed(us_again)]);
-    links.say(&them, Say::Receipt { number, receipt: crate::proto::wire::Receipt::Delivered }, now);
+    links.say(&them, Say::Receipt(number, crate::proto::wire::Receipt::Delivered), now);
     assert!(!links.has_next(), "the receipt is nobody's business any more");
 }
 

@@ -42,11 +42,11 @@ impl MeshNode {
                 continue;
             };
             self.unpack(&batch, Instant::now(), &mut |node, said| match said {
-                Said::Message { number, message } => {
+                Said::Message(number, message) => {
                     heard.push(message.text.to_owned());
                     says.receipt(node, number.expect("it asks"), Receipt::Delivered);
                 }
-                Said::Receipts { receipt, tickets } => heard.push(format!("{receipt:?} {tickets:?}")),
+                Said::Receipts(receipt, tickets) => heard.push(format!("{receipt:?} {tickets:?}")),
                 said => heard.push(format!("{said:?}")),
             });
         }

@@ -281,12 +281,12 @@ fn where_one_session_is_allowed_the_latest_wins() {
     let mut world = World::with(2, true);
     world.register(0, "bob", 1);
     assert_eq!(world.register(1, "bob", 2).before, [location("a-1", &[1])]);
-    let replaced = |n| Told::News(News::Replaced { user: bob(), session: session(n) });
+    let replaced = |n| Told::News(News::Replaced(bob(), session(n)));
     // The loser finds out by its sweep, and the winner by its own, if nobody tells.
     world.nodes[0].presence.assert_all(world.redis.now);
     assert_eq!(world.told(0), [replaced(1)]);
     world.nodes[1].presence.assert_all(world.redis.now);
-    let replaces = Told::News(News::Replaces { user: bob(), locations: vec![location("a-1", &[1])] });
+    let replaces = Told::News(News::Replaces(bob(), vec![location("a-1", &[1])]));
     assert_eq!(world.told(1), [replaces]);
     assert_eq!(world.redis.sessions[&bob()].len(), 1);
     world.ask(1, Ask { ticket: TICKET, user: bob(), what: What::Register(session(3)) });
@@ -312,7 +312,7 @@ fn a_node_whose_lease_has_run_out_is_dead_and_its_sessions_are_removed() {
     world.pass(2 * RENEW_TIME);
     assert!(world.nodes[0].told.contains(&Told::Renamed(node("a-2"))));
     assert_eq!(world.locate(2, "bob"), Ok(vec![location("a-2", &[1]), location("b-1", &[2])]));
-    let elsewhere = News::Elsewhere { user: bob(), nodes: vec![node("b-1")] };
+    let elsewhere = News::Elsewhere(bob(), vec![node("b-1")]);
     assert!(world.told(0).contains(&Told::News(elsewhere)));
 }
 

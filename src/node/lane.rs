@@ -23,7 +23,6 @@ use crate::proto::wire::Receipt;
 /// The lane. `M` is what its owner keeps for each message.
 #[derive(Clone, Debug)]
 pub struct Lane<M> {
-    /// There are mailboxes.
     can_store: bool,
     mode: Mode,
     /// Where new messages go; none but while it flows.
@@ -73,10 +72,8 @@ pub type Acts<M> = Vec<Act<M>>;
 /// Where the recipient is; `None`: that can't be known now.
 pub type Whereabouts = Option<Vec<Member>>;
 
-/// A message in a lane.
 #[derive(Clone, Debug)]
 struct LaneEntry<M> {
-    /// What its owner keeps for it.
     message: M,
     number: u64,
     /// The members that have it and have not answered.
@@ -85,7 +82,6 @@ struct LaneEntry<M> {
     is_cast: bool,
     /// It may have been shown.
     is_doubtful: bool,
-    /// It is being put into the mailbox.
     is_storing: bool,
     /// How often it was here when the recipient was found, and was not there.
     rounds: u8,
@@ -282,7 +278,7 @@ impl<M> Lane<M> {
     /// Follows up on every change.
     fn settle(&mut self, acts: &mut Acts<M>) {
         if self.mode == Mode::Flowing {
-            while let Some(at) = self.returning.iter().position(|member| !self.has_any(*member)) {
+            while let Some(at) = self.returning.iter().position(|member| !self.has_any(member)) {
                 let member = self.returning.remove(at);
                 self.add_now(member, acts);
             }
@@ -380,7 +376,6 @@ impl<M> Lane<M> {
         }
     }
 
-    /// Ends messages.
     fn end_where(&mut self, ends: impl Fn(&LaneEntry<M>) -> bool, code: ErrorCode, acts: &mut Acts<M>) {
         if self.entries.iter().any(&ends) {
             let all = std::mem::take(&mut self.entries).into_iter();
@@ -390,8 +385,8 @@ impl<M> Lane<M> {
         }
     }
 
-    fn has_any(&self, member: Member) -> bool {
-        self.entries.iter().any(|entry| entry.with.contains(&member))
+    fn has_any(&self, member: &Member) -> bool {
+        self.entries.iter().any(|entry| entry.with.contains(member))
     }
 
     /// A member has a message no more.

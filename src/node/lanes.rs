@@ -104,7 +104,8 @@ impl Lanes {
     ) -> bool {
         let bytes = body + MESSAGE_BYTES;
         let in_lane = lane.and_then(|lane| self.lanes.get(lane)).map_or(0, |lane| lane.bytes);
-        let of_node = node.map_or(0, |node| self.bytes_of(node));
+        let of_node =
+            self.by_node.iter().find(|(other, _)| Some(*other) == node).map_or(0, |(_, bytes)| *bytes);
         (in_lane == 0 || in_lane + bytes <= LANE_BYTES_MAX)
             && (sender_bytes == 0 || sender_bytes as usize + bytes <= SENDER_BYTES_MAX)
             && of_node + bytes <= NODE_BYTES_MAX
@@ -158,7 +159,8 @@ impl Lanes {
                 self.by_node.swap_remove(at);
             }
         }
-        if !self.waiting.is_empty() && self.is_half_empty() {
+        let are_half_empty = || self.by_node.iter().all(|(_, bytes)| *bytes <= NODE_BYTES_MAX / 2);
+        if !self.waiting.is_empty() && self.bytes <= ALL_BYTES_MAX / 2 && are_half_empty() {
             woken.append(&mut self.waiting);
         }
         woken
@@ -166,14 +168,5 @@ impl Lanes {
 
     pub fn len(&self) -> usize {
         self.lanes.len()
-    }
-
-    fn is_half_empty(&self) -> bool {
-        let all_are = self.by_node.iter().all(|(_, bytes)| *bytes <= NODE_BYTES_MAX / 2);
-        all_are && self.bytes <= ALL_BYTES_MAX / 2
-    }
-
-    fn bytes_of(&self, node: PeerId) -> usize {
-        self.by_node.iter().find(|(other, _)| *other == node).map_or(0, |(_, bytes)| *bytes)
     }
 }

@@ -19,18 +19,10 @@ pub enum Say<B> {
         /// What [`put_body`](crate::proto::wire::put_body) composes.
         body: B,
     },
-    /// What became of a message of that node.
-    Receipt {
-        /// The number that came with the message.
-        number: u64,
-        /// What.
-        receipt: Receipt,
-    },
-    /// The receipt of a message of that node takes longer.
-    Waits {
-        /// The number that came with the message.
-        number: u64,
-    },
+    /// What became of a message of that node, by the number that came with it.
+    Receipt(u64, Receipt),
+    /// The receipt of that message takes longer.
+    Waits(u64),
     /// Anything else: what [`Item::print`] composes.
     Item(B),
 }
@@ -62,12 +54,12 @@ impl Says {
 
     /// What became of a message.
     pub fn receipt(&mut self, node: &NodeId, number: u64, receipt: Receipt) {
-        self.push(node, Say::Receipt { number, receipt });
+        self.push(node, Say::Receipt(number, receipt));
     }
 
     /// The receipt of a message takes longer.
     pub fn waits(&mut self, node: &NodeId, number: u64) {
-        self.push(node, Say::Waits { number });
+        self.push(node, Say::Waits(number));
     }
 
     /// Anything else.
@@ -91,8 +83,8 @@ impl Says {
                     Say::Message { ticket, is_first, body } => {
                         Say::Message { ticket, is_first, body: bytes(body) }
                     }
-                    Say::Receipt { number, receipt } => Say::Receipt { number, receipt },
-                    Say::Waits { number } => Say::Waits { number },
+                    Say::Receipt(number, receipt) => Say::Receipt(number, receipt),
+                    Say::Waits(number) => Say::Waits(number),
                     Say::Item(end) => Say::Item(bytes(end)),
                 };
                 give(&node, say);
@@ -138,9 +130,9 @@ mod tests {
             item.print(&mut printed);
             let expected: [(&str, Say<&[u8]>); 5] = [
                 ("a", Say::Message { ticket: Some(7), is_first: true, body: b"one" }),
-                ("a", Say::Receipt { number: 8, receipt: Receipt::Left }),
+                ("a", Say::Receipt(8, Receipt::Left)),
                 ("b", Say::Item(&printed)),
-                ("a", Say::Waits { number: 9 }),
+                ("a", Say::Waits(9)),
                 ("a", Say::Message { ticket: None, is_first: false, body: b"two" }),
             ];
             assert_eq!(given, expected.map(|(node, say)| format!("{node}-1 {say:?}")));

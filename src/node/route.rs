@@ -46,25 +46,18 @@ impl Node {
         let id = self.next_id(sender, tag).into();
         let reply = Some(self.expect(sender, tag.map(Tag::as_str)));
         let sent = Sent { sender, reply, id, place: None };
-        if is_only_here {
-            self.send_here(sent, to, text, tag.is_some());
-        } else {
+        if !is_only_here {
             self.send_on(sent, to, text, lane, node);
+            return Flow::Next;
         }
-        Flow::Next
-    }
-
-    /// The whole way of a message whose recipient is only here. `comes_again`: its sender gave it an id.
-    fn send_here(&mut self, sent: Sent, to: UserRef<'_>, text: &str, comes_again: bool) {
-        let from = name_of(self.connections.get(sent.sender));
-        print_line(&mut self.line, from, sent.id.borrowed(), text);
-        let ticket = self.in_flight.insert(Pending::Sent(sent), self.now);
-        if let Some((waiter, receipt)) = self.hand(Waiter::Sent(ticket), to.as_str(), comes_again, Kind::Live)
-        {
+        print_line(&mut self.line, name_of(self.connections.get(sender)), sent.id.borrowed(), text);
+        let waiter = Waiter::Sent(self.in_flight.insert(Pending::Sent(sent), self.now));
+        if let Some((waiter, receipt)) = self.hand(waiter, to.as_str(), tag.is_some(), Kind::Live) {
             let line = std::mem::take(&mut self.line);
             self.resolve(waiter, receipt, Some((&to.into(), &line)));
             self.line = line;
         }
+        Flow::Next
     }
 
     /// A message enters the lane of its recipient, whose sessions here are `seats`.

@@ -124,54 +124,26 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A session of this node was replaced by a later login.
-    Replaced {
-        /// Whose session it is.
-        user: UserName,
-        /// Which it is.
-        session: SessionId,
-    },
+    Replaced(UserName, SessionId),
     /// Something lies in the mailbox of a user who is here.
     Mail(UserName),
     /// A user of this node is on these other nodes, too, and they may know this one by an id before this:
     /// each is to hear of the user's sessions here, as of a login that does not wait (`Announced`, login 0).
-    Elsewhere {
-        /// The user.
-        user: UserName,
-        /// The other nodes.
-        nodes: Vec<NodeId>,
-    },
+    Elsewhere(UserName, Vec<NodeId>),
     /// These sessions of other nodes are replaced by a later one of this node: each of those nodes is to
     /// hear of it (`Replaced`). Presence removes them by itself.
-    Replaces {
-        /// Whose sessions they are.
-        user: UserName,
-        /// Where they are.
-        locations: Vec<Location>,
-    },
+    Replaces(UserName, Vec<Location>),
 }
 
 /// What another node says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said<'a> {
-    /// A message. Its receipt names `number`; without one nobody waits for it (`CAST`).
-    Message {
-        /// The number for [`Say::Receipt`].
-        number: Option<u64>,
-        /// The message.
-        message: Message<'a>,
-    },
-    /// What became of messages of this node: those with these tickets.
-    Receipts {
-        /// What.
-        receipt: Receipt,
-        /// The tickets of [`Say::Message`].
-        tickets: &'a [u64],
-    },
+    /// A message. Its receipt names the number; without one nobody waits for it (`CAST`).
+    Message(Option<u64>, Message<'a>),
+    /// What became of messages of this node: those with these tickets of [`Say::Message`].
+    Receipts(Receipt, &'a [u64]),
     /// Receipts of these take longer.
-    Waits {
-        /// The tickets of [`Say::Message`].
-        tickets: &'a [u64],
-    },
+    Waits(&'a [u64]),
     /// Anything else: never a message, receipts or waits.
     Other(Item<'a>),
 }

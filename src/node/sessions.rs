@@ -161,8 +161,7 @@ impl Node {
     pub(super) fn turn_away(&mut self, id: ConnectionId, code: ErrorCode) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Phase::Entering(entering) = std::mem::replace(&mut connection.phase, Phase::New) else { return };
-        self.leave(id);
-        self.give_all_back(id, |_, _| vec![]);
+        self.leave(id, |_, _| vec![]);
         let text = match code {
             ErrorCode::TooMany => "the user has as many sessions as it may have",
             _ => code.text(),
@@ -170,14 +169,6 @@ impl Node {
         self.refuse(id, entering.tag.as_deref(), code, text);
         self.start_draining_one(id);
         self.wake(id);
-    }
-
-    /// Takes a session, if there is one, out of the table and out of presence: no new message comes in.
-    fn leave(&mut self, id: ConnectionId) {
-        let Some((user, session)) = self.session_of(id) else { return };
-        self.connections.get_mut(id).into_iter().for_each(|connection| connection.session = None);
-        self.table.leave(&user, id);
-        self.ask(Some(Pending::Leaving(id)), user, What::Unregister(session));
     }
 
     pub(super) fn entering(&mut self, id: ConnectionId) -> Option<&mut Entering> {
@@ -219,16 +210,12 @@ impl Node {
         connection.phase = Phase::Finishing { reason, tag: tag.map(Box::from), is_leaving };
         (connection.is_waiting, connection.is_paused) = (false, false);
         reason.into_iter().for_each(|reason| self.counters.close(reason));
-        self.leave(id);
+        // What only has to be written will be.
+        self.leave(id, |outbox, spares| if is_cut { outbox.cut(spares) } else { vec![] });
         if is_cut {
             // It is told why, if it ever looks.
-            self.give_all_back(id, Outbox::cut);
-            self.leave_mail(id);
             return self.say_last_words(id);
         }
-        // What only has to be written will be.
-        self.give_all_back(id, |_, _| vec![]);
-        self.leave_mail(id);
         self.timeouts.set(Timeout::Finishing, id, self.now);
         self.wake(id);
         self.finish(id);
@@ -271,13 +258,15 @@ impl Node {
         self.wake(id);
     }
 
-    /// The messages that a session has and did not take go elsewhere, in order: those that it did not acknowledge or
-    /// was not shown, and what `cut` takes out of its outbox. Whoever waits for room here looks again after that.
-    pub(super) fn give_all_back(
-        &mut self,
-        id: ConnectionId,
-        cut: impl FnOnce(&mut Outbox, &mut Spares) -> Vec<Unwritten>,
-    ) {
+    /// Takes a session, if there is one, out of the table and out of presence: no new message comes in. The messages
+    /// that it has and did not take go elsewhere, in order: those that it did not acknowledge or was not shown, and
+    /// what `cut` takes out of its outbox. Whoever waits for room here looks again after that.
+    fn leave(&mut self, id: ConnectionId, cut: impl FnOnce(&mut Outbox, &mut Spares) -> Vec<Unwritten>) {
+        if let Some((user, session)) = self.session_of(id) {
+            self.connections.get_mut(id).into_iter().for_each(|connection| connection.session = None);
+            self.table.leave(&user, id);
+            self.ask(Some(Pending::Leaving(id)), user, What::Unregister(session));
+        }
         let Some(connection) = self.connections.get_mut(id) else { return };
         let messages = connection.unacknowledged.take();
         let (mut all, held) = messages.map_or_else(Default::default, |messages| messages.end());
@@ -291,15 +280,14 @@ impl Node {
             }
         }
         self.go_on(waiting);
+        self.leave_mail(id);
     }
 
     /// The connection is gone: takes back all that it registered.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Ended(CloseReason::Quit);
-        self.leave(id);
-        self.give_all_back(id, |outbox, _| outbox.take_all());
-        self.leave_mail(id);
+        self.leave(id, |outbox, _| outbox.take_all());
         self.connections.remove(id);
     }
 

@@ -88,7 +88,7 @@ impl Rig {
         let (from, to) = (UserRef::parse("alice").expect("valid"), UserRef::parse(to).expect("valid"));
         let id = IdRef::Tag(Tag::parse(&tag).expect("valid"));
         let message = Message { asks: true, is_first, from, to, id, text: "hi" };
-        self.node.said(origin, Said::Message { number: Some(number), message }, self.now);
+        self.node.said(origin, Said::Message(Some(number), message), self.now);
         self.says()
     }
 
@@ -351,7 +351,7 @@ fn mail_for_somebody_who_is_not_here_makes_presence_look() {
 fn what_comes_behind_a_refused_message_is_refused_until_the_next_first() {
     let mut rig = Rig::new(|config| config.is_alone = false);
     let [origin, other] = ["a-1", "b-1"].map(|node| NodeId::parse(node).expect("valid"));
-    let receipt = |number: u64, receipt| format!("a-1 Receipt {{ number: {number}, receipt: {receipt} }}");
+    let receipt = |number: u64, receipt| format!("a-1 Receipt({number}, {receipt})");
     assert_eq!(rig.takes(&origin, 1, "bob", true), [receipt(1, "NotHere")]);
     let bob = rig.enters("LOGIN bob", &[]);
     assert!(rig.hear(bob).starts_with("OK bob "));
@@ -413,7 +413,7 @@ fn who_waits_for_room_in_a_lane_goes_on_when_all_receipts_come_at_once() {
     rig.is_located(&[&other]);
     let tickets: Vec<u64> = rig.gives().into_iter().map(|(ticket, _)| ticket).collect();
     assert_eq!(tickets.len(), sent);
-    rig.node.said(&other, Said::Receipts { receipt: Receipt::Delivered, tickets: &tickets }, rig.now);
+    rig.node.said(&other, Said::Receipts(Receipt::Delivered, &tickets), rig.now);
     assert!(rig.node.out().woken.contains(&alice));
     rig.say(alice, &line);
     assert_eq!(rig.node.turn(alice), Turn::Read);

@@ -345,7 +345,7 @@ impl Presence {
             // Its tag may be new, so other nodes may know the user's locations without this one.
             let nodes: Vec<NodeId> = self.elsewhere(entries).into_iter().map(|there| there.node).collect();
             if is_urgent && !nodes.is_empty() {
-                self.told.push(Told::News(News::Elsewhere { user, nodes }));
+                self.told.push(Told::News(News::Elsewhere(user, nodes)));
             }
             return;
         }
@@ -354,7 +354,7 @@ impl Presence {
             sessions.iter().for_each(|session| self.remove(user.clone(), node.clone(), *session));
         }
         if !locations.is_empty() {
-            self.told.push(Told::News(News::Replaces { user, locations }));
+            self.told.push(Told::News(News::Replaces(user, locations)));
         }
     }
 
@@ -369,7 +369,7 @@ impl Presence {
     ) -> (Vec<Location>, Vec<Location>) {
         let own = entries.iter().find(|entry| entry.session == session);
         let Some(own) = own.map(SessionEntry::age) else { return (vec![], vec![]) };
-        let replaced = |session| Told::News(News::Replaced { user: user.clone(), session });
+        let replaced = |session| Told::News(News::Replaced(user.clone(), session));
         let others = entries.iter().filter(|entry| entry.session != session);
         let (after, before): (Vec<_>, Vec<_>) = others.partition(|entry| own < entry.age());
         if self.config.is_single && !after.is_empty() {
