@@ -31,8 +31,9 @@ pub(super) struct Outstanding {
     next: u64,
 }
 
-/// One request.
-struct Unanswered {
+/// One request. When it is taken out, whoever takes it has to tell its caller.
+#[must_use = "the caller waits for the news"]
+pub(super) struct Unanswered {
     tag: Box<str>,
     line: Vec<u8>,
     pending: OpenRequest,
@@ -48,6 +49,11 @@ struct Unanswered {
 }
 
 impl Unanswered {
+    /// Tells the caller that it is not said again.
+    pub(super) fn give_up(self) {
+        self.pending.fail(self.so_far.unwrap_or(SendError::Lost));
+    }
+
     /// Tells whether an attempt may have worked.
     fn is_unknown(&self) -> bool {
         self.so_far.as_ref().is_some_and(|error| !is_limited(error))
@@ -112,14 +118,14 @@ impl Outstanding {
         let request = self.remove(number);
         let is_refused = matches!(line, ServerLine::Err { .. }) && request.pending.is_send();
         match is_refused && is_wanted && request.is_unknown() {
-            true => Reply::Unknowable(request.into()),
+            true => Reply::Unknowable(request),
             false => Reply::Final(request.pending),
         }
     }
 
     /// The connection broke: all is to be said again as soon as there is another, in the
     /// old order. Gives what nobody waits for.
-    pub(super) fn interrupt(&mut self, now: Instant) -> Vec<GivenUp> {
+    pub(super) fn interrupt(&mut self, now: Instant) -> Vec<Unanswered> {
         for request in self.requests.values_mut() {
             if request.again.replace(now).is_none() {
                 request.so_far = Some(SendError::Lost);
@@ -131,23 +137,21 @@ impl Outstanding {
 
     /// Takes out what is not under way and nobody waits for, or was written first too
     /// long ago.
-    pub(super) fn give_up(&mut self, now: Instant) -> Vec<GivenUp> {
+    pub(super) fn give_up(&mut self, now: Instant) -> Vec<Unanswered> {
         let is_over = |number: &u64| {
             let request = &self.requests[number];
             request.until <= now || !request.pending.is_wanted()
         };
         let numbers: Vec<u64> = self.due.iter().map(|(_, number)| *number).filter(is_over).collect();
-        numbers.into_iter().map(|number| self.remove(number).into()).collect()
+        numbers.into_iter().map(|number| self.remove(number)).collect()
     }
 
     /// Takes out all: there will be no other answer.
-    pub(super) fn end(&mut self) -> Vec<GivenUp> {
-        let requests = std::mem::take(self).requests.into_values();
-        let told = |request: Unanswered| match request.again {
-            Some(_) => request.into(),
-            None => GivenUp { pending: request.pending, error: SendError::Lost },
-        };
-        requests.map(told).collect()
+    pub(super) fn end(&mut self) -> Vec<Unanswered> {
+        let mut requests: Vec<Unanswered> = std::mem::take(self).requests.into_values().collect();
+        let under_way = requests.iter_mut().filter(|request| request.again.is_none());
+        under_way.for_each(|request| request.so_far = Some(SendError::Lost));
+        requests
     }
 
     /// When the next one will be given up, without a connection.
@@ -163,7 +167,7 @@ impl Outstanding {
 
     /// Appends the lines that are due until `out` has `bytes_max`; gives what is not said
     /// again.
-    pub(super) fn repeat(&mut self, now: Instant, out: &mut Vec<u8>, bytes_max: usize) -> Vec<GivenUp> {
+    pub(super) fn repeat(&mut self, now: Instant, out: &mut Vec<u8>, bytes_max: usize) -> Vec<Unanswered> {
         let mut given_up = vec![];
         while out.len() < bytes_max
             && let Some((at, number)) = self.due.first().copied()
@@ -171,7 +175,7 @@ impl Outstanding {
         {
             let request = self.requests.get_mut(&number).expect("what is due is there");
             if request.until <= now || !request.pending.is_wanted() {
-                given_up.push(self.remove(number).into());
+                given_up.push(self.remove(number));
                 continue;
             }
             request.again = None;
@@ -202,29 +206,9 @@ pub(super) enum Reply {
     /// It is no answer: the request will be said again.
     Again,
     /// It refuses a message of which an earlier attempt may have worked.
-    Unknowable(GivenUp),
+    Unknowable(Unanswered),
     /// Nothing with this tag is under way.
     Unknown,
-}
-
-/// A request that is not said again.
-#[must_use = "the caller waits for the news"]
-pub(super) struct GivenUp {
-    pending: OpenRequest,
-    error: SendError,
-}
-
-impl GivenUp {
-    /// Tells the caller.
-    pub(super) fn tell(self) {
-        self.pending.fail(self.error);
-    }
-}
-
-impl From<Unanswered> for GivenUp {
-    fn from(request: Unanswered) -> Self {
-        GivenUp { pending: request.pending, error: request.so_far.unwrap_or(SendError::Lost) }
-    }
 }
 
 /// How long after it was first written a request may be written again. Servers drop

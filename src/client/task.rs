@@ -21,7 +21,7 @@ use smol::io::AsyncWriteExt;
 use crate::client::core::Ends;
 use crate::client::error::{ClientError, Refusal, SendError};
 use crate::client::event::Event;
-use crate::client::outstanding::{GivenUp, Outstanding, Reply};
+use crate::client::outstanding::{Outstanding, Reply, Unanswered};
 use crate::client::request::Errand;
 use crate::client::wire::{Lines, OPEN_TIME_MAX, Servers, Wire};
 use crate::pause::{Pauses, random};
@@ -83,7 +83,7 @@ impl Task {
                 }
             };
             let given_up = self.lock_outstanding().interrupt(Instant::now());
-            given_up.into_iter().for_each(GivenUp::tell);
+            given_up.into_iter().for_each(Unanswered::give_up);
             pauses.held(connected.elapsed());
             self.note(Event::Lost { reason }, untold);
             let found = future::or(self.reconnect(server, &mut pauses), self.give_up_in_time());
@@ -119,14 +119,14 @@ impl Task {
             let Some(end) = self.lock_outstanding().next_end() else { return future::pending().await };
             smol::Timer::at(end).await;
             let given_up = self.lock_outstanding().give_up(Instant::now());
-            given_up.into_iter().for_each(GivenUp::tell);
+            given_up.into_iter().for_each(Unanswered::give_up);
         }
     }
 
     /// Tells all callers whose requests went out that there will be no other answer.
     fn end_outstanding(&self) {
         let ended = self.lock_outstanding().end();
-        ended.into_iter().for_each(GivenUp::tell);
+        ended.into_iter().for_each(Unanswered::give_up);
     }
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
@@ -182,7 +182,7 @@ impl Task {
     fn gather(&self, out: &mut Vec<u8>) -> bool {
         self.ends.received.take_acks(out);
         let given_up = self.lock_outstanding().repeat(Instant::now(), out, WRITE_BYTES);
-        given_up.into_iter().for_each(GivenUp::tell);
+        given_up.into_iter().for_each(Unanswered::give_up);
         // Nothing new goes out while there is more to be said again: then `out` is full.
         while out.len() < WRITE_BYTES {
             match self.ends.errands.try_recv() {
@@ -335,8 +335,8 @@ impl Task {
                 let _ = self.ends.wake.try_send(());
                 true
             }
-            Reply::Unknowable(given_up) => {
-                given_up.tell();
+            Reply::Unknowable(request) => {
+                request.give_up();
                 true
             }
             Reply::Unknown => false,

@@ -5,7 +5,6 @@
 //! a server that accepts and says nothing costs seconds, not for ever. Afterwards a
 //! silent peer is TCP's business: keepalive finds a dead one in about a minute.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -96,9 +95,17 @@ impl Wire {
 
 /// Connects and logs in.
 async fn open(server: &str, login: &[u8]) -> Result<(TcpStream, Lines, Place), ClientError> {
-    let failed = |error| error_at(server, error);
-    let io_error = |error| error_at(server, LineError::Io(error));
-    let mut stream = TcpStream::connect(server).await.map_err(io_error)?;
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            ClientError::NotPinpost { server: server.to_owned(), said: error.to_string() }
+        }
+        // The sentence of `Lines` is for a connection that was there.
+        io::ErrorKind::UnexpectedEof => {
+            ClientError::Io { server: server.to_owned(), error: error.kind().into() }
+        }
+        _ => ClientError::Io { server: server.to_owned(), error },
+    };
+    let mut stream = TcpStream::connect(server).await.map_err(failed)?;
     tune(&stream);
     let mut lines = Lines::new(stream.clone());
     let hello = lines.next().await.map_err(failed)?;
@@ -108,7 +115,7 @@ async fn open(server: &str, login: &[u8]) -> Result<(TcpStream, Lines, Place), C
         _ => None,
     };
     let node = node.ok_or_else(|| not_pinpost(server, hello))?;
-    stream.write_all(login).await.map_err(io_error)?;
+    stream.write_all(login).await.map_err(failed)?;
     let reply = lines.next().await.map_err(failed)?;
     let session = match ServerLine::parse(reply) {
         Some((None, ServerLine::Ok(rest))) => {
@@ -119,17 +126,6 @@ async fn open(server: &str, login: &[u8]) -> Result<(TcpStream, Lines, Place), C
     };
     let session = session.ok_or_else(|| not_pinpost(server, reply))?;
     Ok((stream, lines, Place { node, session }))
-}
-
-fn error_at(server: &str, error: LineError) -> ClientError {
-    let server = server.to_owned();
-    match error {
-        LineError::Ended => ClientError::Io { server, error: io::ErrorKind::UnexpectedEof.into() },
-        LineError::Io(error) => ClientError::Io { server, error },
-        LineError::NotText | LineError::TooLong => {
-            ClientError::NotPinpost { server, said: error.to_string() }
-        }
-    }
 }
 
 fn not_pinpost(server: &str, line: &str) -> ClientError {
@@ -175,8 +171,9 @@ impl Lines {
         Lines { stream, decoder: LineDecoder::default(), buffer, start: 0, end: 0, line: Vec::new() }
     }
 
-    /// Waits for the next line, without its ending.
-    pub(super) async fn next(&mut self) -> Result<&str, LineError> {
+    /// Waits for the next line, without its ending; what is none of ours is `InvalidData`.
+    pub(super) async fn next(&mut self) -> io::Result<&str> {
+        let nonsense = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         loop {
             let (used, line) = self.decoder.next(&self.buffer[self.start..self.end], SERVER_LINE_BYTES_MAX);
             self.start += used;
@@ -187,39 +184,19 @@ impl Lines {
                     self.line.extend_from_slice(bytes);
                     break;
                 }
-                Some(Line::TooLong(_)) => return Err(LineError::TooLong),
+                Some(Line::TooLong(_)) => return Err(nonsense("a line from the server is too long")),
                 None if self.start < self.end => {}
                 None => {
-                    let read = self.stream.read(&mut self.buffer).await.map_err(LineError::Io)?;
+                    let read = self.stream.read(&mut self.buffer).await?;
                     if read == 0 {
-                        return Err(LineError::Ended);
+                        let why = "the server closed the connection";
+                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
                     }
                     (self.start, self.end) = (0, read);
                 }
             }
         }
-        std::str::from_utf8(&self.line).map_err(|_| LineError::NotText)
-    }
-}
-
-/// Why there is no next line.
-#[derive(Debug)]
-pub(super) enum LineError {
-    /// The server closed the connection.
-    Ended,
-    Io(io::Error),
-    TooLong,
-    NotText,
-}
-
-impl fmt::Display for LineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LineError::Ended => f.write_str("the server closed the connection"),
-            LineError::Io(error) => error.fmt(f),
-            LineError::TooLong => f.write_str("a line from the server is too long"),
-            LineError::NotText => f.write_str("a line from the server is not UTF-8"),
-        }
+        std::str::from_utf8(&self.line).map_err(|_| nonsense("a line from the server is not UTF-8"))
     }
 }
 
