@@ -148,32 +148,29 @@ impl Mesh {
     }
 }
 
+/// What these mean stands at [`Cluster`](crate::cluster::Cluster).
 impl MeshNode {
-    /// This node's id.
-    pub fn node(&self) -> NodeId {
+    pub(super) fn node(&self) -> NodeId {
         self.node.clone()
     }
 
     /// It can be reached as soon as it is there.
-    pub fn wait_until_joined(&self, _: Duration) -> bool {
+    pub(super) fn wait_until_joined(&self, _: Duration) -> bool {
         true
     }
 
-    /// Where everything comes up.
-    pub fn incoming(&self) -> Receiver<ClusterEvent> {
+    pub(super) fn incoming(&self) -> Receiver<ClusterEvent> {
         self.incoming.clone()
     }
 
-    /// Sends off what the node says to others, and what was due before.
-    pub fn say(&self, says: &mut Says, now: Instant) {
+    pub(super) fn say(&self, says: &mut Says, now: Instant) {
         let mut state = self.mesh.lock();
         let Some(member) = state.nodes.get_mut(&self.node) else { return says.drain(|_, _| {}) };
         says.drain(|node, say| member.links.say(node, say, now));
         state.publish(&self.node, now);
     }
 
-    /// Asks presence; answers come up.
-    pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
+    pub(super) fn ask(&self, asks: impl Iterator<Item = Ask>) {
         let mut state = self.mesh.lock();
         let now = Instant::now();
         for ask in asks {
@@ -189,8 +186,7 @@ impl MeshNode {
         }
     }
 
-    /// Gives what another node says.
-    pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
+    pub(super) fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
         let Some(mut unpacked) = Unpacked::read(&batch.bytes) else { return };
         let mut state = self.mesh.lock();
         let Some(member) = state.nodes.get_mut(&self.node) else { return };
@@ -199,8 +195,7 @@ impl MeshNode {
         unpacked.give(take);
     }
 
-    /// Leaves: everyone is told that this node is gone.
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.mesh.lock().publish(&self.node, Instant::now());
         self.mesh.kill(&self.node);
     }
