@@ -36,8 +36,8 @@ pub struct ConnectionTask {
 
 /// How bytes become lines, and lines bytes.
 pub(super) trait Wire {
-    /// Takes input, and gives its lines to `hear`, up to one that has to wait: that comes back, and how much was used.
-    fn hear(&mut self, driver: &Driver, input: &[u8], hear: Hear<'_>) -> (Option<HeldLine>, usize);
+    /// Takes input, and gives its lines to `hear`, up to one that has to wait: that comes back.
+    fn hear(&mut self, driver: &Driver, input: &[u8], hear: Hear<'_>) -> Option<Box<Paused>>;
 
     /// Writes what fits. With an ending, the last words are in the outbox.
     fn write(
@@ -75,17 +75,12 @@ pub(super) enum Ready {
     Turn(Turn),
 }
 
-/// Input that has to wait.
-struct Paused {
-    line: HeldLine,
-    /// What was read behind it.
-    rest: Box<[u8]>,
-}
-
-/// A line, for later.
-pub(super) struct HeldLine {
-    bytes: Box<[u8]>,
+/// A line that has to wait.
+pub(super) struct Paused {
+    line: Box<[u8]>,
     is_whole: bool,
+    /// What was read behind it, and is still to be heard.
+    rest: Box<[u8]>,
 }
 
 /// Reads of one turn, so that one connection can't keep the others waiting.
@@ -197,7 +192,8 @@ impl ConnectionTask {
 
     /// Tries again what had to wait.
     fn resume(&self, wire: &mut impl Wire, paused: Box<Paused>) -> Option<Box<Paused>> {
-        match self.driver.step(|node, now| node.line(self.id, paused.line.line(), now)) {
+        let line = if paused.is_whole { Line::Whole(&paused.line) } else { Line::TooLong(&paused.line) };
+        match self.driver.step(|node, now| node.line(self.id, line, now)) {
             Flow::Wait => Some(paused),
             Flow::Next => self.hear(wire, &paused.rest),
         }
@@ -206,11 +202,11 @@ impl ConnectionTask {
     /// Carries out input, up to a line that has to wait.
     fn hear(&self, wire: &mut impl Wire, input: &[u8]) -> Option<Box<Paused>> {
         self.driver.step(|node, now| {
-            let (line, used) = wire.hear(&self.driver, input, &mut |line| node.line(self.id, line, now));
-            if wire.is_closed() && line.is_none() {
+            let paused = wire.hear(&self.driver, input, &mut |line| node.line(self.id, line, now));
+            if wire.is_closed() && paused.is_none() {
                 node.end(self.id, None, now);
             }
-            line.map(|line| Box::new(Paused { line, rest: input[used..].into() }))
+            paused
         })
     }
 
@@ -275,18 +271,17 @@ impl Drop for ConnectionTask {
 }
 
 impl Wire for LineDecoder {
-    fn hear(&mut self, driver: &Driver, input: &[u8], hear: Hear<'_>) -> (Option<HeldLine>, usize) {
-        let mut at = 0;
-        while at < input.len() {
-            let (used, line) = self.next(&input[at..], driver.line_bytes_max);
-            at += used;
+    fn hear(&mut self, driver: &Driver, mut input: &[u8], hear: Hear<'_>) -> Option<Box<Paused>> {
+        while !input.is_empty() {
+            let (used, line) = self.next(input, driver.line_bytes_max);
+            input = &input[used..];
             if let Some(line) = line
                 && hear(line) == Flow::Wait
             {
-                return (Some(HeldLine::new(line)), at);
+                return Some(Paused::new(line, input));
             }
         }
-        (None, at)
+        None
     }
 
     fn write(
@@ -299,14 +294,10 @@ impl Wire for LineDecoder {
     }
 }
 
-impl HeldLine {
-    /// Copies a line.
-    pub fn new(line: Line<'_>) -> Self {
+impl Paused {
+    /// Copies a line, and what was read behind it.
+    pub fn new(line: Line<'_>, rest: &[u8]) -> Box<Self> {
         let (Line::Whole(bytes) | Line::TooLong(bytes)) = line;
-        HeldLine { bytes: bytes.into(), is_whole: matches!(line, Line::Whole(_)) }
-    }
-
-    fn line(&self) -> Line<'_> {
-        if self.is_whole { Line::Whole(&self.bytes) } else { Line::TooLong(&self.bytes) }
+        Box::new(Paused { line: bytes.into(), is_whole: matches!(line, Line::Whole(_)), rest: rest.into() })
     }
 }

@@ -13,17 +13,6 @@ use async_tungstenite::tungstenite::handshake::server::{Request, create_response
 use crate::net::connection::{ConnectionTask, Ready};
 use crate::net::websocket::WebSocket;
 
-/// What a request head comes to.
-#[derive(Debug, PartialEq, Eq)]
-enum Head {
-    /// It is not whole yet.
-    Incomplete,
-    /// The response that makes this connection a WebSocket, and the length of the head.
-    Upgrade(Vec<u8>, usize),
-    /// A whole response; the connection closes after it.
-    Refuse(Vec<u8>),
-}
-
 /// The most bytes of a request head.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
@@ -48,9 +37,9 @@ async fn shake_hands(connection: &ConnectionTask) -> io::Result<Result<WebSocket
             break;
         }
         match read(&head) {
-            Head::Incomplete => {}
-            Head::Refuse(response) => return Ok(Err(WebSocket::refused(response))),
-            Head::Upgrade(response, length) => {
+            Ok(None) => {}
+            Err(response) => return Ok(Err(WebSocket::refused(response))),
+            Ok(Some((response, length))) => {
                 connection.driver.step(|node, _| node.greet(connection.id));
                 return Ok(Ok(WebSocket::new(&connection.driver, response, &head[length..])));
             }
@@ -59,11 +48,12 @@ async fn shake_hands(connection: &ConnectionTask) -> io::Result<Result<WebSocket
     Ok(Err(silent))
 }
 
-/// Reads a request head.
-fn read(bytes: &[u8]) -> Head {
+/// Reads a request head, if it is whole: gives the response that makes this connection a WebSocket and the length of
+/// the head, or else the response behind which the connection closes.
+fn read(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Vec<u8>> {
     let (length, request) = match Request::try_parse(bytes) {
         Ok(Some(parsed)) => parsed,
-        Ok(None) if bytes.len() < HEAD_BYTES_MAX => return Head::Incomplete,
+        Ok(None) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
         Ok(None) => return refuse("431 Request Header Fields Too Large", "the request head is too large"),
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => {
             return refuse("405 Method Not Allowed", "only GET is served here");
@@ -80,20 +70,20 @@ fn read(bytes: &[u8]) -> Head {
         Ok(response) => {
             let mut out = Vec::new();
             write_response(&mut out, &response).expect("a vector takes every write");
-            Head::Upgrade(out, length)
+            Ok(Some((out, length)))
         }
         Err(error) => refuse("400 Bad Request", &format!("not a WebSocket handshake: {error}")),
     }
 }
 
-fn refuse(status: &str, text: &str) -> Head {
+fn refuse<T>(status: &str, text: &str) -> Result<T, Vec<u8>> {
     let length = text.len() + 1;
     let upgrade = if status.starts_with("426") { "Upgrade: websocket\r\n" } else { "" };
     let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
          {upgrade}Connection: close\r\n\r\n{text}\n"
     );
-    Head::Refuse(response.into_bytes())
+    Err(response.into_bytes())
 }
 
 #[cfg(test)]
@@ -101,7 +91,7 @@ mod tests {
     use super::*;
 
     fn check(request: &str, status: &str) {
-        let Head::Refuse(response) = read(request.as_bytes()) else { panic!("not refused: {request}") };
+        let response = read(request.as_bytes()).expect_err(request);
         let response = String::from_utf8(response).expect("text");
         assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {response}");
         let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
@@ -113,16 +103,15 @@ mod tests {
         // The example of RFC 6455, 1.3.
         let request = "GET /ws?x=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-        let Head::Upgrade(response, length) = read(format!("{request}more").as_bytes()) else {
-            panic!("refused")
-        };
+        let read_all = read(format!("{request}more").as_bytes());
+        let (response, length) = read_all.expect("not refused").expect("it is whole");
         let response = String::from_utf8(response).expect("text").to_lowercase();
         assert!(response.starts_with("http/1.1 101 "), "{response}");
         assert!(response.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{response}");
         assert!(response.ends_with("\r\n\r\n"));
         assert_eq!(length, request.len());
         for at in 0..request.len() {
-            assert_eq!(read(&request.as_bytes()[..at]), Head::Incomplete, "cut at {at}");
+            assert_eq!(read(&request.as_bytes()[..at]), Ok(None), "cut at {at}");
         }
     }
 

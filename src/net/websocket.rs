@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Instant;
 
-use crate::net::connection::{ConnectionTask, Hear, HeldLine, Wire};
+use crate::net::connection::{ConnectionTask, Hear, Paused, Wire};
 use crate::net::driver::{Driver, Left};
 use crate::net::messages::Messages;
 use crate::node::route::Flow;
@@ -106,7 +106,7 @@ impl WebSocket {
 }
 
 impl Wire for WebSocket {
-    fn hear(&mut self, driver: &Driver, input: &[u8], hear: Hear<'_>) -> (Option<HeldLine>, usize) {
+    fn hear(&mut self, driver: &Driver, input: &[u8], hear: Hear<'_>) -> Option<Box<Paused>> {
         let max = driver.line_bytes_max;
         self.messages.take_in(input, max, &driver.spare);
         while self.close.is_none() {
@@ -132,14 +132,14 @@ impl Wire for WebSocket {
                 line => Line::Whole(line),
             };
             if hear(line) == Flow::Wait {
-                return (Some(HeldLine::new(line)), input.len());
+                return Some(Paused::new(line, &[]));
             }
         }
         self.messages.rest(&mut self.output, &driver.spare);
         if self.close.is_some() {
             self.messages = Messages::default();
         }
-        (None, input.len())
+        None
     }
 
     fn write(
