@@ -6,6 +6,11 @@
 
 use std::fmt;
 
+#[cfg(feature = "cluster")]
+use percent_encoding::percent_decode_str;
+#[cfg(feature = "cluster")]
+use url::Url;
+
 /// Where RabbitMQ is.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,8 +38,25 @@ pub struct Redis {
 impl Amqp {
     /// Takes `amqp://[user[:password]@]host[:port][/vhost]`. Without them it is
     /// `guest`, `guest`, 5672 and `/`.
+    #[cfg(feature = "cluster")]
     pub fn parse(text: &str) -> Option<Self> {
-        read::amqp(text)
+        let url = plain_url(text, &["amqp"])?;
+        let decode = |part: &str| percent_decode_str(part).decode_utf8().ok().map(String::from);
+        let or = |part: String, default: &str| if part.is_empty() { default.to_owned() } else { part };
+        Some(Amqp {
+            url: text.to_owned(),
+            host: host(&url)?,
+            port: url.port().unwrap_or(5672),
+            user: or(decode(url.username())?, "guest"),
+            password: decode(url.password().unwrap_or("guest"))?,
+            vhost: or(decode(url.path().trim_start_matches('/'))?, "/"),
+        })
+    }
+
+    /// Without a cluster there is no use for one.
+    #[cfg(not(feature = "cluster"))]
+    pub fn parse(_: &str) -> Option<Self> {
+        None
     }
 
     /// The URL as it was given.
@@ -46,8 +68,22 @@ impl Amqp {
 impl Redis {
     /// Takes `redis://[user][:password@]host[:port][/database]`, or a socket of
     /// this machine, `redis+unix:///path`.
+    #[cfg(feature = "cluster")]
     pub fn parse(text: &str) -> Option<Self> {
-        read::redis(text)
+        let url = plain_url(text, &["redis", "redis+unix", "unix"])?;
+        redis::IntoConnectionInfo::into_connection_info(text).ok()?;
+        let host = if url.scheme() == "redis" {
+            format!("{}:{}", host(&url)?, url.port().unwrap_or(6379))
+        } else {
+            url.path().to_owned()
+        };
+        Some(Redis { url: text.to_owned(), host })
+    }
+
+    /// Without a cluster there is no use for one.
+    #[cfg(not(feature = "cluster"))]
+    pub fn parse(_: &str) -> Option<Self> {
+        None
     }
 
     /// The URL as it was given.
@@ -81,62 +117,18 @@ impl fmt::Debug for Redis {
     }
 }
 
-/// Reading addresses.
+/// A URL that can be printed as a setting and read back.
 #[cfg(feature = "cluster")]
-mod read {
-    use percent_encoding::percent_decode_str;
-    use url::Url;
-
-    use super::{Amqp, Redis};
-
-    pub(super) fn amqp(text: &str) -> Option<Amqp> {
-        let url = plain_url(text, &["amqp"])?;
-        let decode = |part: &str| percent_decode_str(part).decode_utf8().ok().map(String::from);
-        let or = |part: String, default: &str| if part.is_empty() { default.to_owned() } else { part };
-        Some(Amqp {
-            url: text.to_owned(),
-            host: host(&url)?,
-            port: url.port().unwrap_or(5672),
-            user: or(decode(url.username())?, "guest"),
-            password: decode(url.password().unwrap_or("guest"))?,
-            vhost: or(decode(url.path().trim_start_matches('/'))?, "/"),
-        })
-    }
-
-    pub(super) fn redis(text: &str) -> Option<Redis> {
-        let url = plain_url(text, &["redis", "redis+unix", "unix"])?;
-        redis::IntoConnectionInfo::into_connection_info(text).ok()?;
-        let host = if url.scheme() == "redis" {
-            format!("{}:{}", host(&url)?, url.port().unwrap_or(6379))
-        } else {
-            url.path().to_owned()
-        };
-        Some(Redis { url: text.to_owned(), host })
-    }
-
-    /// A URL that can be printed as a setting and read back.
-    fn plain_url(text: &str, schemes: &[&str]) -> Option<Url> {
-        let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-        let url = Url::parse(text).ok().filter(|_| is_plain)?;
-        let is_known = schemes.contains(&url.scheme()) && url.fragment().is_none();
-        is_known.then_some(url)
-    }
-
-    fn host(url: &Url) -> Option<String> {
-        url.host_str().filter(|host| !host.is_empty()).map(|host| host.trim_matches(['[', ']']).to_owned())
-    }
+fn plain_url(text: &str, schemes: &[&str]) -> Option<Url> {
+    let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    let url = Url::parse(text).ok().filter(|_| is_plain)?;
+    let is_known = schemes.contains(&url.scheme()) && url.fragment().is_none();
+    is_known.then_some(url)
 }
 
-/// Without a cluster there is no use for one.
-#[cfg(not(feature = "cluster"))]
-mod read {
-    pub(super) fn amqp(_: &str) -> Option<super::Amqp> {
-        None
-    }
-
-    pub(super) fn redis(_: &str) -> Option<super::Redis> {
-        None
-    }
+#[cfg(feature = "cluster")]
+fn host(url: &Url) -> Option<String> {
+    url.host_str().filter(|host| !host.is_empty()).map(|host| host.trim_matches(['[', ']']).to_owned())
 }
 
 #[cfg(all(test, feature = "cluster"))]
