@@ -74,9 +74,9 @@ pub enum Cluster {
 
 /// What a node by itself does, or else a call to what joins it to others.
 macro_rules! of {
-    ($cluster:expr, $alone:expr, $others:ident => $call:expr) => {
+    ($cluster:expr, $node:pat => $alone:expr, $others:ident => $call:expr) => {
         match $cluster {
-            Cluster::Alone(_) => $alone,
+            Cluster::Alone($node) => $alone,
             Cluster::Mesh($others) => $call,
             #[cfg(feature = "cluster")]
             Cluster::Remote($others) => $call,
@@ -87,40 +87,37 @@ macro_rules! of {
 impl Cluster {
     /// This node's id: what others reach it by. [`ClusterEvent::Renamed`] tells a new one.
     pub fn node(&self) -> NodeId {
-        if let Cluster::Alone(node) = self {
-            return node.clone();
-        }
-        of!(self, unreachable!("it was returned"), others => others.node())
+        of!(self, node => node.clone(), others => others.node())
     }
 
     /// Waits until this node can be reached by others; `false` when that took too long.
     pub fn wait_until_joined(&self, time_max: Duration) -> bool {
-        of!(self, true, others => others.wait_until_joined(time_max))
+        of!(self, _ => true, others => others.wait_until_joined(time_max))
     }
 
     /// Where everything comes up; for a node by itself nothing ever does, and it is closed.
     pub fn incoming(&self) -> Receiver<ClusterEvent> {
-        of!(self, unbounded().1, others => others.incoming())
+        of!(self, _ => unbounded().1, others => others.incoming())
     }
 
     /// Sends off what the node says to others, in order: called when a turn ends, and once a second at least. A
     /// message that can't be carried comes back as [`ClusterEvent::Returned`].
     pub fn say(&self, says: &mut Says, now: Instant) {
-        of!(self, says.drain(|_, _| {}), others => others.say(says, now));
+        of!(self, _ => says.drain(|_, _| {}), others => others.say(says, now));
     }
 
     /// Asks presence and mailboxes; what an ask promises comes up as [`ClusterEvent::Answered`].
     pub fn ask(&self, asks: impl Iterator<Item = Ask>) {
-        of!(self, asks.for_each(drop), others => others.ask(asks));
+        of!(self, _ => asks.for_each(drop), others => others.ask(asks));
     }
 
     /// Gives to `take` what a batch says, in order, with the node that says it.
     pub fn unpack(&self, batch: &Batch, now: Instant, take: &mut dyn FnMut(&NodeId, Said<'_>)) {
-        of!(self, (), others => others.unpack(batch, now, take));
+        of!(self, _ => (), others => others.unpack(batch, now, take));
     }
 
     /// Leaves in order: everyone is told that this node is gone. May take a few seconds.
     pub fn leave(&self) {
-        of!(self, (), others => others.leave());
+        of!(self, _ => (), others => others.leave());
     }
 }

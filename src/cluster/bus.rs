@@ -94,14 +94,6 @@ pub struct Bus {
     is_lost: bool,
 }
 
-/// Why a session ended, unless it was the world that failed.
-enum SessionEnd {
-    /// The node goes.
-    Stop,
-    /// The node has a new id.
-    Restart,
-}
-
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// What a session works with.
@@ -143,8 +135,7 @@ impl Bus {
             self.set_up(false);
             self.shared.note(Note::Queue(None));
             let why = match end {
-                Ok(Ok(SessionEnd::Stop)) => return,
-                Ok(Ok(SessionEnd::Restart)) => continue,
+                Ok(Ok(())) => continue,
                 Ok(Err(why)) => why.to_string(),
                 Err(_) => "the AMQP library panicked".to_owned(),
             };
@@ -175,8 +166,8 @@ impl Bus {
         }
     }
 
-    /// One life of both connections.
-    fn session(&mut self) -> Outcome<SessionEnd> {
+    /// One life of both connections; an error is that of the world.
+    fn session(&mut self) -> Outcome<()> {
         let (epoch, node) = self.shared.links(|links| (links.epoch(), links.me().clone()));
         let sockets = self.connect()?;
         let watchdog = self.watchdog.clone();
@@ -210,7 +201,7 @@ impl Bus {
         self.set_up(true);
         self.shared.note(Note::Queue(Some(node)));
         let end = self.serve(&mut session);
-        if let Ok(SessionEnd::Stop) = end {
+        if end.is_ok() && self.shared.desk().is_stopping {
             watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&to));
         }
         self.set_up(false);
@@ -263,16 +254,14 @@ impl Bus {
         Ok((open(publisher)?, open(consumer)?))
     }
 
-    /// Carries batches until something ends it; the error tells what failed.
-    fn serve(&mut self, session: &mut BusSession<'_>) -> Outcome<SessionEnd> {
+    /// Carries batches until the node goes or has a new id.
+    fn serve(&mut self, session: &mut BusSession<'_>) -> Outcome<()> {
         let coming = session.consuming.receiver().clone();
         let (mut is_active, mut ticked) = (true, Instant::now());
         loop {
-            if self.shared.desk().is_stopping {
-                return Ok(SessionEnd::Stop);
-            }
-            if self.shared.links(|links| links.epoch()) != session.epoch {
-                return Ok(SessionEnd::Restart);
+            let is_stopping = self.shared.desk().is_stopping;
+            if is_stopping || self.shared.links(|links| links.epoch()) != session.epoch {
+                return Ok(());
             }
             is_active |= self.publish(session.to)?;
             let now = Instant::now();

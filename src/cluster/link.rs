@@ -65,8 +65,6 @@ pub struct Link {
     pub since: Instant,
     /// Waits to be looked at by whoever publishes.
     pub is_ready: bool,
-    /// The form of batches that both ends read.
-    pub version: u8,
     /// What is not in a batch yet.
     waiting: VecDeque<Parcel>,
     waiting_bytes: usize,
@@ -117,12 +115,11 @@ struct Parcel {
 
 impl Link {
     /// A link on which nothing was said yet.
-    pub fn new(node: NodeId, version: u8, now: Instant) -> Self {
+    pub fn new(node: NodeId, now: Instant) -> Self {
         Link {
             node,
             since: now,
             is_ready: false,
-            version,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             receipts: vec![],
@@ -225,8 +222,9 @@ impl Link {
     }
 
     /// Puts the next batch to publish into `batch`, in the place of what it held: one that has to be sent
-    /// again, what waits, or the head alone; `false` when there is none now.
-    pub fn next(&mut self, me: &NodeId, now: Instant, batch: &mut Vec<u8>) -> bool {
+    /// again, what waits, or the head alone; `false` when there is none now. `version` is the form of batches
+    /// that both ends read.
+    pub fn next(&mut self, me: &NodeId, version: u8, now: Instant, batch: &mut Vec<u8>) -> bool {
         if !self.is_due(now) {
             return false;
         }
@@ -235,7 +233,7 @@ impl Link {
             *at = now + *pause;
             *pause = (*pause * 2).min(PROBE_TIME_MAX);
         }
-        let (version, from, have, has_gap) = (self.version, me.clone(), self.have, self.has_gap);
+        let (from, have, has_gap) = (me.clone(), self.have, self.has_gap);
         (self.untold_since, self.is_asked, self.has_gap) = (None, false, false);
         let mut head =
             Head { version, from, number: 0, oldest: 0, have, has_gap, asks_word: false, first: 0 };

@@ -14,7 +14,7 @@ fn user(name: &str) -> UserRef<'_> {
 }
 
 fn fresh(now: Instant) -> Link {
-    Link::new(node("other"), VERSION, now)
+    Link::new(node("other"), now)
 }
 
 /// Says a message; tells whether there was room for it.
@@ -64,7 +64,7 @@ fn returned(link: &mut Link, number: u64, now: Instant) -> Vec<ClusterEvent> {
 /// The next batch of a link.
 fn next(link: &mut Link, me: &NodeId, now: Instant) -> Option<Vec<u8>> {
     let mut batch = vec![];
-    link.next(me, now, &mut batch).then_some(batch)
+    link.next(me, VERSION, now, &mut batch).then_some(batch)
 }
 
 /// A word of the other end: it has every batch up to this one.

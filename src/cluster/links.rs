@@ -124,7 +124,7 @@ impl Links {
         } else if message.is_some() && !is_up {
             Cause::CutOff
         } else {
-            if let Some(link) = link(&mut self.peers, &self.versions, node, now)
+            if let Some(link) = link(&mut self.peers, node, now)
                 && link.say(say, now)
             {
                 return self.due.note(link, now);
@@ -141,7 +141,8 @@ impl Links {
     pub fn next(&mut self, now: Instant, batch: &mut Vec<u8>) -> Option<NodeId> {
         while let Some(node) = self.due.ready.last().filter(|_| self.is_up) {
             if let Some(link) = self.peers.get_mut(node.as_str()) {
-                if link.next(&self.me, now, batch) {
+                let version = self.versions.get(node).map_or(VERSION_MIN, |version| VERSION.min(*version));
+                if link.next(&self.me, version, now, batch) {
                     return Some(node.clone());
                 }
                 link.is_ready = false;
@@ -165,8 +166,7 @@ impl Links {
         if epoch != self.epoch || self.dead.contains(&head.from) {
             return items.clear();
         }
-        let link = link(&mut self.peers, &self.versions, &head.from, now);
-        let Some(link) = link else { return items.clear() };
+        let Some(link) = link(&mut self.peers, &head.from, now) else { return items.clear() };
         let is_next = link.hear(head, now);
         self.due.note(link, now);
         if !is_next {
@@ -255,11 +255,8 @@ impl Links {
     pub fn know(&mut self, living: BTreeMap<NodeId, u8>, dead: Vec<NodeId>, now: Instant) {
         self.versions = living;
         self.dead = dead.into_iter().collect();
-        let mut ended = vec![];
-        for (node, link) in self.peers.iter_mut() {
-            link.version = version(&self.versions, node);
-            ended.extend(self.dead.contains(node).then(|| node.clone()));
-        }
+        let nodes = self.peers.iter_mut().map(|(node, _)| node);
+        let ended: Vec<NodeId> = nodes.filter(|node| self.dead.contains(*node)).cloned().collect();
         for node in ended {
             let link = self.peers.remove(node.as_str()).expect("it was found");
             link.end(now, &mut self.events);
@@ -276,20 +273,11 @@ impl Links {
 }
 
 /// The link to a node; `None` when there are too many.
-fn link<'a>(
-    peers: &'a mut Recent<NodeId, Link>,
-    versions: &BTreeMap<NodeId, u8>,
-    node: &NodeId,
-    now: Instant,
-) -> Option<&'a mut Link> {
+fn link<'a>(peers: &'a mut Recent<NodeId, Link>, node: &NodeId, now: Instant) -> Option<&'a mut Link> {
     if peers.len() >= LINKS_MAX && peers.get(node.as_str()).is_none() {
         return None;
     }
-    Some(peers.get_or_insert_with(node, || Link::new(node.clone(), version(versions, node), now)))
-}
-
-fn version(versions: &BTreeMap<NodeId, u8>, node: &NodeId) -> u8 {
-    versions.get(node).map_or(VERSION_MIN, |version| VERSION.min(*version))
+    Some(peers.get_or_insert_with(node, || Link::new(node.clone(), now)))
 }
 
 impl Due {
