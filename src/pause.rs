@@ -5,7 +5,6 @@
 //! attempt, and only a connection that held for a while brings it back down: one
 //! that is accepted and thrown out at once must not make a tight loop.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 /// The pauses of one client.
@@ -36,24 +35,19 @@ impl Pauses {
     }
 }
 
-/// A random number, good enough to spread attempts over time.
-pub(crate) fn random() -> u64 {
-    // Each RandomState has keys of its own: that is the randomness.
-    RandomState::new().build_hasher().finish()
-}
-
 const BOUND_MS_MIN: u64 = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::random_number;
 
     /// The longest pauses that could come next; takes them.
     fn bounds(pauses: &mut Pauses, count: usize) -> Vec<u64> {
         let mut bounds = vec![];
         for _ in 0..count {
             bounds.push(pauses.bound_ms);
-            assert!(pauses.next(random()) <= Duration::from_millis(bounds[bounds.len() - 1]));
+            assert!(pauses.next(random_number()) <= Duration::from_millis(bounds[bounds.len() - 1]));
         }
         bounds
     }
@@ -73,6 +67,5 @@ mod tests {
         assert_eq!(Pauses::new(Duration::from_secs(5)).next(0), Duration::ZERO);
         assert_eq!(Pauses::new(Duration::from_secs(5)).next(100), Duration::from_millis(100));
         assert_eq!(Pauses::new(Duration::from_secs(5)).next(101), Duration::ZERO);
-        assert_ne!(random(), random());
     }
 }

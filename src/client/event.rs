@@ -1,8 +1,4 @@
-//! What a program hears of its connection: messages, and what happens to the
-//! connection itself.
-//!
-//! An event is a value of its own, without borrows, since the task that reads it off
-//! the socket and the program that takes it are on different threads.
+//! What a program hears: messages, and what happens to its connection.
 
 use crate::client::error::Refusal;
 use crate::proto::{ErrorCode, MessageId, NodeId, SessionId, UserName};

@@ -1,9 +1,6 @@
-//! The stream of events that the program hears.
-//!
-//! With [`ClientConfig::ack`](field@crate::ClientConfig::ack) the stream is also
-//! where messages are acknowledged: asking for the next event says that the program
-//! is done with the one before. So a program that writes a message down before it
-//! asks for the next can be killed at any moment, and the message comes again.
+//! The stream of events that the program hears. A program that acknowledges, and writes a
+//! message down before it asks for the next, can be killed at any moment: the message comes
+//! again.
 
 use std::fmt;
 use std::pin::Pin;

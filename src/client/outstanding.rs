@@ -1,23 +1,20 @@
 //! The requests that went out and have no answer yet, in the order in which they went
 //! out first, and when to say them again.
 //!
-//! A request is said again under its tag when its connection broke before the reply, and
-//! after a pause when the reply was `ERR limited`, or `ERR timeout` to a `SEND`. All of
-//! it is safe because the receiving side drops duplicates, which it promises for a while
-//! only: what was first written longer ago than [`RETRY_TIME_MAX`] is given up. Time and
-//! the socket are the task's: this is a table.
+//! When that is, and why it is safe, stands at [`Client`](crate::Client). Time and the socket
+//! are the task's: this is a table.
 //!
-//! `ERR limited` says that nothing was done. A refusal of a message of which an earlier
-//! attempt may have worked tells of this attempt alone: the recipient may have got it and
-//! left. Then the outcome stays unknown.
+//! A refusal of a message of which an earlier attempt may have worked tells of this attempt
+//! alone: the recipient may have got it and left. Then the outcome stays unknown.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::client::error::SendError;
 use crate::client::request::OpenRequest;
-use crate::pause::{Pauses, random};
+use crate::pause::Pauses;
 use crate::proto::{ErrorCode, ServerLine};
+use crate::random::random_number;
 
 /// The requests without an answer. Each holds one of the client's permits: they are
 /// the bound.
@@ -108,7 +105,7 @@ impl Outstanding {
             && request.passes(code)
         {
             request.refused(code, text);
-            let at = now + request.pauses.next(random());
+            let at = now + request.pauses.next(random_number());
             if at < request.until {
                 request.again = Some(at);
                 self.due.insert((at, number));

@@ -2,10 +2,9 @@
 //! them.
 //!
 //! A server gives a message again when it does not know that this client has it: the
-//! connection broke before the `ACK`, or a sender repeated its `SEND`. The last 4,096
-//! messages are remembered whatever connections they came on, each as a keyed hash of
-//! sender, room, id and text. The text is part of it so that a sender who uses an id
-//! twice for two different messages loses neither.
+//! connection broke before the `ACK`, or a sender repeated its `SEND`. A message is
+//! remembered as a keyed hash of sender, room, id and text. The text is part of it so that a
+//! sender who uses an id twice for two different messages loses neither.
 //!
 //! With `ack`, a duplicate of a message that the program is done with is acknowledged at
 //! once; a duplicate of one that it is not done with is dropped, since the `ACK` follows on

@@ -24,8 +24,9 @@ use crate::client::event::Event;
 use crate::client::outstanding::{Outstanding, Reply, Unanswered};
 use crate::client::request::Errand;
 use crate::client::wire::{Lines, OPEN_TIME_MAX, Servers, Wire};
-use crate::pause::{Pauses, random};
+use crate::pause::Pauses;
 use crate::proto::{CloseReason, MessageId, ServerLine, UserName};
+use crate::random::random_number;
 
 /// The state of one client, whatever the connection.
 pub(super) struct Task {
@@ -102,7 +103,7 @@ impl Task {
     /// pauses before each round.
     async fn reconnect(&self, lost: usize, pauses: &mut Pauses) -> Result<Wire, Refusal> {
         loop {
-            smol::Timer::after(pauses.next(random())).await;
+            smol::Timer::after(pauses.next(random_number())).await;
             match Wire::open_one(&self.servers, lost + 1, OPEN_TIME_MAX).await {
                 Ok(wire) => return Ok(wire),
                 Err(ClientError::Refused(refusal)) if refusal.is_final() => return Err(refusal),

@@ -1,10 +1,9 @@
 //! The bus: the thread that talks to RabbitMQ.
 //!
-//! The AMQP library is synchronous, so it has a thread of its own, and all of
-//! its connections, channels and consumers live on that thread's stack: one
-//! connection to publish, one to consume, because a broker that is short of
-//! memory stops reading from those who publish. What is to be published waits in
-//! the links; what comes goes up as it is; a bell wakes this thread.
+//! The AMQP library is synchronous, and all of its connections, channels and
+//! consumers live on this thread's stack: one connection to publish, one to
+//! consume, because a broker that is short of memory stops reading from those
+//! who publish. A bell wakes this thread.
 //!
 //! One topic exchange for all; one queue a node, exclusive, gone with its
 //! connection, under a new name each time, bound to the node's id. Publishes are
@@ -36,8 +35,9 @@ use crate::cluster::event::{Batch, ClusterEvent};
 use crate::cluster::shared::{Note, Shared};
 use crate::cluster::watchdog::Watchdog;
 use crate::config::Amqp;
-use crate::pause::{Pauses, random};
+use crate::pause::Pauses;
 use crate::proto::name::NodeId;
+use crate::random::random_number;
 
 /// The exchange of all nodes.
 const EXCHANGE: &str = "pinpost";
@@ -145,7 +145,7 @@ impl Bus {
                 debug!("RabbitMQ at {} is still away: {why}", self.amqp);
             }
             pauses.held(self.up_since.map_or(Duration::ZERO, |since| since.elapsed()));
-            self.rest(pauses.next(random()));
+            self.rest(pauses.next(random_number()));
         }
     }
 
@@ -180,7 +180,7 @@ impl Bus {
             let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
             to.exchange_declare(ExchangeType::Topic, EXCHANGE, durable)?;
             let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
-            let name = format!("{EXCHANGE}.{}.{:08x}", node.as_str(), random() as u32);
+            let name = format!("{EXCHANGE}.{}.{:08x}", node.as_str(), random_number() as u32);
             from.qos(0, PREFETCH_MAX, false)?;
             from.queue_declare(&name[..], exclusive)?;
             from.queue_bind(&name[..], EXCHANGE, node.as_str(), Default::default())?;
@@ -346,7 +346,6 @@ impl Bus {
 
     /// The broker is short of memory or disk, or no longer.
     fn blocked(&self, notice: &ConnectionBlockedNotification) {
-        let is_up = matches!(notice, ConnectionBlockedNotification::Unblocked);
         match notice {
             ConnectionBlockedNotification::Blocked(why) => {
                 warn!("RabbitMQ at {} takes no messages now: {why}", self.amqp);
@@ -355,7 +354,7 @@ impl Bus {
                 info!("RabbitMQ at {} takes messages again", self.amqp);
             }
         }
-        self.set_up(is_up);
+        self.set_up(matches!(notice, ConnectionBlockedNotification::Unblocked));
     }
 
     /// Publishes what is still to be said, and waits until the broker has it.

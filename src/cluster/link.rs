@@ -13,7 +13,6 @@
 //! number when it is published first, and keeps it. Receipts gather as ranges, and ride
 //! in the next batch, behind whatever was said before them.
 //!
-//! A pure state machine: the time and what was heard go in, bytes to publish come out.
 //! What belongs to a message is a ticket of the node's, which its receipt brings back.
 //! A link lives as long as both incarnations.
 

@@ -5,10 +5,7 @@
 //! receipts are for, and then the node is given what it says, while the links are not held.
 //! Numbers that go up to the node carry the epoch, a count of this node's
 //! incarnations: a receipt for a message that came to an incarnation before is nobody's
-//! business any more. What has to be told to the node gathers as events, which whoever
-//! holds the links sends on before anybody else can change them.
-//!
-//! Pure: the time comes in. Shared by the node's thread and the bus, behind one lock.
+//! business any more.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Once;

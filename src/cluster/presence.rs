@@ -4,11 +4,10 @@
 //! replies go in, and what they tell comes out. A thread carries (`redis_thread.rs`), or a
 //! simulator in its place.
 //!
-//! A login is two commands: the session is written, then all sessions of the user are read.
-//! Of two that race at least one sees the other, and which came first is written in the hash,
-//! so all agree. A session removes its own field and no other, so a late removal can't erase
-//! a newer login. Fields of dead nodes are ignored and removed by whoever meets them; keys
-//! that nobody asks for end by their time to live, which begins anew with every sweep.
+//! Of two logins that race at least one sees the other, and which came first is written in the
+//! hash, so all agree. A session removes its own field and no other, so a late removal can't
+//! erase a newer login. Keys that nobody asks for end by their time to live, which begins anew
+//! with every sweep.
 //!
 //! While Redis is away every ask is answered "unavailable" at once. What writes without an answer
 //! that matters (a message was taken, a mailbox released, a session has ended) is deferred, and done

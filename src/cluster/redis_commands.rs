@@ -8,9 +8,8 @@
 //! {nodes}:d   sorted set   the same members -> until when it is in doubt what they have
 //! ```
 //!
-//! A mailbox is a list, the oldest message first. An element is the place of a message in 16
-//! digits, a byte of 3, then the message's body on the wire. Redis's own clock gives the
-//! places, so all nodes agree on them, and tells what has expired; the key itself ends when its
+//! An element of a mailbox is the place of a message in 16 digits, a byte of 3, then its body.
+//! Redis's own clock gives the places, so all nodes agree on them; the key itself ends when its
 //! last message does. Most mailboxes hold few messages, for which a list takes a tenth of the
 //! memory of a stream. What is no message, nobody here wrote: it is skipped, and removed when it
 //! is met at an end of the list.

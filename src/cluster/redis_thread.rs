@@ -23,8 +23,8 @@ use crate::cluster::redis_commands::{parsed, printed};
 use crate::cluster::shared::{Note, Shared};
 use crate::config::Redis;
 use crate::mailbox::Limits;
-use crate::pause::{Pauses, random};
-use crate::random::fresh_id;
+use crate::pause::Pauses;
+use crate::random::{fresh_id, random_number};
 
 /// How long the bus may take to say its last words.
 const BUS_END_TIME_MAX: Duration = Duration::from_millis(1_500);
@@ -263,7 +263,7 @@ impl RedisConnection {
         } else {
             debug!("Redis at {} is still away: {why}", self.redis);
         }
-        Instant::now() + self.pauses.next(random())
+        Instant::now() + self.pauses.next(random_number())
     }
 }
 

@@ -222,12 +222,14 @@ impl Config {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let setting = Setting::find(name);
         let setting = setting.ok_or_else(|| ConfigError(format!("{name}: there is no such setting")))?;
-        match setting.missing() {
-            Some(feature) if value != "off" => Err(not_built(name, value, &feature)),
-            _ => (setting.set)(self, value).ok_or_else(|| {
-                ConfigError(format!("--{name} {value:?} is not allowed: it takes {}", setting.allowed))
-            }),
-        }
+        let allowed = match setting.missing() {
+            Some(Feature { name, .. }) if value != "off" => {
+                format!("off, because this pinpost was built without the feature {name}")
+            }
+            _ if (setting.set)(self, value).is_some() => return Ok(()),
+            _ => setting.allowed.to_owned(),
+        };
+        Err(ConfigError(format!("--{name} {value:?} is not allowed: it takes {allowed}")))
     }
 
     /// The value of a setting as text: what [`Config::set`] would take.
@@ -256,12 +258,8 @@ impl Config {
                 )));
             }
         }
-        let (one, other) = match (&self.redis, &self.amqp) {
-            (Some(_), None) => ("redis", "amqp"),
-            (None, Some(_)) => ("amqp", "redis"),
-            _ => ("", ""),
-        };
-        if !one.is_empty() {
+        if self.redis.is_some() != self.amqp.is_some() {
+            let (one, other) = if self.redis.is_some() { ("redis", "amqp") } else { ("amqp", "redis") };
             return Err(ConfigError(format!(
                 "--{one} alone is not allowed: a cluster takes --{other} too, a single node neither"
             )));
@@ -298,15 +296,6 @@ impl Config {
         }
         out
     }
-}
-
-/// A setting asks for what this build does not have.
-fn not_built(name: &str, value: &str, feature: &Feature) -> ConfigError {
-    ConfigError(format!(
-        "--{name} {value:?} is not allowed: it takes off, because this pinpost was built without \
-         the feature {}",
-        feature.name
-    ))
 }
 
 fn quoted(text: &str) -> String {

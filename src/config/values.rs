@@ -1,7 +1,5 @@
-//! The settings of a node as values, their defaults, and how a program sets them.
-//!
-//! Each builder method has the name of its setting. None of them checks anything:
-//! what is allowed is asked in one place, [`Config::check`], when a node is bound.
+//! The settings of a node as values, their defaults, and how a program sets them: each builder
+//! method has the name of its setting, and none of them checks anything.
 
 use std::net::SocketAddr;
 use std::time::Duration;

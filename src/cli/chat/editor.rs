@@ -23,7 +23,8 @@ pub fn open(
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         return Ok(None);
     }
-    let modes = KeptModes::of_stdin()?;
+    let terminal = io::stdin();
+    let modes = KeptModes { modes: tcgetattr(&terminal)?, terminal };
     let mut editor = DefaultEditor::new().map_err(io::Error::other)?;
     // A terminal that can't move its cursor has no printer: plain lines do there.
     let Ok(mut printer) = editor.create_external_printer() else { return Ok(None) };
@@ -61,15 +62,6 @@ fn read(mut editor: DefaultEditor, mut peer: Option<UserName>, typed: &Sender<Ty
 pub struct KeptModes {
     terminal: Stdin,
     modes: Termios,
-}
-
-impl KeptModes {
-    /// Remembers the modes of the terminal on standard input.
-    fn of_stdin() -> io::Result<Self> {
-        let terminal = io::stdin();
-        let modes = tcgetattr(&terminal)?;
-        Ok(KeptModes { terminal, modes })
-    }
 }
 
 impl Drop for KeptModes {
