@@ -10,6 +10,7 @@ pub enum ClusterEvent {
     /// The answer to an [`Ask`].
     Answered(Ticket, Answer),
     /// What presence tells without being asked.
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh has none"))]
     News(News),
     /// Messages could not be carried.
     Returned(Returned),

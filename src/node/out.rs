@@ -69,6 +69,7 @@ impl Says {
     }
 
     /// Tells whether there is nothing to say.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }

@@ -121,6 +121,7 @@ pub enum Answer {
 }
 
 /// What presence tells without being asked.
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh has none"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A session of this node was replaced by a later login.
