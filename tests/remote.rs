@@ -249,7 +249,7 @@ fn users_are_found_messages_carried_and_nothing_is_left() {
     let Mail::Letters(letters) = read(&mut a, 1) else { panic!("it is free") };
     let texts: Vec<_> = letters.iter().map(|letter| parse_body(&letter.body).unwrap().3).collect();
     assert_eq!(texts, ["1", "2", "3"]);
-    assert_eq!(read(&mut b, 2), Mail::Busy);
+    assert_eq!(read(&mut b, 2), Mail::Busy(Some(a.remote.node())));
     a.remote.ask(
         [Ask { ticket: Ticket::default(), user: bob(), what: What::Take(letters[2].place, vec![]) }]
             .into_iter(),

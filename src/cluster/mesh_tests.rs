@@ -185,7 +185,7 @@ fn all_nodes_share_the_mailboxes_and_one_session_drains_one() {
     };
     let Mail::Letters(letters) = read(&b, 1, 0) else { panic!("it is free") };
     assert_eq!(letters.iter().map(|letter| letter.body.clone()).collect::<Vec<_>>(), ["1", "2"].map(body));
-    assert_eq!(read(&a, 2, 0), Mail::Busy);
+    assert_eq!(read(&a, 2, 0), Mail::Busy(None));
     b.ask(
         [Ask { ticket: Ticket::default(), user: bob(), what: What::Take(letters[0].place, vec![]) }]
             .into_iter(),

@@ -495,11 +495,14 @@ fn one_session_drains_a_mailbox_until_it_lets_go_or_its_node_is_dead() {
     world.register(1, "bob", 3);
     let Ok(Mail::Letters(letters)) = world.read(0, 1) else { panic!("it is free") };
     assert_eq!(letters.len(), 1);
-    assert_eq!((world.read(1, 2), world.read(0, 1)), (Ok(Mail::Busy), Ok(Mail::Letters(letters.clone()))));
+    let is_with = |world: &World, at: usize| Ok(Mail::Busy(Some(world.nodes[at].presence.me.clone())));
+    assert_eq!(world.read(1, 2), is_with(&world, 0));
+    assert_eq!(world.read(0, 1), Ok(Mail::Letters(letters.clone())));
     world.ask(0, Ask { ticket: Ticket::default(), user: bob(), what: What::Release(session(1)) });
     world.run();
     assert_eq!(world.read(1, 2), Ok(Mail::Letters(letters.clone())));
-    assert_eq!(world.read(0, 1), Ok(Mail::Busy));
+    assert_eq!(world.read(1, 3), Ok(Mail::Busy(None)), "that is its own node");
+    assert_eq!(world.read(0, 1), is_with(&world, 1));
     world.unregister(1, "bob", 2);
     assert_eq!(world.read(1, 3), Ok(Mail::Letters(letters.clone())), "who has ended drains nothing");
     world.nodes[1].is_cut = true;

@@ -48,7 +48,7 @@ impl Post {
             What::Read(session, after) => {
                 let is_its = *self.draining.entry(user.clone()).or_insert(session) == session;
                 let mut letters = || Mail::Letters(self.mailboxes.read(user.as_str(), after, now));
-                Answer::Read(Ok(if is_its { letters() } else { Mail::Busy }))
+                Answer::Read(Ok(if is_its { letters() } else { Mail::Busy(None) }))
             }
             What::Take(up_to, also) => {
                 self.mailboxes.take(user.as_str(), up_to, &also);

@@ -100,6 +100,8 @@ pub struct Drain {
     pub begins_anew: bool,
     /// The session did not take something.
     pub is_broken: bool,
+    /// The node of the session for which it waits was told so.
+    pub is_told: bool,
 }
 
 /// What happens next.

@@ -18,7 +18,7 @@ use crate::node::slab::ConnectionId;
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
 use crate::proto::name::{UserName, UserRef};
-use crate::proto::wire::{Receipt, parse_body};
+use crate::proto::wire::{Item, Receipt, parse_body};
 
 /// Taken messages that are removed from the mailbox in one go.
 const UNTAKEN_MAX: usize = 64;
@@ -49,7 +49,7 @@ impl Node {
         }
     }
 
-    /// Another node stored something for a user who is here by what presence says.
+    /// Another node stored something for a user who is here by what presence says, or waits for the user's mailbox.
     pub(super) fn hear_mail(&mut self, user: UserRef<'_>) {
         if !self.find(user.as_str()) {
             // Older data may have brought an ended session back, with its claim to the mailbox: presence removes those of
@@ -113,9 +113,15 @@ impl Node {
     pub(super) fn read_mail(&mut self, id: ConnectionId, mail: Result<Mail, Unavailable>) {
         let Some(drain) = self.drain_of(id).filter(|drain| drain.stage == Stage::Reading) else { return };
         match mail {
-            Ok(Mail::Busy) => {
+            Ok(Mail::Busy(holder)) => {
                 drain.stage = Stage::Paused;
-                return self.timeouts.set(Timeout::MailBusy, id, self.now);
+                let is_told = std::mem::replace(&mut drain.is_told, true);
+                self.timeouts.set(Timeout::MailBusy, id, self.now);
+                if let (Some(holder), false, Some((user, _))) = (holder, is_told, self.session_of(id)) {
+                    // It may be that of an ended session: see `hear_mail`.
+                    self.out.says.item(&holder, &Item::Mail { user: user.borrowed() });
+                }
+                return;
             }
             Err(Unavailable) => {
                 drain.stage = Stage::Paused;

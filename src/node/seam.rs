@@ -100,8 +100,8 @@ pub struct Letter {
 pub enum Mail {
     /// The next messages, oldest first; empty when none are left.
     Letters(Vec<Letter>),
-    /// Another session drains it.
-    Busy,
+    /// Another session drains it, which is on this other node, or on none.
+    Busy(Option<NodeId>),
 }
 
 /// The answer to an [`Ask`].

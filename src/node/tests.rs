@@ -6,7 +6,7 @@ use crate::mailbox::Limits;
 use crate::node::Turn;
 use crate::node::out::Say;
 use crate::node::route::Flow;
-use crate::node::seam::{Answer, Ask, Cause, Location, Returned, Said, Welcome, What};
+use crate::node::seam::{Answer, Ask, Cause, Location, Mail, Returned, Said, Welcome, What};
 use crate::node::slab::ConnectionId;
 use crate::node::state::{Node, NodeConfig};
 use crate::proto::line::Line;
@@ -331,6 +331,26 @@ fn origins_are_told_of_further_sessions_but_not_of_those_that_were_replaced_or_w
         let tells = says.iter().any(|say| say.starts_with("a-1 Item"));
         assert_eq!(tells, !is_single && !is_dead, "{says:?}");
     }
+}
+
+#[test]
+fn whoever_waits_for_a_mailbox_tells_the_node_of_the_session_that_drains_it_once() {
+    let mut rig = Rig::new(|config| (config.is_alone, config.mailboxes.messages_max) = (false, 10));
+    let other = NodeId::new("b", "1").expect("valid");
+    let bob = rig.open();
+    rig.say(bob, "LOGIN bob");
+    let ask = |rig: &mut Rig| rig.node.out().asks.pop().expect("one waits");
+    let register = ask(&mut rig);
+    let welcome = Welcome { has_mail: true, ..Welcome::default() };
+    rig.node.answered(register.ticket, Answer::Registered(Ok(welcome)), rig.now);
+    for told in [1, 0] {
+        let read = ask(&mut rig);
+        assert!(matches!(read.what, What::Read(..)), "{read:?}");
+        rig.node.answered(read.ticket, Answer::Read(Ok(Mail::Busy(Some(other.clone())))), rig.now);
+        assert_eq!(rig.says().len(), told);
+        rig.pass(1);
+    }
+    rig.node.closed(bob, rig.now);
 }
 
 #[test]

@@ -322,7 +322,9 @@ impl Presence {
                 // Behind the removal.
                 return self.asks.push_front(ask);
             }
-            (Some(RedisReply::Claimed(Some(_))), _) => Ok(Mail::Busy),
+            (Some(RedisReply::Claimed(Some((node, _)))), _) => {
+                Ok(Mail::Busy((node != self.me).then_some(node)))
+            }
             _ => Err(Unavailable),
         };
         self.answer(ask.ticket, Answer::Read(mail));

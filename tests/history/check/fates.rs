@@ -187,7 +187,8 @@ impl Check<'_> {
         };
         self.broken(message.to).any(|(session, fell, noticed)| {
             noticed + self.margins.way >= from
-                && (session.asked >= from || fell <= told)
+                // Who logged in meanwhile was told of it a little later.
+                && (session.asked + self.margins.soon >= from || fell <= told)
                 && is_drain(session, fell)
         })
     }
@@ -334,7 +335,8 @@ impl Check<'_> {
         if !self.history.clients[session.client].acks {
             return self.wrong(Rule::CauselessLimit, told, name());
         }
-        let is_small = self.history.rules.outbox_bytes_max < 64 * 1024;
+        // Replies fill it, too: to all that a client sends again at its login.
+        let is_small = self.history.rules.outbox_bytes_max <= 64 * 1024;
         let from = attempt.sent.saturating_sub(self.margins.full);
         let is_excused = is_small
             || self.may_fill_lane(message.to, attempt, told)
@@ -345,14 +347,10 @@ impl Check<'_> {
         }
     }
 
-    /// Whether a node may have had as much under way to a user as fits in a lane.
+    /// Whether as much may have been under way to a user as fits in a lane, or in the smallest outbox that is not small.
     fn may_fill_lane(&self, to: usize, attempt: &Attempt, told: Time) -> bool {
-        let node_of = |attempt: &Attempt| self.history.sessions[attempt.session].node;
-        let is_there = |other: &&Attempt| {
-            node_of(other) == node_of(attempt)
-                && other.sent <= told
-                && other.told.is_none_or(|(at, _)| at > attempt.sent)
-        };
+        let is_there =
+            |other: &&Attempt| other.sent <= told && other.told.is_none_or(|(at, _)| at > attempt.sent);
         let to_it = self.history.messages.iter().filter(|other| other.to == to && !other.is_cast);
         to_it.flat_map(|other| &other.attempts).filter(is_there).take(FULL_LANE_MIN).count() >= FULL_LANE_MIN
     }
@@ -435,10 +433,17 @@ impl Check<'_> {
         } else {
             0
         };
+        // What is live waits for the mailbox of a session that has just come.
+        let came = |(to, _): (usize, Time)| {
+            let is_new =
+                |session: &Session| session.since <= answered && session.since + self.margins.drain >= asked;
+            self.history.rules.mailbox_max > 0 && self.facts.of_user(to).any(|(_, session)| is_new(session))
+        };
+        let drain = if message.is_some_and(came) { self.margins.drain } else { 0 };
         let took_name = || format!("{} took {} ms", name(), took / self.margins.ms);
         if took > self.margins.reply + patience {
             self.wrong(Rule::Late, answered, took_name());
-        } else if took > soon && self.facts.cause(asked, answered).is_none() {
+        } else if took > soon + drain && self.facts.cause(asked, answered).is_none() {
             // What it was stored meanwhile comes first.
             if napped(self.margins.full, 1) {
                 self.excuse("slow while the recipient acknowledged nothing", asked, answered);

@@ -67,6 +67,8 @@ fn without_ack_the_kernel_may_lose() {
     stored(&[], last + 5_000, last + 5_100);
     stored(&[Rule::Lost], last + 5_000, last + 9_000);
     stored(&[Rule::Lost], last - 5_000, last - 4_900);
+    // It may have logged in before it was stored, and was told of it.
+    stored(&[], last - 2_000, last + 900);
     // Who stored it died before it could tell of it, and nobody has logged in since.
     let died = last + margins().soon;
     for (at, came, rules) in
@@ -237,24 +239,24 @@ fn a_limit_has_a_cause() {
     limited(&[Rule::CauselessLimit], &|history| naps(history, at - margins().full));
     limited(&[], &|history| history.suffer(Fault::BrokerFrozen, at, at));
     limited(&[Rule::CauselessLimit], &|history| history.suffer(Fault::BrokerFrozen, at + 3, at + 3));
+    for (bytes, rules) in [(64 * 1024, &[][..]), (64 * 1024 + 1, &[Rule::CauselessLimit])] {
+        limited(rules, &|history| history.rules.outbox_bytes_max = bytes);
+    }
     // Who does not acknowledge waits.
     limited(&[Rule::CauselessLimit], &|history| {
         naps(history, at);
         history.clients[ALICE].acks = false;
     });
-    // With it, as many were under way from one node as may fill a lane.
+    // With it, as many were under way as may fill a lane.
     let last = bobs(COUNT - 1);
-    for (count, node, rules) in
-        [(20, 0, &[][..]), (19, 0, &[Rule::CauselessLimit]), (20, 2, &[Rule::CauselessLimit])]
-    {
+    for (count, rules) in [(20, &[][..]), (19, &[Rule::CauselessLimit])] {
         finds(rules, |history| {
             history.fail(last, ErrorCode::Limited);
             history.unsee(BOB, COUNT - 1);
             history.more(BOB, count);
-            let session = if node == 0 { ALICE } else { BOB_LATER };
-            for message in &mut history.messages[2 * COUNT..] {
-                (message.attempts[0].sent, message.attempts[0].session) = (sent(last), session);
-            }
+            history.messages[2 * COUNT..]
+                .iter_mut()
+                .for_each(|message| message.attempts[0].sent = sent(last));
         });
     }
     // It was not delivered.

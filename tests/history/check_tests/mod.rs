@@ -233,6 +233,21 @@ fn a_request_has_one_reply_in_time() {
         late(history, 4_000);
         history.sessions[BOB].naps.push((sent(last), sent(last) + 2_000));
     });
+    // It may wait for the mailbox of a session that has just come, where there are mailboxes.
+    let new = sent(last) - margins().drain;
+    for (came, most, rules) in [(new, 1, &[][..]), (new - 1, 1, &[Rule::Slow]), (new, 0, &[Rule::Slow])] {
+        finds(rules, |history| {
+            late(history, 4_000);
+            history.rules.mailbox_max = most;
+            history.sessions.push(Session {
+                asked: came - 5,
+                since: came,
+                node: 2,
+                ..history.sessions[BOB].clone()
+            });
+            history.quit(4, came + 10);
+        });
+    }
     // Who does not acknowledge is not read behind a rest of anybody.
     let rested = sent(last) - margins().soon;
     for (rest, rules) in [(rested, &[Rule::Slow][..]), (rested + 1, &[])] {
