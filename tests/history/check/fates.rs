@@ -427,8 +427,9 @@ impl Check<'_> {
             self.facts.at_work(asked, answered).filter(|trouble| trouble.fault != Fault::Stalled);
         let patience = if napped(0, soon.min(self.margins.ack / 2)) {
             3 * self.margins.ack
-        } else if message.is_some() && faults.nth(1).is_some() {
-            // So has what waits behind a mailbox that a dead node drains, and then can't be told.
+        } else if message.is_some() && faults.nth(usize::from(!napped(0, 1))).is_some() {
+            // So has what waits behind a mailbox that a dead node drains, or with a session that rests for a moment, and
+            // then can't be told.
             self.margins.ack
         } else {
             0

@@ -274,9 +274,10 @@ fn a_request_has_one_reply_in_time() {
         });
     }
     // With two faults it may have been held up and then not been told.
-    for (count, rules) in [(2, &[][..]), (1, &[Rule::Late])] {
+    for (count, rest, rules) in [(2, 0, &[][..]), (1, 0, &[Rule::Late]), (1, 1, &[]), (0, 1, &[Rule::Late])] {
         finds(rules, |history| {
             late(history, margins().reply);
+            history.sessions[BOB].naps.push((sent(last), sent(last) + rest));
             (0..count).for_each(|_| history.suffer(Fault::BrokerFrozen, sent(last), sent(last) + 9_000));
         });
     }
