@@ -132,8 +132,16 @@ impl Check<'_> {
     fn is_untold_mail(&self, message: &Message, told: Time) -> bool {
         let its = message.attempts.iter().filter(|attempt| attempt.told.is_some_and(|(at, _)| at == told));
         its.into_iter().any(|attempt| {
-            let died = self.facts.kills(self.history.sessions[attempt.session].node);
-            let mut died = died.filter(|at| (attempt.sent..=told + self.margins.soon).contains(at));
+            let node = self.history.sessions[attempt.session].node;
+            // Or others took it for dead, and do not listen.
+            let back = self.facts.troubles(attempt.sent, told).filter(|trouble| trouble.fault.renames());
+            let back =
+                back.filter(|trouble| trouble.fault.node() == Some(node)).filter_map(|trouble| trouble.to);
+            let mut died = self
+                .facts
+                .kills(node)
+                .chain(back)
+                .filter(|at| (attempt.sent..=told + self.margins.soon).contains(at));
             let comes_again =
                 |at: Time| self.facts.of_user(message.to).any(|(_, session)| session.asked > at);
             died.any(|at| !comes_again(at))

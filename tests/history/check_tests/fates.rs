@@ -69,6 +69,13 @@ fn without_ack_the_kernel_may_lose() {
     stored(&[Rule::Lost], last - 5_000, last - 4_900);
     // It may have logged in before it was stored, and was told of it.
     stored(&[], last - 2_000, last + 900);
+    // Others took who stored it for dead, and nobody has logged in since.
+    for (node, rules) in [(0, &[][..]), (2, &[Rule::Lost])] {
+        loses(rules, &|history| {
+            history.tell(carols(9), Fate::Stored);
+            history.suffer(Fault::NodeFrozen(node), last - 10, last + 1);
+        });
+    }
     // Who stored it died before it could tell of it, and nobody has logged in since.
     let died = last + margins().soon;
     for (at, came, rules) in
