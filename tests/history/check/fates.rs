@@ -130,18 +130,16 @@ impl Check<'_> {
     /// A session logged in while its mailbox was empty, and who stored the message then found it, but died before it
     /// could say so. It is in the mailbox, where the next login, or the sweep, finds it.
     fn is_untold_mail(&self, message: &Message, told: Time) -> bool {
-        let its = message.attempts.iter().filter(|attempt| attempt.told.is_some_and(|(at, _)| at == told));
-        its.into_iter().any(|attempt| {
+        let mut its =
+            message.attempts.iter().filter(|attempt| attempt.told.is_some_and(|(at, _)| at == told));
+        its.any(|attempt| {
             let node = self.history.sessions[attempt.session].node;
             // Or others took it for dead, and do not listen.
             let back = self.facts.troubles(attempt.sent, told).filter(|trouble| trouble.fault.renames());
             let back =
                 back.filter(|trouble| trouble.fault.node() == Some(node)).filter_map(|trouble| trouble.to);
-            let mut died = self
-                .facts
-                .kills(node)
-                .chain(back)
-                .filter(|at| (attempt.sent..=told + self.margins.soon).contains(at));
+            let then = attempt.sent..=told + self.margins.soon;
+            let mut died = self.facts.kills(node).chain(back).filter(|at| then.contains(at));
             let comes_again =
                 |at: Time| self.facts.of_user(message.to).any(|(_, session)| session.asked > at);
             died.any(|at| !comes_again(at))
@@ -220,13 +218,11 @@ impl Check<'_> {
         let soon = self.margins.soon;
         let is_back = |at: usize, session: &Session| {
             let left = |other: &Session| {
-                let ended = other
-                    .left
-                    .map(|(left, _)| left)
-                    .into_iter()
-                    .chain(other.ended.map(|(ended, _)| ended))
-                    .min();
-                ended.is_some_and(|ended| ended <= session.since && ended + soon >= session.asked)
+                let (left, ended) = (other.left.map(|(at, _)| at), other.ended.map(|(at, _)| at));
+                left.into_iter()
+                    .chain(ended)
+                    .min()
+                    .is_some_and(|ended| ended <= session.since && ended + soon >= session.asked)
             };
             let mut others = self
                 .facts
