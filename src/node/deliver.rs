@@ -97,7 +97,7 @@ impl Node {
         }
         match &mut connection.unacknowledged {
             Some(messages) if messages.acks || (messages.is_held && kind == Kind::Live) => {
-                if hash.is_some_and(|hash| messages.has_refused(hash, kind)) {
+                if hash.is_some_and(|hash| messages.refuses(hash, kind)) {
                     return Err(Receipt::Unacked);
                 }
                 let line = self.line[..].into();

@@ -123,15 +123,16 @@ impl Unacknowledged {
         self.held_bytes
     }
 
-    /// Tells whether the session had a message for too long, and so is not given it again. One that was not
-    /// even shown, and comes from the mailbox now, is.
-    pub fn has_refused(&mut self, hash: u64, kind: Kind) -> bool {
+    /// Tells whether the session had a message for too long, and so is not given it again. One that was not even
+    /// shown is refused once, when it looks for another place, and never if it comes from the mailbox: whoever
+    /// repeats it later may have it shown.
+    pub fn refuses(&mut self, hash: u64, kind: Kind) -> bool {
         let Some(at) = self.expired.iter().position(|expired| expired.hash == hash) else { return false };
-        let is_refused = kind == Kind::Live || self.expired[at].was_shown;
-        if !is_refused {
-            self.expired.remove(at);
+        if self.expired[at].was_shown {
+            return true;
         }
-        is_refused
+        self.expired.remove(at);
+        kind == Kind::Live
     }
 
     pub fn add(&mut self, entry: HeldMessage, kind: Kind) {
@@ -306,11 +307,9 @@ mod tests {
         ledger.let_in(true, now + PATIENCE_TIME / 2);
         assert!(!ledger.age(now + FULL_ACK_TIME_MAX, 1).is_stalled, "it was let in just now");
         assert_eq!(ledger.age(now + ACK_TIME_MAX, 1).given_back.len(), 598);
-        assert!(ledger.has_refused(3, Kind::Live) && ledger.has_refused(3, Kind::Mail));
-        assert!(
-            ledger.has_refused(599, Kind::Live) && !ledger.has_refused(599, Kind::Mail),
-            "it was not shown"
-        );
-        assert!(!ledger.has_refused(599, Kind::Live), "and now is");
+        let mut refuses = |number, kind| ledger.refuses(number, kind);
+        assert!(refuses(3, Kind::Live) && refuses(3, Kind::Live) && refuses(3, Kind::Mail), "it was shown");
+        assert!(refuses(599, Kind::Live) && !refuses(599, Kind::Live), "not shown: what is repeated may be");
+        assert!(!refuses(598, Kind::Mail), "it comes from the mailbox to be shown");
     }
 }
