@@ -342,6 +342,11 @@ impl Node {
             return self.hand_cast();
         };
         let waiter = Waiter::Origin { peer, number, user };
+        if is_here && is_refused {
+            // Before the receipt, so that the lane begins anew here: where another node takes all of it, nobody would
+            // look for the user again.
+            self.out.says.item(origin, &Item::Further { user: to, node: self.me.as_str() });
+        }
         if !is_here || is_refused {
             return self.resolve(waiter, Receipt::NotHere, None);
         }

@@ -54,6 +54,9 @@ impl World<'_> {
         if is_here && !self.is_refusing(at) {
             return self.hand(at, message, !is_void);
         }
+        if is_here {
+            self.nodes[at].back.push_back(Word::Further(Set::default().with(at)));
+        }
         self.resolve(at, message, Receipt::NotHere, u8::from(!is_void));
     }
 
