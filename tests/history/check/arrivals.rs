@@ -204,7 +204,7 @@ impl Check<'_> {
         let origin = message.attempts[0].session;
         // Not one from the mailbox, where it comes before what was sent later; but a session that was there before
         // it was stored may not have heard of it yet.
-        let asked = self.history.sessions[seen.session].asked;
+        let asked = self.history.sessions[newer.session].asked;
         let was_stored = |by: Time| {
             let is_stored = |(told, fate): (Time, Fate)| {
                 let heard = if asked <= told { told + self.margins.soon } else { told };

@@ -291,6 +291,19 @@ fn disorder_has_a_cause() {
             history.messages[bobs(3)].attempts[0].told = Some((stored, Fate::Stored));
         });
     }
+    // Who comes later is given the one from the mailbox, whatever an earlier session was given before.
+    for (stored, rules) in
+        [(known, &[Rule::OutOfOrder, Rule::StoredThough][..]), (known + 1, &[Rule::StoredThough])]
+    {
+        overtakes(rules, came, &|history| {
+            history.messages[bobs(3)].attempts[0].told = Some((stored, Fate::Stored));
+            history.clients[BOB].seen[4..].iter_mut().for_each(|seen| seen.session = BOB_LATER);
+            history.clients[BOB].seen[4].at = came + 1;
+            history.quit(BOB, came);
+            (history.sessions[BOB_LATER].asked, history.sessions[BOB_LATER].since) = (came + 1, came + 1);
+            history.questions.clear();
+        });
+    }
 }
 
 #[test]
