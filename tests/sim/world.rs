@@ -61,7 +61,7 @@ pub struct World {
 }
 
 /// A run has fewer events than that, or runs in circles.
-const EVENTS_MAX: u64 = 1_000_000;
+const EVENTS_MAX: u64 = 4_000_000;
 
 /// What is noted of a run at most, in lines.
 pub const TRACE_MAX: usize = 400_000;
