@@ -176,8 +176,10 @@ impl Check<'_> {
     fn is_taken(&self, client: &Client, seen: &Seen) -> bool {
         let session = &self.history.sessions[seen.session];
         let late = self.margins.way;
-        let is_sent_away =
-            matches!(session.ended, Some((_, End::Bye(reason))) if reason != CloseReason::Quit);
+        // One that was replaced may not have heard of it.
+        let gone = self.facts.gone(seen.session);
+        let is_sent_away = matches!(session.ended, Some((_, End::Bye(reason))) if reason != CloseReason::Quit)
+            || session.left.is_some_and(|(left, _)| gone < left);
         match (seen.acked, &session.left) {
             _ if !client.acks => self.facts.fell(seen.session).is_none_or(|(fell, _)| fell > seen.at + late),
             (None, _) => false,
@@ -185,10 +187,7 @@ impl Check<'_> {
             (Some(acked), Some((left, Leaving::Quits | Leaving::HalfCloses))) if !is_sent_away => {
                 acked < *left
             }
-            (Some(acked), _) => {
-                let gone = self.facts.gone(seen.session);
-                acked + late + self.facts.frozen(session.node, acked, gone) < gone
-            }
+            (Some(acked), _) => acked + late + self.facts.frozen(session.node, acked, gone) < gone,
         }
     }
 

@@ -91,6 +91,15 @@ fn a_copy_on_the_same_node_has_a_cause() {
     same(&[Rule::Copied], last + 2_000, &|history| frozen(history, last + 1_001));
     same(&[], last + 2_000, &|history| history.quit(BOB, last));
     same(&[Rule::Copied], last + 2_000, &|history| history.quit(BOB, last + 1));
+    // One that was replaced may say goodbye without having heard of that.
+    for (replaced, rules) in [(last + 1_000, &[][..]), (last + 1_001, &[Rule::Copied])] {
+        same(rules, last + 2_000, &|history| {
+            history.rules.sessions_max = 1;
+            history.quit(BOB, last + 1_500);
+            let login = Question { asked: replaced, answered: None, ..history.questions[0] };
+            history.questions = vec![Question { given_up: Some(replaced), ..login }];
+        });
+    }
     same(&[], last + 2_000, &|history| {
         history.clients[BOB].seen[9].acked = None;
         history.messages[bobs(9)].attempts[0].told = Some((last + 2_101, Fate::Delivered));
