@@ -7,7 +7,7 @@ use std::io;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use rustix::net::sockopt;
@@ -50,6 +50,9 @@ const ACCEPTS_MAX: usize = 64;
 
 /// How long to wait when there are no files for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is said at most that connections are turned away, or can't be accepted.
+const SAY_TIME: Duration = Duration::from_secs(1);
 
 impl Listener {
     /// Listens on `addr`, which came from the setting `setting`.
@@ -108,17 +111,19 @@ impl Listener {
         // A task that held its executor for good would be a ring that never drops.
         executor: Weak<LocalExecutor<'static>>,
     ) {
-        let (mut was_full, mut was_failing) = (false, false);
+        let (mut refused, mut failed) = (Rarely::default(), Rarely::default());
         for count in 1_usize.. {
             if count.is_multiple_of(ACCEPTS_MAX) {
                 smol::future::yield_now().await;
             }
             match self.socket.accept().await {
                 Ok((socket, _)) if driver.connections() >= connections_max => {
-                    if !std::mem::replace(&mut was_full, true) {
-                        warn!("full: --connections {connections_max}; further ones are turned away");
-                    }
-                    let node = driver.step(|node, _| {
+                    let node = driver.step(|node, now| {
+                        if let Some(count) = refused.count(now) {
+                            warn!(
+                                "full: --connections {connections_max}; turned away since last said: {count}"
+                            );
+                        }
                         node.counters().turned_away += 1;
                         node.id().clone()
                     });
@@ -126,7 +131,6 @@ impl Listener {
                     turn_away(socket.get_ref(), self.is_http, &node);
                 }
                 Ok((socket, _)) => {
-                    (was_full, was_failing) = (false, false);
                     let Some(executor) = executor.upgrade() else { return };
                     let connection = ConnectionTask::new(driver.clone(), socket, self.is_http);
                     match self.is_http {
@@ -139,13 +143,32 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // Out of files or memory, mostly, and others have to leave first.
                 Err(error) => {
-                    if !std::mem::replace(&mut was_failing, true) {
-                        warn!("{}: can't accept: {error}", self.addr);
+                    if let Some(count) = failed.count(Instant::now()) {
+                        warn!("{}: can't accept: {error}; failed since last said: {count}", self.addr);
                     }
                     Timer::after(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+}
+
+/// What happens so often that it is not always said.
+#[derive(Default)]
+struct Rarely {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Rarely {
+    /// It has happened: how often since it was said last, if it is to be said now.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        let is_rare = self.said.is_none_or(|said| now.duration_since(said) >= SAY_TIME);
+        is_rare.then(|| {
+            self.said = Some(now);
+            std::mem::take(&mut self.count)
+        })
     }
 }
 
@@ -177,4 +200,17 @@ pub fn files_max() -> usize {
     };
     // No limit at all still leaves the kernel's own, which is about a million by default.
     current.map_or(1 << 20, |count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_said_once_a_second_with_its_count() {
+        let (mut flood, start) = (Rarely::default(), Instant::now());
+        let said: Vec<u64> =
+            (0..5_000).filter_map(|ms| flood.count(start + Duration::from_millis(ms))).collect();
+        assert_eq!(said, [1, 1_000, 1_000, 1_000, 1_000]);
+    }
 }
