@@ -13,8 +13,9 @@
 //! that matters (a message was taken, a mailbox released, a session has ended) is deferred, and done
 //! in the order in which it came, also after a failure: so what a session took is removed before
 //! others may drain, and before the session is gone. Here are the state and its door;
-//! `presence/table.rs` keeps this node in the table, `presence/round.rs` asks and tells.
+//! `presence/table.rs` keeps this node in the table, `presence/asks.rs` what waits, `presence/round.rs` asks and tells.
 
+mod asks;
 mod round;
 mod table;
 
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::command::{RedisCommand, RedisReply};
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
+use crate::cluster::presence::asks::Asks;
 use crate::cluster::sessions::Sessions;
 use crate::node::seam::{Answer, Ask, News, Stored, Unavailable, What};
 use crate::node::slab::Ticket;
@@ -106,7 +108,7 @@ pub struct Presence {
     busy_since: Option<Instant>,
     nodes: Nodes,
     sessions: Sessions,
-    asks: VecDeque<Ask>,
+    asks: Asks,
     /// Writes that wait for Redis: takings, releases and removals.
     deferred: VecDeque<Ask>,
     /// Users found nowhere while nodes write their sessions again: since when each is looked for, before
@@ -140,6 +142,8 @@ struct Round {
     users: Vec<UserName>,
     /// What Redis replied, once it did, but for deferred writes.
     replies: Vec<RedisReply>,
+    /// When it began.
+    since: Option<Instant>,
 }
 
 /// One thing that is done in a round.
@@ -171,7 +175,7 @@ impl Presence {
             busy_since: None,
             nodes: Nodes::default(),
             sessions: Sessions::default(),
-            asks: VecDeque::new(),
+            asks: Asks::default(),
             deferred: VecDeque::new(),
             doubts: BTreeMap::new(),
             doubts_due: now,
@@ -185,7 +189,7 @@ impl Presence {
     /// The node asks.
     pub fn ask(&mut self, ask: Ask) {
         if self.away.is_none() && !self.is_stopping {
-            self.asks.push_back(ask);
+            self.asks.push(ask);
         } else {
             self.refuse(ask);
         }
@@ -327,7 +331,7 @@ impl Presence {
     /// Nobody waits any more for what was asked.
     fn refuse_all(&mut self) {
         std::mem::take(&mut self.held).jobs.into_iter().for_each(|(job, _)| self.refuse_job(job));
-        std::mem::take(&mut self.asks).into_iter().for_each(|ask| self.refuse(ask));
+        self.asks.take_all().for_each(|ask| self.refuse(ask));
     }
 
     fn refuse_doubts(&mut self) {

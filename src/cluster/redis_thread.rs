@@ -29,8 +29,11 @@ use crate::random::{fresh_id, random_number};
 /// How long the bus may take to say its last words.
 const BUS_END_TIME_MAX: Duration = Duration::from_millis(1_500);
 
-/// How long connecting, and every call, may take.
+/// How long connecting may take, and Redis say nothing when it was asked.
 const CALL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long all replies of one call may take, while they come: the lease must be renewed, too.
+const REPLIES_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The longest pause between attempts to connect.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -274,7 +277,7 @@ fn call(connection: &mut redis::Connection, pipe: &Pipeline) -> Result<Vec<Value
     if count == 0 {
         return Ok(vec![]);
     }
-    let by = Instant::now() + CALL_TIME_MAX;
+    let by = Instant::now() + REPLIES_TIME_MAX;
     connection.send_packed_command(&pipe.get_packed_pipeline()).map_err(text)?;
     let receive = |_| {
         if Instant::now() >= by {

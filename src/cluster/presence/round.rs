@@ -16,8 +16,8 @@ use crate::node::seam::{Answer, Ask, Location, Mail, News, Stored, Unavailable, 
 use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId, UserName};
 
-/// Questions in one round.
-const ASKS_MAX: usize = 512;
+/// Users in doubt that are looked for in one round.
+const SEEKS_MAX: usize = 512;
 
 /// Deferred writes in one round: Redis has a second for all.
 pub(super) const DEFERRED_AT_ONCE_MAX: usize = 1_024;
@@ -36,7 +36,8 @@ impl Presence {
         if jobs.is_empty() {
             return None;
         }
-        let (mut commands, mut known, mut round) = (vec![], HashSet::new(), Round::default());
+        let (mut commands, mut known) = (vec![], HashSet::new());
+        let mut round = Round { since: Some(now), ..Round::default() };
         // Somebody is told that a user is nowhere if presence knows nothing.
         let mut looks_for_others = false;
         for (job, mut of_job) in jobs {
@@ -79,8 +80,7 @@ impl Presence {
             let ask = self.deferred.pop_front().expect("it was counted");
             jobs.extend(self.begin(ask, now));
         }
-        for _ in 0..self.asks.len().min(ASKS_MAX) {
-            let ask = self.asks.pop_front().expect("it was counted");
+        for ask in self.asks.next() {
             if is_write(&ask) && !self.deferred.is_empty() {
                 self.defer(ask);
             } else {
@@ -89,7 +89,7 @@ impl Presence {
         }
         if !self.doubts.is_empty() && now >= self.doubts_due {
             self.doubts_due = now + DOUBT_PAUSE;
-            jobs.extend(self.doubts.keys().take(ASKS_MAX).map(|user| (Job::Seek(user.clone()), vec![])));
+            jobs.extend(self.doubts.keys().take(SEEKS_MAX).map(|user| (Job::Seek(user.clone()), vec![])));
         }
         jobs
     }
@@ -109,6 +109,11 @@ impl Presence {
                 vec![RedisCommand::Store { user, messages }]
             }
             What::Read(session, after) => {
+                if self.sessions.find(*session).is_none() {
+                    // It would claim the mailbox for a session that has ended.
+                    self.answer(ask.ticket, Answer::Read(Err(Unavailable)));
+                    return None;
+                }
                 let read = RedisCommand::Read { user: user.clone(), after: *after };
                 vec![RedisCommand::Claim { user, node, session: *session }, read]
             }
@@ -142,6 +147,10 @@ impl Presence {
         replies: Vec<RedisReply>,
         now: Instant,
     ) -> Result<(), String> {
+        let is_read = |job: &Job| matches!(job, Job::Ask(Ask { what: What::Read(..), .. }));
+        if let Some(since) = round.since.filter(|_| round.jobs.iter().any(|(job, _)| is_read(job))) {
+            self.asks.has_read(now.duration_since(since));
+        }
         let mut replies = replies.into_iter();
         let (mut undone, mut rest) = (vec![], Round::default());
         for (job, count) in round.jobs {
@@ -320,7 +329,7 @@ impl Presence {
             (Some(RedisReply::Claimed(Some((node, other)))), _) if self.is_void(&node, other) => {
                 self.remove(ask.user.clone(), node, other);
                 // Behind the removal.
-                return self.asks.push_front(ask);
+                return self.asks.put_back(ask);
             }
             (Some(RedisReply::Claimed(Some((node, _)))), _) => {
                 Ok(Mail::Busy((node != self.me).then_some(node)))
