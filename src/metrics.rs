@@ -29,6 +29,8 @@ pub struct Counters {
     pub not_here: u64,
     /// Messages routed again because a node or a session went away.
     pub rerouted: u64,
+    /// The longest time that one task kept all others waiting, in microseconds.
+    pub turn_us_max: u64,
     errors: [u64; ErrorCode::ALL.len()],
     closed: [u64; CloseReason::ALL.len()],
 }

@@ -51,6 +51,10 @@ use crate::proto::name::NodeId;
 use crate::proto::reply::{CloseReason, ErrorCode, print_hello, print_presence};
 use crate::proto::wire::Item;
 
+/// Deadlines of messages, and as many of connections, that are carried out in one tick: others have their turn before
+/// the next one.
+const DUE_MAX: usize = 512;
+
 /// What a connection's own task has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -208,6 +212,7 @@ impl Node {
                 self.lane_located((lane, was_here), locations);
             }
             (Pending::Who(connection, reply, user, here), Answer::Located(Ok(locations))) => {
+                self.end_question(connection);
                 // Who moves meanwhile, from here or to here, is there all the time.
                 let here = here.max(self.table.count(user.as_str()));
                 let elsewhere: usize = locations.iter().map(|location| location.sessions.len()).sum();
@@ -215,6 +220,7 @@ impl Node {
                 self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
             }
             (Pending::Who(connection, reply, ..), Answer::Located(Err(Unavailable))) => {
+                self.end_question(connection);
                 self.fail(connection, &reply, ErrorCode::Unavailable);
             }
             (Pending::Login(id), Answer::Registered(welcome)) => self.registered(id, welcome),
@@ -278,6 +284,11 @@ impl Node {
         self.settle();
     }
 
+    /// Tells whether it drains.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
     /// The drain takes too long: what still waits for an answer is told that there is none.
     pub fn end_replies(&mut self, now: Instant) {
         self.now = now;
@@ -293,13 +304,15 @@ impl Node {
     /// Time passes: called about once a second, and at [`Node::due`].
     pub fn tick(&mut self, now: Instant) {
         self.now = now;
-        while let Some(ticket) = self.in_flight.due(now) {
+        for _ in 0..DUE_MAX {
+            let Some(ticket) = self.in_flight.due(now) else { break };
             self.expire(ticket);
             self.settle();
             // Whatever it was, it has had its time.
             self.in_flight.remove(ticket);
         }
-        while let Some((kind, id)) = self.timeouts.due(now) {
+        for _ in 0..DUE_MAX {
+            let Some((kind, id)) = self.timeouts.due(now) else { break };
             self.time_out(kind, id);
             self.settle();
         }
@@ -319,6 +332,7 @@ impl Node {
                 reply.into_iter().for_each(|reply| self.fail(sender, &reply, ErrorCode::Timeout));
             }
             Some(Pending::Who(connection, reply, ..)) => {
+                self.end_question(connection);
                 self.fail(connection, &reply, ErrorCode::Unavailable);
             }
             Some(Pending::Login(id)) => self.turn_away(id, ErrorCode::Unavailable),
@@ -354,7 +368,9 @@ impl Node {
 
     /// When [`Node::tick`] has something to do.
     pub fn due(&self) -> Option<Instant> {
-        self.timeouts.next()
+        // What was left over.
+        let late = self.in_flight.due(self.now).map(|_| self.now);
+        late.or_else(|| self.timeouts.next())
     }
 
     /// What the last steps have left for the driver, which takes it.

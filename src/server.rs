@@ -184,7 +184,7 @@ impl Server {
         // The others never end; but a panic in one of them must not leave a node that accepts and says nothing: it
         // comes out here.
         let serving = executor.spawn(async { until_drained.or(flusher).or(events).or(sweeper).await });
-        run_tasks(&executor, &serving).await;
+        run_tasks(&executor, &serving, &driver).await;
         let ended = AssertUnwindSafe(serving).catch_unwind().await;
         // Takes back what connections have registered that are left.
         drop(executor);
@@ -231,15 +231,25 @@ fn limits_of(config: &Config) -> Limits {
 }
 
 /// Runs tasks until `serving` has ended, and comes back for a look for events every now and then.
-async fn run_tasks(executor: &LocalExecutor<'static>, serving: &Task<()>) {
-    let mut looked = Instant::now();
+async fn run_tasks(executor: &LocalExecutor<'static>, serving: &Task<()>, driver: &Driver) {
+    let (mut looked, mut last) = (Instant::now(), Instant::now());
+    let mut longest = Duration::ZERO;
     while !serving.is_finished() {
-        if !executor.try_tick() {
+        let is_idle = !executor.try_tick();
+        if is_idle {
             executor.tick().await;
-            looked = Instant::now();
-        } else if looked.elapsed() >= LOOK_TIME {
+        }
+        let now = Instant::now();
+        if !is_idle && now.duration_since(last) > longest {
+            longest = now.duration_since(last);
+            driver.step(|node, _| node.counters().turn_us_max = longest.as_micros() as u64);
+        }
+        last = now;
+        if is_idle {
+            looked = now;
+        } else if now.duration_since(looked) >= LOOK_TIME {
             yield_now().await;
-            looked = Instant::now();
+            (looked, last) = (Instant::now(), Instant::now());
         }
     }
 }

@@ -86,6 +86,9 @@ pub(super) struct Paused {
 /// Reads of one turn, so that one connection can't keep the others waiting.
 const READS_MAX: usize = 4;
 
+/// Lines of one read that are carried out in one turn, for the same.
+const LINES_MAX: usize = 64;
+
 /// How long the last words may take.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -199,15 +202,29 @@ impl ConnectionTask {
         }
     }
 
-    /// Carries out input, up to a line that has to wait.
+    /// Carries out input, up to a line that has to wait, be it only for the next turn.
     fn hear(&self, wire: &mut impl Wire, input: &[u8]) -> Option<Box<Paused>> {
-        self.driver.step(|node, now| {
-            let paused = wire.hear(&self.driver, input, &mut |line| node.line(self.id, line, now));
+        let mut lines = 0;
+        let paused = self.driver.step(|node, now| {
+            let hear = &mut |line: Line<'_>| {
+                lines += 1;
+                // What the peer of a node that drains has said is refused at once.
+                if lines > LINES_MAX && !node.is_draining() {
+                    Flow::Wait
+                } else {
+                    node.line(self.id, line, now)
+                }
+            };
+            let paused = wire.hear(&self.driver, input, hear);
             if wire.is_closed() && paused.is_none() {
                 node.end(self.id, None, now);
             }
             paused
-        })
+        });
+        if lines > LINES_MAX {
+            self.driver.with(self.id, |socket| socket.waker.wake_by_ref());
+        }
+        paused
     }
 
     /// The node drains: what the peer has said already is refused, not ignored.

@@ -91,7 +91,7 @@ pub(super) enum Left {
 }
 
 /// Bytes of one read. A sender that has to wait keeps at most this much unread.
-pub(super) const READ_BYTES_MAX: usize = 16 * 1024;
+pub(super) const READ_BYTES_MAX: usize = 4 * 1024;
 
 /// Outboxes that are written before tasks that are ready have their turn.
 const FLUSHES_MAX: usize = 24;

@@ -27,10 +27,14 @@ pub struct Connection {
     pub waiting: Vec<ConnectionId>,
     /// Bytes of its messages in lanes.
     pub lane_bytes: u32,
+    /// `WHO`s of it that have no answer yet.
+    pub questions: u32,
     /// Its bytes are written by its own task, and not by the flush.
     pub is_stream: bool,
     /// It has a line that has to wait: it is woken when that may be tried again.
     pub is_waiting: bool,
+    /// It is woken when anything that it sent or asked has its answer.
+    pub waits_for_own: bool,
     /// It was not read because it was owed too much: it is woken when half of that is done.
     pub is_paused: bool,
     /// It is on the list of outboxes to write.

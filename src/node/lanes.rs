@@ -1,7 +1,9 @@
 //! The lanes of one node, by their recipients, and the bounds on what is in them.
 //!
-//! 64 KiB a lane, but one longer message enters an empty lane; 4 MiB of one sender; 32 MiB to one node; 64 MiB in
-//! all. Whoever finds no room waits, and is woken when half is done.
+//! 64 KiB a lane, but one longer message enters an empty lane; 32 MiB to one node; 64 MiB in all. A sender may have an
+//! eighth of what is free of these two, so that many who take all they can leave the next one as much as each has;
+//! and one message in any case. Whoever finds a lane full is woken when half of it is done, whoever has its share
+//! when one of its own is.
 
 use crate::node::lane::Lane;
 use crate::node::slab::{ConnectionId, LaneId, PeerId, Slab, Ticket};
@@ -11,10 +13,7 @@ use crate::recent::Recent;
 /// Bytes that may be in flight to one user on other nodes.
 pub const LANE_BYTES_MAX: usize = 64 * 1024;
 
-/// The share of one sender.
-pub const SENDER_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The share of one node.
+/// Bytes in flight to one node.
 pub const NODE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes in all lanes together.
@@ -42,6 +41,26 @@ pub struct UserLane {
     waiting: Vec<ConnectionId>,
 }
 
+/// What a connection waits for before it is read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Half of the outbox of another one.
+    Outbox(ConnectionId),
+    /// Half of a lane.
+    Lane(LaneId),
+    /// The answer to something of its own: it has its share of what all have.
+    Own,
+}
+
+/// One connection may have this part of what is free: those who take all that they may have equal shares in the end,
+/// and leave the next one as much.
+pub const SHARES: usize = 8;
+
+/// What one connection may have of what all have, with so much in use.
+pub fn share(all: usize, used: usize) -> usize {
+    all.saturating_sub(used) / SHARES
+}
+
 #[derive(Default)]
 pub struct Lanes {
     lanes: Slab<'l', UserLane>,
@@ -49,8 +68,6 @@ pub struct Lanes {
     bytes: usize,
     /// The shares of nodes that have any.
     by_node: Vec<(PeerId, usize)>,
-    /// Whoever waits for a share, or for all.
-    waiting: Vec<ConnectionId>,
     /// Lanes that were forgotten: the next ones use their memory.
     spares: Vec<Lane<Kept>>,
 }
@@ -93,33 +110,30 @@ impl Lanes {
         }
     }
 
-    /// Tells whether a message of so many bytes in its body may enter a lane, given what its sender has in lanes
-    /// and the node that it goes to.
-    pub fn has_room(
+    /// What a message of so many bytes in its body has to wait for, given what its sender has in lanes and the node
+    /// that it goes to.
+    pub fn lack(
         &self,
         lane: Option<LaneId>,
         body: usize,
         sender_bytes: u32,
         node: Option<PeerId>,
-    ) -> bool {
-        let bytes = body + MESSAGE_BYTES;
-        let in_lane = lane.and_then(|lane| self.lanes.get(lane)).map_or(0, |lane| lane.bytes);
+    ) -> Option<Lack> {
+        let (bytes, sender_bytes) = (body + MESSAGE_BYTES, sender_bytes as usize);
+        let full = lane.filter(|lane| {
+            let in_lane = self.lanes.get(*lane).map_or(0, |lane| lane.bytes);
+            in_lane > 0 && in_lane + bytes > LANE_BYTES_MAX
+        });
         let of_node =
             self.by_node.iter().find(|(other, _)| Some(*other) == node).map_or(0, |(_, bytes)| *bytes);
-        (in_lane == 0 || in_lane + bytes <= LANE_BYTES_MAX)
-            && (sender_bytes == 0 || sender_bytes as usize + bytes <= SENDER_BYTES_MAX)
-            && of_node + bytes <= NODE_BYTES_MAX
-            && self.bytes + bytes <= ALL_BYTES_MAX
+        let share = share(NODE_BYTES_MAX, of_node).min(share(ALL_BYTES_MAX, self.bytes));
+        let has_share = sender_bytes == 0 || sender_bytes + bytes <= share;
+        full.map(Lack::Lane).or((!has_share).then_some(Lack::Own))
     }
 
-    /// A connection waits for room in a lane, or in all.
-    pub fn wait(&mut self, lane: Option<LaneId>, connection: ConnectionId) {
-        let lane =
-            lane.and_then(|lane| self.lanes.get_mut(lane)).filter(|lane| lane.bytes > LANE_BYTES_MAX / 2);
-        let waiting = lane.map_or(&mut self.waiting, |lane| &mut lane.waiting);
-        if !waiting.contains(&connection) {
-            waiting.push(connection);
-        }
+    /// A connection waits for room in a lane.
+    pub fn wait(&mut self, lane: LaneId, connection: ConnectionId) {
+        self.lanes.get_mut(lane).into_iter().for_each(|lane| lane.waiting.push(connection));
     }
 
     /// A message enters a lane.
@@ -158,10 +172,6 @@ impl Lanes {
             if self.by_node[at].1 == 0 {
                 self.by_node.swap_remove(at);
             }
-        }
-        let are_half_empty = || self.by_node.iter().all(|(_, bytes)| *bytes <= NODE_BYTES_MAX / 2);
-        if !self.waiting.is_empty() && self.bytes <= ALL_BYTES_MAX / 2 && are_half_empty() {
-            woken.append(&mut self.waiting);
         }
         woken
     }

@@ -66,10 +66,10 @@ impl Node {
         match request {
             Request::Send { to, text } => return self.send(id, tag, to, text),
             Request::Cast { to, text } => return self.cast(id, to, text),
+            Request::Who(user) => return self.who(id, tag, user),
             Request::Login { user, ack, .. } => self.login(id, user, ack, word),
             Request::Ack { id: message, from } => self.acknowledge(id, message, from),
             Request::Quit => self.begin_end(id, Some(CloseReason::Quit), word),
-            Request::Who(user) => self.who(id, tag, user),
             Request::Ping(text) => self.reply(id, word, |out| ServerLine::Pong(text).print(out)),
             Request::Help(about) => {
                 for verb in helped(about) {

@@ -7,7 +7,7 @@ use crate::node::connection::Connection;
 use crate::node::deadlines::{Pending, Sent};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
-use crate::node::lanes::Kept;
+use crate::node::lanes::{Kept, Lack, share};
 use crate::node::seam::What;
 use crate::node::slab::{ConnectionId, LaneId, PeerId};
 use crate::node::state::Node;
@@ -15,6 +15,9 @@ use crate::node::unacknowledged::Kind;
 use crate::proto::name::{IdRef, Tag, UserName, UserRef};
 use crate::proto::reply::ErrorCode;
 use crate::proto::wire::{body, put_body};
+
+/// Questions of `WHO` that a node has open. One connection may have an eighth of what is free, and one in any case.
+pub const QUESTIONS_MAX: usize = 8_192;
 
 /// Whether a line was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +38,13 @@ impl Node {
     ) -> Flow {
         let is_here = self.find(to.as_str());
         if let Some(full) = self.full_seat() {
-            return self.limit(sender, tag, Some(full), None);
+            return self.limit(sender, tag, full);
         }
         let lane = self.lanes.find(to.as_str());
         let is_only_here = is_here && self.own.is_some() && lane.is_none();
         let node = if is_only_here { None } else { self.known_node(to, is_here, lane) };
-        if !is_only_here && !self.has_lane_room(lane, sender, text, node) {
-            return self.limit(sender, tag, None, lane);
+        if !is_only_here && let Some(lack) = self.lane_lack(lane, sender, text, node) {
+            return self.limit(sender, tag, lack);
         }
         let id = self.next_id(sender, tag).into();
         let reply = Some(self.expect(sender, tag.map(Tag::as_str)));
@@ -88,7 +91,7 @@ impl Node {
         let waits = !self.is_draining && self.connections.get(sender).is_some_and(|sender| !sender.acks());
         // Where nobody waits it is lost.
         if let Some(full) = self.full_seat().filter(|_| waits) {
-            return self.limit(sender, None, Some(full), None);
+            return self.limit(sender, None, full);
         }
         let id = self.next_id(sender, None);
         let from = name_of(self.connections.get(sender));
@@ -115,7 +118,7 @@ impl Node {
         };
         if let Some(members) = members {
             members.iter().for_each(|to| self.give_cast(&body, *to));
-        } else if self.has_lane_room(lane, sender, text, None) {
+        } else if self.lane_lack(lane, sender, text, None).is_none() {
             let sent = Sent { sender, reply: None, id: id.into(), place: None };
             self.send_on(sent, to, text, lane, None);
         } else {
@@ -125,49 +128,65 @@ impl Node {
     }
 
     /// Answers a `WHO`: what is remembered may be wrong, and here nobody would notice, so presence is asked.
-    pub(super) fn who(&mut self, asker: ConnectionId, tag: Option<Tag<'_>>, user: UserRef<'_>) {
+    pub(super) fn who(&mut self, asker: ConnectionId, tag: Option<Tag<'_>>, user: UserRef<'_>) -> Flow {
+        let asked = self.connections.get(asker).map_or(0, |asker| asker.questions as usize);
+        if asked > 0 && asked >= share(QUESTIONS_MAX, self.questions) {
+            return self.limit(asker, tag, Lack::Own);
+        }
+        self.questions += 1;
+        self.connections.get_mut(asker).into_iter().for_each(|asker| asker.questions += 1);
         let reply = self.expect(asker, tag.map(Tag::as_str));
         let here = self.table.count(user.as_str());
         let (user, is_here) = (UserName::from(user), here > 0);
         let pending = Pending::Who(asker, reply, user.clone(), here);
         self.ask(Some(pending), user, What::Locate(is_here));
+        Flow::Next
     }
 
-    /// A request finds no room: who acknowledges is told so; anybody else waits for `full`, or for lanes.
-    fn limit(
-        &mut self,
-        sender: ConnectionId,
-        tag: Option<Tag<'_>>,
-        full: Option<ConnectionId>,
-        lane: Option<LaneId>,
-    ) -> Flow {
+    /// A `WHO` has its answer.
+    pub(super) fn end_question(&mut self, asker: ConnectionId) {
+        self.questions -= 1;
+        if let Some(connection) = self.connections.get_mut(asker) {
+            connection.questions -= 1;
+            if std::mem::take(&mut connection.waits_for_own) {
+                self.go_on(vec![asker]);
+            }
+        }
+    }
+
+    /// A request finds no room: who acknowledges is told so; anybody else waits.
+    fn limit(&mut self, sender: ConnectionId, tag: Option<Tag<'_>>, lack: Lack) -> Flow {
         let Some(connection) = self.connections.get_mut(sender) else { return Flow::Next };
         if connection.acks() || self.is_draining {
             self.refuse(sender, tag.map(Tag::as_str), ErrorCode::Limited, ErrorCode::Limited.text());
             return Flow::Next;
         }
         connection.is_waiting = true;
-        match full.and_then(|full| self.connections.get_mut(full)) {
-            Some(full) => full.waiting.push(sender),
-            None => self.lanes.wait(lane, sender),
+        match lack {
+            Lack::Outbox(full) => {
+                self.connections.get_mut(full).into_iter().for_each(|full| full.waiting.push(sender));
+            }
+            Lack::Lane(lane) => self.lanes.wait(lane, sender),
+            Lack::Own => connection.waits_for_own = true,
         }
         Flow::Wait
     }
 
     /// One of `seats` that takes no more now.
-    fn full_seat(&self) -> Option<ConnectionId> {
-        self.seats.iter().map(|seat| seat.connection).find(|connection| !self.has_room(*connection))
+    fn full_seat(&self) -> Option<Lack> {
+        let mut seats = self.seats.iter().map(|seat| seat.connection);
+        seats.find(|connection| !self.has_room(*connection)).map(Lack::Outbox)
     }
 
-    fn has_lane_room(
+    fn lane_lack(
         &self,
         lane: Option<LaneId>,
         sender: ConnectionId,
         text: &str,
         node: Option<PeerId>,
-    ) -> bool {
+    ) -> Option<Lack> {
         let sender_bytes = self.connections.get(sender).map_or(0, |connection| connection.lane_bytes);
-        self.lanes.has_room(lane, text.len(), sender_bytes, node)
+        self.lanes.lack(lane, text.len(), sender_bytes, node)
     }
 
     /// The node whose share a message counts on: the first that has the recipient.

@@ -56,6 +56,8 @@ pub struct Node {
     pub(super) in_flight: InFlight,
     pub(super) deliveries: Deliveries,
     pub(super) lanes: Lanes,
+    /// `WHO`s that have no answer yet.
+    pub(super) questions: usize,
     pub(super) peers: Peers,
     pub(super) locations: Locations,
     /// What other nodes must have back before anything is taken from them.
@@ -121,6 +123,7 @@ impl Node {
             in_flight: InFlight::default(),
             deliveries: Deliveries::new(HashKey(config.hash_key)),
             lanes: Lanes::default(),
+            questions: 0,
             peers: Peers::default(),
             locations: Locations::default(),
             refusals: Refusals::default(),

@@ -1,5 +1,7 @@
 //! One node by itself: lines in, bytes out, in virtual time.
 
+mod fairness;
+
 use std::time::{Duration, Instant};
 
 use crate::mailbox::Limits;
