@@ -123,6 +123,11 @@ impl Fault {
         }
     }
 
+    /// A node says nothing to others, or hears nothing.
+    pub fn cuts_broker(self) -> bool {
+        matches!(self, Fault::Cut(_, links) | Fault::Hung(_, links) if links != Links::Redis)
+    }
+
     /// Two that one place can't have at a time.
     pub fn excludes(self, other: Fault) -> bool {
         let is_of_process = |fault: Fault| fault.ends_process() || matches!(fault, Fault::NodeFrozen(_));

@@ -254,10 +254,11 @@ impl Session {
     pub fn was_cut(&self, killed: Option<Time>) -> bool {
         let end = self.ended.map(|(_, end)| end);
         let is_broken = end == Some(End::Broken) && self.left.is_none() && killed.is_none();
-        // Who is killed in its sleep, or whose node is, never knows.
-        let hung_up = self.left.filter(|(_, how)| *how == Leaving::HangsUp).map(|(left, _)| left);
+        // Who is killed in its sleep, or whose node is, never knows; who wakes to say goodbye may be too late.
+        let is_unheard = |how: Leaving| how == Leaving::HangsUp || end == Some(End::Broken);
+        let unheard = self.left.filter(|(_, how)| is_unheard(*how)).map(|(left, _)| left);
         let mut rests = self.naps.iter().chain(&self.stalls);
-        let sleeps = hung_up.or(killed).is_some_and(|at| rests.any(|rest| (rest.0..=rest.1).contains(&at)));
+        let sleeps = unheard.or(killed).is_some_and(|at| rests.any(|rest| (rest.0..=rest.1).contains(&at)));
         end == Some(End::Bye(CloseReason::Slow)) || (is_broken && self.rests()) || sleeps
     }
 

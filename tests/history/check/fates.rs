@@ -117,18 +117,14 @@ impl Check<'_> {
         } else if self.is_lost_with_its_mailbox(message, told) {
             self.excuse("stored in a mailbox that Redis lost", message.sent(), told);
         } else if self.is_untold_mail(message, told) {
-            self.excuse(
-                "stored by a node that died before it could tell a session of it",
-                message.sent(),
-                told,
-            );
+            self.excuse("stored by a node that could not tell a session of it", message.sent(), told);
         } else {
             self.wrong(Rule::Lost, told, name());
         }
     }
 
     /// A session logged in while its mailbox was empty, and who stored the message then found it, but died before it
-    /// could say so. It is in the mailbox, where the next login, or the sweep, finds it.
+    /// could say so, or was not heard. It is in the mailbox, where the next login, or the sweep, finds it.
     fn is_untold_mail(&self, message: &Message, told: Time) -> bool {
         let mut its =
             message.attempts.iter().filter(|attempt| attempt.told.is_some_and(|(at, _)| at == told));
@@ -139,10 +135,18 @@ impl Check<'_> {
             let back =
                 back.filter(|trouble| trouble.fault.node() == Some(node)).filter_map(|trouble| trouble.to);
             let then = attempt.sent..=told + self.margins.soon;
-            let mut died = self.facts.kills(node).chain(back).filter(|at| then.contains(at));
+            let died = self.facts.kills(node).chain(back).filter(|at| then.contains(at));
+            // Or both could not reach the broker in turn, for longer than words wait.
+            let is_cut = |node| {
+                let mut troubles = self.facts.troubles(told, told + self.margins.ack);
+                troubles.any(|trouble| trouble.fault.cuts_broker() && trouble.fault.node() == Some(node))
+            };
+            let is_apart = |session: &Session| session.node != node && is_cut(session.node) && is_cut(node);
+            let mut of_user = self.facts.of_user(message.to);
+            let apart = of_user.any(|(at, session)| self.facts.is_in(at, told, told) && is_apart(session));
             let comes_again =
                 |at: Time| self.facts.of_user(message.to).any(|(_, session)| session.asked > at);
-            died.any(|at| !comes_again(at))
+            died.chain(apart.then_some(told)).any(|at| !comes_again(at))
         })
     }
 

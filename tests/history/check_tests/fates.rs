@@ -76,6 +76,15 @@ fn without_ack_the_kernel_may_lose() {
             history.suffer(Fault::NodeFrozen(node), last - 10, last + 1);
         });
     }
+    // Both were cut off in turn.
+    for (to, rules) in [(last + margins().ack, &[][..]), (last + margins().ack + 1, &[Rule::Lost])] {
+        loses(rules, &|history| {
+            history.tell(carols(9), Fate::Stored);
+            history.messages[carols(9)].attempts[0].told = Some((last, Fate::Stored));
+            history.suffer(Fault::Cut(1, Links::Broker), last - 10, last + 5);
+            history.suffer(Fault::Cut(0, Links::Both), to, to + 10);
+        });
+    }
     // Who stored it died before it could tell of it, and nobody has logged in since.
     let died = last + margins().soon;
     for (at, came, rules) in

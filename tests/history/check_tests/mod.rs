@@ -377,6 +377,14 @@ fn connections_stand() {
     ends(End::Closed, &[Rule::Dropped]);
     ends(End::Bye(CloseReason::Slow), &[Rule::Dropped]);
     finds(&[Rule::Dropped], |history| history.sessions[BOB].ended = Some((50_000, End::Closed)));
+    // Who read nothing until it said goodbye may have been cut off before that was heard.
+    for (rested, rules) in [(70_000, &[][..]), (69_999, &[Rule::Dropped])] {
+        finds(rules, |history| {
+            history.quit(BOB_LATER, 70_000);
+            history.sessions[BOB_LATER].ended = Some((70_010, End::Broken));
+            history.sessions[BOB_LATER].stalls.push((60_000, rested));
+        });
+    }
     finds(&[], |history| history.fall(BOB_LATER, 69_990));
     finds(&[Rule::Odd], |history| history.sessions[BOB_LATER].ended = None);
     finds(&[Rule::Odd], |history| history.oddities.push((1, "a panic".to_owned())));
