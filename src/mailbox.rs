@@ -32,11 +32,13 @@ pub struct Limits {
     pub messages_max: usize,
     /// How long a message is kept.
     pub time_max: Duration,
+    /// Memory of all mailboxes together, in bytes.
+    pub bytes_max: u64,
 }
 
 impl Limits {
     /// Nothing is kept for anybody.
-    pub const NONE: Limits = Limits { messages_max: 0, time_max: Duration::ZERO };
+    pub const NONE: Limits = Limits { messages_max: 0, time_max: Duration::ZERO, bytes_max: 0 };
 
     /// How long a message is kept, in us.
     pub(crate) fn time_us(&self) -> u64 {

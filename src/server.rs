@@ -221,13 +221,21 @@ fn open_cluster(config: &Config) -> Cluster {
     #[cfg(feature = "cluster")]
     if let (Some(redis), Some(amqp)) = (config.redis.clone(), config.amqp.clone()) {
         let is_single = config.sessions_max == 1;
+        if config.mailbox_messages_max > 0 {
+            let mib = config.mailbox_bytes_max >> 20;
+            info!("--mailbox-total: mail is stored while all that is in Redis takes less than {mib} MiB");
+        }
         return Cluster::Remote(Remote::start(&config.node, redis, amqp, is_single, limits_of(config)));
     }
     Cluster::Alone(fresh_id(&config.node))
 }
 
 fn limits_of(config: &Config) -> Limits {
-    Limits { messages_max: config.mailbox_messages_max, time_max: config.mailbox_time_max }
+    Limits {
+        messages_max: config.mailbox_messages_max,
+        time_max: config.mailbox_time_max,
+        bytes_max: config.mailbox_bytes_max,
+    }
 }
 
 /// Runs tasks until `serving` has ended, and comes back for a look for events every now and then.

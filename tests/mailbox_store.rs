@@ -12,7 +12,7 @@ use pinpost::internals::cluster::redis_commands::{parsed, printed};
 use pinpost::internals::mailbox::memory::Mailboxes;
 use pinpost::internals::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX};
 use pinpost::internals::node::seam::Letter;
-use pinpost::internals::proto::name::{IdRef, Tag, UserName, UserRef};
+use pinpost::internals::proto::name::{IdRef, NodeId, SessionId, Tag, UserName, UserRef};
 use pinpost::internals::proto::wire::{parse_body, put_body};
 use redis::{Connection, Value};
 
@@ -109,7 +109,7 @@ impl Backend {
 }
 
 fn limits(messages_max: usize, time_max: Duration) -> Limits {
-    Limits { messages_max, time_max }
+    Limits { messages_max, time_max, bytes_max: 64 << 20 }
 }
 
 fn name(user: &str) -> UserName {
@@ -356,15 +356,45 @@ fn garbage_in_redis_is_skipped() {
 fn a_redis_without_memory_stores_nothing_and_gives_what_it_has() {
     let mut backend = Backend::redis(limits(100, DAY));
     assert_eq!(backend.store("bob", &messages("bob", &["1", "2", "3", "4"])), 4);
-    let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+    let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(connection).unwrap();
-    let store = printed(&store("bob", &messages("bob", &["5"])), *limits);
-    let error = store.query::<Value>(connection).unwrap_err().to_string();
-    assert!(error.contains("OOM") || error.contains("maxmemory"), "{error}");
+    assert_eq!(backend.store("bob", &messages("bob", &["5"])), 0);
     let read = backend.read("bob", 0);
     assert_eq!(read.len(), 4);
     backend.take("bob", read[0].place, &[read[2].place]);
     assert_eq!(backend.texts("bob"), ["2", "4"]);
+}
+
+#[test]
+fn mail_leaves_room_in_redis_for_presence() {
+    const MIB: u64 = 1 << 20;
+    // By the setting, and by what Redis has.
+    for (total, maxmemory, most) in [(6 * MIB, 0, 6 * MIB), (64 * MIB, 8 * MIB, 6 * MIB)] {
+        let mut backend = Backend::redis(Limits { bytes_max: total, ..limits(1_000, DAY) });
+        let Backend::Redis(connection, ..) = &mut backend else { unreachable!() };
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(maxmemory).exec(connection).unwrap();
+        let text = "x".repeat(2_000);
+        let mail = |user: &str| messages(user, &[&text]);
+        let users: Vec<String> = (0..10_000).map(|n| format!("user{n}")).collect();
+        let stored = users.iter().take_while(|user| backend.store(user, &mail(user)) == 1).count();
+        assert!((1_000..most as usize / 2_000).contains(&stored), "{stored}");
+        // What is there is there, and everybody may still log in.
+        assert_eq!(backend.store(&users[0], &mail(&users[0])), 1);
+        let (node, session) = (NodeId::parse("a-1").unwrap(), SessionId::parse("00000001").unwrap());
+        let Backend::Redis(connection, limits, _) = &mut backend else { unreachable!() };
+        for user in &users {
+            let user = UserName::parse(user).unwrap();
+            let write =
+                RedisCommand::Write { user, node: node.clone(), session, since_us: None, drains: false };
+            assert_eq!(run(connection, *limits, &write), RedisReply::Done);
+        }
+        // With room there is again, mail is stored.
+        for user in &users[..stored] {
+            let read = backend.read(user, 0);
+            backend.take(user, read[0].place, &[]);
+        }
+        assert_eq!(backend.store("user0", &mail("user0")), 1);
+    }
 }
 
 #[test]

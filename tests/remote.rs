@@ -42,7 +42,7 @@ struct End {
 impl End {
     fn start(services: &Services, name: &str) -> Self {
         let (redis, amqp) = (services.redis_url(), services.amqp_url());
-        let limits = Limits { messages_max: 3, time_max: Duration::from_secs(3_600) };
+        let limits = Limits { messages_max: 3, time_max: Duration::from_secs(3_600), bytes_max: 64 << 20 };
         let (redis, amqp) = (Redis::parse(&redis).unwrap(), Amqp::parse(&amqp).unwrap());
         let remote = Remote::start(name, redis, amqp, false, limits);
         assert!(remote.wait_until_joined(Duration::from_secs(10)));

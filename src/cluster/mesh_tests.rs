@@ -169,7 +169,7 @@ fn who_is_where_is_told_in_the_order_of_the_logins_until_the_node_is_dead() {
 #[test]
 fn all_nodes_share_the_mailboxes_and_one_session_drains_one() {
     let mesh = Mesh::default();
-    mesh.bound(Limits { messages_max: 2, time_max: Duration::from_secs(60) });
+    mesh.bound(Limits { messages_max: 2, time_max: Duration::from_secs(60), bytes_max: 64 << 20 });
     let (a, b) = (mesh.join(id("a")), mesh.join(id("b")));
     let store = Ask { ticket: TICKET, user: bob(), what: What::Store(["1", "2", "3"].map(body).to_vec()) };
     let fates = vec![Stored::Yes, Stored::Yes, Stored::Full];

@@ -59,7 +59,7 @@ impl World {
     }
 
     fn with(count: usize, is_single: bool) -> Self {
-        let limits = Limits { messages_max: 3, time_max: Duration::from_secs(3_600) };
+        let limits = Limits { messages_max: 3, time_max: Duration::from_secs(3_600), bytes_max: 64 << 20 };
         let redis = RedisModel::new(limits, Instant::now());
         let mut world = World { redis, nodes: vec![], is_single, made: 0 };
         (0..count).for_each(|_| world.join());

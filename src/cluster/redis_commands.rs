@@ -127,11 +127,18 @@ local function drop(p)
 end
 ";
 
-/// Stores messages. ARGV: the most messages, how long they are kept in us, how many of the latest may
-/// be the same if not all fit, then the messages.
+/// Stores messages, while Redis uses less than it may, and less than 3/4 of what it has: the rest is for presence.
+/// Where it does not tell there is no such bound. ARGV: the most messages, how long they are kept in us, how many of
+/// the latest may be the same if not all fit, what Redis may use in bytes, then the messages.
 const STORE: &str = r"
-local most, time, sent = tonumber(ARGV[1]), tonumber(ARGV[2]), #ARGV - 3
-local at = now()
+local most, time, sent = tonumber(ARGV[1]), tonumber(ARGV[2]), #ARGV - 4
+local at, memory = now(), redis.pcall('INFO', 'memory')
+local function of(key)
+  return type(memory) == 'string' and tonumber(string.match(memory, '\n' .. key .. ':(%d+)')) or 0
+end
+local whole = of('maxmemory')
+local bytes = math.min(tonumber(ARGV[4]), whole > 0 and whole / 4 * 3 or math.huge)
+if of('used_memory') >= bytes then most = 0 end
 drop(at - time)
 local last = c('LINDEX', k, -1)
 while last and not place(last) do c('RPOP', k) last = c('LINDEX', k, -1) end
@@ -141,7 +148,7 @@ if room < sent then
   for _, e in ipairs(c('LRANGE', k, -ARGV[3] - sent, -1)) do known[string.sub(e, 17)] = true end
 end
 local new, stored = {}, 0
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   if not known[ARGV[i]] then
     if room <= 0 then break end
     room = room - 1
@@ -218,7 +225,7 @@ pub fn printed(command: &RedisCommand, limits: Limits) -> Cmd {
         RedisCommand::HasMail { user } => Cmd::exists(mailbox(user)),
         RedisCommand::Store { user, messages } => {
             let mut store = eval(&[COMMON, STORE].concat(), mailbox(user));
-            store.arg(limits.messages_max).arg(limits.time_us()).arg(REPEATS_MAX);
+            store.arg(limits.messages_max).arg(limits.time_us()).arg(REPEATS_MAX).arg(limits.bytes_max);
             for message in messages {
                 store.arg([&[MARK], &message[..]].concat());
             }

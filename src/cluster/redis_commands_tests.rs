@@ -12,7 +12,7 @@ use crate::node::seam::Letter;
 use crate::proto::name::{IdRef, SessionId, Tag, UserRef};
 use crate::proto::wire::put_body;
 
-const LIMITS: Limits = Limits { messages_max: 5, time_max: Duration::from_secs(3_600) };
+const LIMITS: Limits = Limits { messages_max: 5, time_max: Duration::from_secs(3_600), bytes_max: 64 << 20 };
 
 /// A Redis of one's own, which ends with this process.
 fn redis(name: &str) -> RedisConnection {

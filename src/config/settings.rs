@@ -133,6 +133,16 @@ pub const SETTINGS: &[Setting] = &[
         value: |config| print_time(config.mailbox_time_max),
     },
     Setting {
+        name: "mailbox-total",
+        form: "SIZE",
+        default: "64M",
+        about: "what all mailboxes may take; in a cluster: all that is in Redis",
+        allowed: "a size from 1M to 1024G, such as 64M",
+        needs: None,
+        set: |config, text| size(text, 1 << 20, 1 << 40).map(|bytes| config.mailbox_bytes_max = bytes),
+        value: |config| print_size(config.mailbox_bytes_max),
+    },
+    Setting {
         name: "login-timeout",
         form: "TIME",
         default: "60s",
@@ -326,6 +336,21 @@ fn number(text: &str, least: usize, most: usize) -> Option<usize> {
     // Digits only: `parse` would take "+5" too.
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|number| digits && (least..=most).contains(number))
+}
+
+/// A number of bytes, or with `K`, `M` or `G` of so many times 1,024 of them.
+fn size(text: &str, least: u64, most: u64) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let power = ["", "K", "M", "G"].iter().position(|name| *name == unit)?;
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))?;
+    (least..=most).contains(&bytes).then_some(bytes)
+}
+
+/// Prints a size in the largest unit of which it is several.
+fn print_size(bytes: u64) -> String {
+    let units = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).unwrap_or((1, ""));
+    format!("{}{name}", bytes / unit)
 }
 
 /// A number and a unit: `ms`, `s`, `m`, `h` or `d`.

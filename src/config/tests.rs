@@ -40,6 +40,9 @@ fn what_is_set_is_told() {
         ("mailbox-ttl", "36h"),
         ("mailbox-ttl", "7d"),
         ("mailbox-ttl", "365d"),
+        ("mailbox-total", "1M"),
+        ("mailbox-total", "1048577"),
+        ("mailbox-total", "1024G"),
         ("login-timeout", "100ms"),
         ("login-timeout", "24h"),
         ("max-line", "65536"),
@@ -85,6 +88,11 @@ fn what_is_not_allowed_changes_nothing() {
         ("mailbox-ttl", "999ms"),
         ("mailbox-ttl", "366d"),
         ("mailbox-ttl", "d"),
+        ("mailbox-total", "1023K"),
+        ("mailbox-total", "1.5M"),
+        ("mailbox-total", "M"),
+        ("mailbox-total", "64MB"),
+        ("mailbox-total", "1025G"),
         ("login-timeout", "60"),
         ("login-timeout", "0s"),
         ("login-timeout", "2d"),
@@ -166,6 +174,7 @@ fn what_a_program_builds_is_checked_too() {
     check(config.clone().listen([]), "--listen \"\"");
     check(config.clone().login_timeout(Duration::from_micros(100)), "--login-timeout \"0ms\"");
     check(config.clone().outbox(1), "--outbox \"1\"");
+    check(config.clone().mailbox_total(1 << 10), "--mailbox-total \"1K\"");
     check(config.open(false), "--listen 0.0.0.0:0 is beyond loopback");
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub mailbox_messages_max: usize,
     /// How long such a message is kept.
     pub mailbox_time_max: Duration,
+    /// Memory of all mailboxes, in bytes; in a cluster that of all that is in Redis.
+    pub mailbox_bytes_max: u64,
     /// How long a connection may take to log in.
     pub login_time_max: Duration,
     /// The longest request line, LF included.
@@ -61,6 +63,7 @@ impl Default for Config {
             sessions_max: 8,
             mailbox_messages_max: 0,
             mailbox_time_max: Duration::from_secs(7 * 24 * 3_600),
+            mailbox_bytes_max: 64 * 1024 * 1024,
             login_time_max: Duration::from_secs(60),
             line_bytes_max: LINE_BYTES_MAX,
             outbox_bytes_max: 256 * 1024,
@@ -116,6 +119,11 @@ impl Config {
     /// How long such a message is kept.
     pub fn mailbox_ttl(self, time: Duration) -> Self {
         Config { mailbox_time_max: time, ..self }
+    }
+
+    /// Memory of all mailboxes, in bytes; in a cluster that of all that is in Redis.
+    pub fn mailbox_total(self, bytes: u64) -> Self {
+        Config { mailbox_bytes_max: bytes, ..self }
     }
 
     /// How long a connection may take to log in.

@@ -5,7 +5,7 @@
 //! mailboxes, so none is ever used twice.
 //!
 //! Besides the bound of each mailbox there is one on all of them together,
-//! [`MEMORY_BYTES_MAX`]. It counts what the allocator may take at most: names, half-full
+//! [`Limits::bytes_max`]. It counts what the allocator may take at most: names, half-full
 //! queues, the tree of users and the rounding included. What is not used is given back.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 
 use crate::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, REPEATS_MAX};
 use crate::node::seam::Letter;
-
-/// The most memory of all mailboxes together.
-pub const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long nobody looks for messages of all users that have expired, as that is to visit every mailbox;
 /// and how long a store does not that finds no room.
@@ -26,7 +23,6 @@ const EXPIRE_PAUSE_MIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Mailboxes {
     limits: Limits,
-    bytes_max: usize,
     /// A tree, which grows and shrinks by small steps. It never holds an empty queue.
     users: BTreeMap<Box<str>, Queue>,
     bytes: usize,
@@ -51,7 +47,6 @@ impl Mailboxes {
     pub fn new(limits: Limits) -> Self {
         Mailboxes {
             limits,
-            bytes_max: MEMORY_BYTES_MAX,
             users: BTreeMap::new(),
             bytes: 0,
             messages: 0,
@@ -152,7 +147,7 @@ impl Mailboxes {
     /// Tells whether there is memory for one more message.
     fn has_memory(&self, user: &str, body: &[u8]) -> bool {
         let of_user = if self.users.contains_key(user) { 0 } else { user_bytes(user) };
-        self.bytes + of_user + message_bytes(body) <= self.bytes_max
+        (self.bytes + of_user + message_bytes(body)) as u64 <= self.limits.bytes_max
     }
 
     /// Below this place everything has expired.
@@ -210,7 +205,7 @@ mod tests {
     use super::*;
 
     fn limits(messages_max: usize, time_s: u64) -> Limits {
-        Limits { messages_max, time_max: Duration::from_secs(time_s) }
+        Limits { messages_max, time_max: Duration::from_secs(time_s), bytes_max: 1 << 20 }
     }
 
     fn texts(letters: &[Letter]) -> Vec<String> {
@@ -232,7 +227,7 @@ mod tests {
     #[test]
     fn the_bound_on_all_makes_room_only_for_what_has_expired() {
         let mut mailboxes = Mailboxes::new(limits(1_000, 10));
-        mailboxes.bytes_max = 10_000;
+        mailboxes.limits.bytes_max = 10_000;
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let (text, other) = ("x".repeat(500), "y".repeat(500));

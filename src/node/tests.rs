@@ -27,7 +27,7 @@ impl Rig {
             sessions_max: 8,
             outbox_bytes_max: 4_096,
             login_time_max: Duration::from_secs(60),
-            mailboxes: Limits { messages_max: 0, time_max: Duration::from_secs(3_600) },
+            mailboxes: Limits { messages_max: 0, time_max: Duration::from_secs(3_600), bytes_max: 64 << 20 },
             is_alone: true,
             hash_key: 7,
             seed: 7,

@@ -109,7 +109,7 @@ impl Scene {
 
     /// What bounds mailboxes.
     pub fn limits(&self) -> Limits {
-        Limits { messages_max: self.messages_max, time_max: Duration::from_secs(86_400) }
+        Limits { messages_max: self.messages_max, time_max: Duration::from_secs(86_400), bytes_max: 64 << 20 }
     }
 
     /// What the checker has to know.
