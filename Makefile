@@ -10,7 +10,7 @@ seconds = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 SMALL = $(TARGET)/small
 
-.PHONY: help run build test check smoke size instructions cross bench fuzz sim sim-faults lanes chaos cluster cluster-stop ci needs services peers valgrind patch
+.PHONY: help run build test check smoke size instructions cross bench fairness fuzz sim sim-faults lanes chaos cluster cluster-stop ci needs services peers valgrind patch
 
 help: ## list the verbs (what plain `make` does)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ cross: ## build a server and the small node for aarch64 and armv7, and run what 
 bench: peers ## compare with other servers and a bare relay, measure memory and a cluster; QUICK=1 is shorter; BEFORE=PATH is another binary to compare with
 	$(CARGO) build --release
 	$(CARGO) run --release -p pinpost-bench -- --chart $(TARGET)/bench.svg $(if $(QUICK),--quick) $(if $(BEFORE),--before $(BEFORE))
+
+fairness: needs ## what a pair that talks notices while others flood; prints times, and the longest turn of a node
+	$(CARGO) test --release --test fairness -- --nocapture --include-ignored --test-threads=1
 
 fuzz: needs ## send garbage for longer: LINES=1000000; PINPOST_SEED=N repeats a run
 	PINPOST_LINES=$(LINES) $(CARGO) test --release --test garbage -- --nocapture

@@ -89,6 +89,9 @@ const READS_MAX: usize = 4;
 /// Lines of one read that are carried out in one turn, for the same.
 const LINES_MAX: usize = 64;
 
+/// What these may add to its own outbox.
+const REPLIES_BYTES_MAX: usize = 4 * 1024;
+
 /// How long the last words may take.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -204,16 +207,15 @@ impl ConnectionTask {
 
     /// Carries out input, up to a line that has to wait, be it only for the next turn.
     fn hear(&self, wire: &mut impl Wire, input: &[u8]) -> Option<Box<Paused>> {
-        let mut lines = 0;
+        let (mut lines, mut is_long) = (0, false);
         let paused = self.driver.step(|node, now| {
+            let before = node.outbox(self.id).len();
             let hear = &mut |line: Line<'_>| {
                 lines += 1;
+                is_long = lines > LINES_MAX || node.outbox(self.id).len() > before + REPLIES_BYTES_MAX;
                 // What the peer of a node that drains has said is refused at once.
-                if lines > LINES_MAX && !node.is_draining() {
-                    Flow::Wait
-                } else {
-                    node.line(self.id, line, now)
-                }
+                let waits = is_long && !node.is_draining();
+                if waits { Flow::Wait } else { node.line(self.id, line, now) }
             };
             let paused = wire.hear(&self.driver, input, hear);
             if wire.is_closed() && paused.is_none() {
@@ -221,7 +223,7 @@ impl ConnectionTask {
             }
             paused
         });
-        if lines > LINES_MAX {
+        if is_long {
             self.driver.with(self.id, |socket| socket.waker.wake_by_ref());
         }
         paused

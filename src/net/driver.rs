@@ -93,8 +93,11 @@ pub(super) enum Left {
 /// Bytes of one read. A sender that has to wait keeps at most this much unread.
 pub(super) const READ_BYTES_MAX: usize = 4 * 1024;
 
-/// Outboxes that are written before tasks that are ready have their turn.
+/// Outboxes that are written before tasks that are ready have their turn,
 const FLUSHES_MAX: usize = 24;
+
+/// and where more wait already, up to so many.
+const FLUSHES_OF_MANY_MAX: usize = 256;
 
 impl Driver {
     /// Has no connection yet.
@@ -160,16 +163,16 @@ impl Driver {
         // Whoever was written something, and then looks here, finds it counted: such a look waits for this.
         let mut published = self.published.lock();
         let now = Instant::now();
+        // Of a crowd more: between two turns of the flusher all others have theirs.
+        let count_max = self.unflushed.borrow().len().clamp(FLUSHES_MAX, FLUSHES_OF_MANY_MAX);
         let mut count = 0;
-        while count < FLUSHES_MAX && self.flush_one(now) {
+        while count < count_max && self.flush_one(now) {
             count += 1;
         }
-        let is_over = count < FLUSHES_MAX;
-        if is_over {
-            self.end_round(now);
-        }
+        // Not only when all is written, which in a crowd may be never.
+        self.tell_others(now);
         *published = self.state();
-        !is_over
+        count == count_max
     }
 
     /// Writes an outbox, or takes back what a connection had that is gone; `false` when there is none.
@@ -204,7 +207,7 @@ impl Driver {
     }
 
     /// What gathered for other nodes leaves.
-    fn end_round(&self, now: Instant) {
+    fn tell_others(&self, now: Instant) {
         let mut node = self.node.borrow_mut();
         let out = node.out();
         if !out.asks.is_empty() {

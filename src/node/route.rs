@@ -16,8 +16,9 @@ use crate::proto::name::{IdRef, Tag, UserName, UserRef};
 use crate::proto::reply::ErrorCode;
 use crate::proto::wire::{body, put_body};
 
-/// Questions of `WHO` that a node has open. One connection may have an eighth of what is free, and one in any case.
-pub const QUESTIONS_MAX: usize = 8_192;
+/// Questions of `WHO` that a node has open. One connection may have an eighth of what is free, and one in any case:
+/// alone, as many as replies may be due to it.
+pub const QUESTIONS_MAX: usize = 9 * 1_024;
 
 /// Whether a line was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
