@@ -11,6 +11,7 @@ mod chat;
 #[path = "client/fake.rs"]
 #[allow(dead_code, reason = "the client's own tests need more of it")]
 mod fake;
+mod logger;
 mod outcome;
 #[cfg(feature = "client")]
 mod send;
@@ -18,6 +19,11 @@ mod serve;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+#[cfg(feature = "client")]
+use std::sync::{Arc, atomic::AtomicBool};
+
+#[cfg(feature = "client")]
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::args::Command;
 use crate::cli::outcome::{Failure, complain, print};
@@ -28,9 +34,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Print(text) => print(&text),
         Command::Serve(config) => serve::run(&config),
         #[cfg(feature = "client")]
-        Command::Chat { config, to } => chat::run(config, to),
+        Command::Chat { config, to } => end_on_signals().and_then(|()| chat::run(config, to)),
         #[cfg(feature = "client")]
-        Command::Send { config, to, text } => send::run(config, &to, &text),
+        Command::Send { config, to, text } => end_on_signals().and_then(|()| send::run(config, &to, &text)),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,4 +49,18 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Lets a signal end a command that is process 1, as it ends any other: there, in a container, the system ignores
+/// what nobody handles.
+#[cfg(feature = "client")]
+fn end_on_signals() -> Result<(), Failure> {
+    if std::process::id() == 1 {
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            let always = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, always)
+                .map_err(|error| Failure::AtRunTime(error.to_string()))?;
+        }
+    }
+    Ok(())
 }

@@ -127,6 +127,7 @@ fn serve_help() -> String {
         "\nA flag beats the environment (PINPOST_LISTEN, ...), which beats the file, which beats the default.\n\
          When it accepts connections it prints one line: ready tcp=ADDR http=ADDR node=ID\n\
          SIGTERM and SIGINT drain it, within 5 seconds, in a cluster 8; a second one ends it at once.\n\
+         SIGHUP drains it where standard input is a terminal, and is ignored elsewhere.\n\
          Exit codes: 0 after a drain, 1 for a failure at run time, 2 for wrong arguments or settings.\n",
     );
     help

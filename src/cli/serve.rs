@@ -1,66 +1,74 @@
 //! `pinpost serve`: runs a node until a signal drains it; a second one ends it at once.
 //!
-//! Signals come as bytes through a socket pair. A thread of its own reads it: beside the node, on the node's
-//! thread, it would be looked at whenever that thread wakes. The log is one line an event, to standard error.
+//! Signals are taken from the first moment on, so that one that comes while the node starts is not lost, as it
+//! would be in a container, where this is process 1. A thread of its own hears them: beside the node, on the node's
+//! thread, they would be looked at whenever that thread wakes.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, IsTerminal};
+use std::process::exit;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use log::{Log, Metadata, Record};
+use log::{info, warn};
 use pinpost::{Config, Handle, Server};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::low_level::pipe;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
+use crate::cli::logger;
 use crate::cli::outcome::{Failure, print};
 
 /// Runs a node with these settings.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    // Fails only when there is a logger already, and this is the only one.
-    if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(config.log);
-    }
+    let result = serve(config);
+    logger::flush();
+    result
+}
+
+fn serve(config: &Config) -> Result<(), Failure> {
     let at_run_time = |error: io::Error| Failure::AtRunTime(error.to_string());
+    let node = Arc::default();
+    logger::start(config.log).and_then(|()| watch_signals(&node)).map_err(at_run_time)?;
     let server = Server::bind(config).map_err(|error| Failure::Usage(error.to_string()))?;
-    watch_signals(server.handle()).map_err(at_run_time)?;
+    node.get_or_init(|| server.handle());
     print(&(server.ready_line() + "\n"))?;
     smol::block_on(server.run()).map_err(at_run_time)
 }
 
-/// Lets the first `SIGTERM` or `SIGINT` drain the node, and the second one end the process.
-fn watch_signals(node: Handle) -> io::Result<()> {
-    let (mut signals, handler) = UnixStream::pair()?;
-    pipe::register(SIGTERM, handler.try_clone()?)?;
-    pipe::register(SIGINT, handler)?;
+/// Lets the first `SIGTERM` or `SIGINT` drain the node, once there is one, and the second one end the process.
+///
+/// `SIGHUP` says that the terminal is gone, and drains a node that has one. To any other it means "read your settings
+/// again", which a node does not do.
+fn watch_signals(node: &Arc<OnceLock<Handle>>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let node = node.clone();
+    let has_terminal = io::stdin().is_terminal();
     let watch = move || {
-        // A byte a signal. It does not end: the handlers keep the other side.
-        let mut next = || signals.read_exact(&mut [0]).expect("the other side is open");
-        next();
-        node.drain();
-        next();
-        log::warn!("a second signal: not drained");
-        std::process::exit(1)
+        let mut is_draining = false;
+        for signal in signals.forever() {
+            match (signal, node.get()) {
+                (SIGHUP, _) if !has_terminal => {
+                    warn!("SIGHUP is ignored: settings are read at the start only")
+                }
+                // It comes twice: from the shell, and from the system.
+                (SIGHUP, _) if is_draining => (),
+                (_, Some(node)) if !is_draining => {
+                    is_draining = true;
+                    node.drain();
+                }
+                // It waits for its services: nobody was let in.
+                (_, None) => end("a signal: stopped before it was ready", 0),
+                _ => end("a second signal: not drained", 1),
+            }
+        }
     };
     thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(watch).map(drop)
 }
 
-struct Stderr;
-
-impl Log for Stderr {
-    /// What this crate says: libraries talk too much.
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("pinpost")
+fn end(why: &str, code: i32) {
+    match code {
+        0 => info!("{why}"),
+        _ => warn!("{why}"),
     }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let level = record.level().as_str().to_ascii_lowercase();
-            let line = format!("{level}: {}\n", record.args());
-            // One write, so that lines of several processes on one terminal stay whole. Not `eprint`, which
-            // panics when nobody can read it.
-            let _ = io::stderr().write_all(line.as_bytes());
-        }
-    }
-
-    fn flush(&self) {}
+    logger::flush();
+    exit(code)
 }

@@ -4,7 +4,7 @@
 //! binary as a child. [`peer`] talks lines over TCP or WebSocket, [`web`] sends frames
 //! that no library would, both over a [`socket`]. [`services`] are a Redis and a RabbitMQ, shared
 //! or one's own to break, [`resp`] asks the Redis, and a [`proxy`] cuts one node off from one
-//! service; a [`net`] is what several nodes talk over, those or memory. [`bystanders`] talk to each
+//! service; a [`terminal`] is one for the command; a [`net`] is what several nodes talk over, those or memory. [`bystanders`] talk to each
 //! other while something else goes on, [`random`] makes numbers from a seed, [`script`] reads
 //! transcripts. Every wait has a deadline. Left out: what a test expects.
 
@@ -21,6 +21,7 @@ pub mod resp;
 pub mod script;
 pub mod services;
 pub mod socket;
+pub mod terminal;
 pub mod web;
 
 use std::thread;

@@ -33,29 +33,40 @@ pub struct Program {
     has_ended: bool,
 }
 
+/// A node on free ports.
+pub const SERVE: &[&str] = &["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "warn"];
+
 /// A child that does not outlive this.
 struct Killed(Child);
 
 impl Program {
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Program::start_at(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts with this input, and this for standard error.
+    pub fn start_at(command: &mut Command, input: Stdio, err: Stdio) -> Self {
+        command.stdin(input).stdout(Stdio::piped()).stderr(err);
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take();
         let out = lines_of(child.stdout.take().unwrap());
-        let err = lines_of(child.stderr.take().unwrap());
+        let err = child.stderr.take().map_or_else(|| channel().1, lines_of);
         Program { child: Killed(child), input, out, err, tcp: None, http: None, has_ended: false }
     }
 
     /// Starts a node on free ports, and waits until it is ready.
     pub fn serve(args: &[&str]) -> Self {
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "warn"], args];
         // A flag that is given twice counts as it was given last.
-        let mut node = Program::start(&mut command(&args.concat()));
-        let ready = node.line();
+        Program::start(&mut command(&[SERVE, args].concat())).ready()
+    }
+
+    /// Waits until it is ready.
+    pub fn ready(mut self) -> Self {
+        let ready = self.line();
         let addr = |key: &str| ready.split(' ').find_map(|word| word.strip_prefix(key)?.parse().ok());
-        (node.tcp, node.http) = (addr("tcp="), addr("http="));
-        assert!(node.tcp.is_some(), "{ready}");
-        node
+        (self.tcp, self.http) = (addr("tcp="), addr("http="));
+        assert!(self.tcp.is_some(), "{ready}");
+        self
     }
 
     pub fn tcp(&self) -> SocketAddr {
@@ -113,6 +124,13 @@ impl Program {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child.0), signal).unwrap();
+    }
+
+    /// The one child that it has.
+    pub fn child(&self) -> Pid {
+        let id = self.child.0.id();
+        let children = fs::read_to_string(self.proc(&format!("task/{id}/children"))).expect("it runs");
+        Pid::from_raw(children.trim().parse().expect("one child")).expect("not 0")
     }
 
     /// Ends it by `kill -9`, when it is over with it.
