@@ -71,8 +71,21 @@ fn wrong_arguments() {
     for setting in SETTINGS.iter().filter(|setting| !setting.form.is_empty()) {
         let flag = format!("--{}", setting.name);
         check(&["serve", &flag], &[&format!("{flag} {}", setting.form)]);
-        check(&["serve", &flag, "no such\nvalue"], &[&flag, "\"no such\\nvalue\"", setting.allowed]);
-        check(&["serve", "--check", &format!("{flag}=")], &[&flag, "\"\"", setting.allowed]);
+        // A URL may have a password, and is never shown.
+        let shown = |value: &str| if setting.form == "URL" { format!("{flag} is") } else { value.to_owned() };
+        check(&["serve", &flag, "no such\nvalue"], &[&flag, &shown("\"no such\\nvalue\""), setting.allowed]);
+        check(&["serve", "--check", &format!("{flag}=")], &[&flag, &shown("\"\""), setting.allowed]);
+    }
+    check(&["serve", "--max_line", "64"], &["--max_line is not a flag", "it takes --max-line"]);
+    for args in
+        [&["--redis", "redis://:s3/cret@h"][..], &["--amqp", "amqp://u:s3#cret@h"], &["redis://:s3cret@h"]]
+    {
+        let ran = run(command(&["serve"]).args(args));
+        assert!(
+            ran.code == 2 && !ran.err.contains("cret") && ran.err.contains("URL") | ran.err.contains("%23"),
+            "{}",
+            ran.err
+        );
     }
     check(&["serve", "--redis", "redis://127.0.0.1"], &["--redis alone", "--amqp"]);
     check(&["serve", "--sessions", "0"], &["--sessions \"0\"", "from 1 to 1000"]);
@@ -135,11 +148,21 @@ fn wrong_environment() {
         check_wrong(command, expected);
     };
     check("PINPOST_SESSIONS", "many", &["PINPOST_SESSIONS \"many\"", "from 1 to 1000"]);
-    check("PINPOST_LISTEN", "", &["PINPOST_LISTEN \"\"", "an IP address"]);
+    check("PINPOST_LISTEN", "7700", &["PINPOST_LISTEN \"7700\"", "an IP address"]);
+    check("PINPOST_REDIS", "redis://:s3@h?db=3", &["PINPOST_REDIS is not allowed", "[/database]"]);
     check("PINPOST_LOGIN_TIMEOUT", "1w", &["PINPOST_LOGIN_TIMEOUT \"1w\"", "100ms"]);
     check("PINPOST_MAX_LINE", "1", &["PINPOST_MAX_LINE \"1\"", "64 to"]);
     check("PINPOST_OPEN", "yes", &["PINPOST_OPEN \"yes\"", "true or false"]);
     check("PINPOST_HTTP", "0.0.0.0:1", &["0.0.0.0:1", "--open"]);
+}
+
+#[test]
+fn an_empty_variable_is_as_if_unset() {
+    let mut command = command(&["serve", "--check"]);
+    for setting in SETTINGS {
+        command.env(format!("PINPOST_{}", setting.name.to_ascii_uppercase().replace('-', "_")), "");
+    }
+    assert_eq!(run(&mut command), Ran::of(0, "the settings are fine\n", ""));
 }
 
 #[test]
@@ -151,11 +174,15 @@ fn wrong_settings_file() {
     };
     check("# x\nsessions = 0\n", "line 2: sessions \"0\" is not allowed: it takes a number from 1 to 1000");
     check("log = \"info\"\nsession = 1\n", "line 2: session is not a setting");
-    check("max-line = 4096\n", "line 1: max-line is not a setting");
+    check("max-line = 4096\n", "line 1: max-line is not a setting: it takes max_line");
+    check(
+        "listen = 127.0.0.1:7700\n",
+        "line 1: listen takes an IP address and a port, such as 127.0.0.1:7700",
+    );
     check("\n\nlisten = [\"127.0.0.1:1\", \"x\"]\n", "line 3: listen \"127.0.0.1:1,x\" is not allowed");
     check("sessions = 1\n\nlisten = \n", "line 3: ");
     check("sessions = 1\nsessions = 2\n", "line 2: ");
-    check("[http]\noff = true\n", "line 1: http takes text");
+    check("[http]\noff = true\n", "line 1: http takes an IP address and a port");
     check("open = \"yes\"\n", "line 1: open \"yes\" is not allowed: it takes true or false");
     check("\"a\\nb\" = 1\n", "line 1: ");
 }

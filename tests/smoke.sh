@@ -80,8 +80,8 @@ refuses() { # PATTERN ARGUMENT...
     exits 2 "${pinpost[@]}" "${@:2}"
     said "pinpost: $1"
 }
-refuses '--redis "redis://127.0.0.1" is not allowed: it takes off, *the feature cluster' serve --redis redis://127.0.0.1
-refuses '--amqp "amqp://127.0.0.1" is not allowed: it takes off, *the feature cluster' serve --amqp amqp://127.0.0.1
+refuses '--redis is not allowed: it takes off, *the feature cluster' serve --redis redis://127.0.0.1
+refuses '--amqp is not allowed: it takes off, *the feature cluster' serve --amqp amqp://127.0.0.1
 refuses '--http "127.0.0.1:0" is not allowed: it takes off, *the feature websocket' serve --http 127.0.0.1:0
 refuses 'chat is not in this pinpost: *the feature client' chat alice
 refuses 'send is not in this pinpost: *the feature client' send bob hello --from alice

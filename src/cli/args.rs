@@ -62,10 +62,13 @@ fn serve(mut parser: lexopt::Parser) -> Result<Command, Failure> {
             Long("print-config") => prints = true,
             Long("check") => checks = true,
             Long(name) => {
-                let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-                    return Err(Failure::Usage(format!(
-                        "--{name} is not a flag of serve (see pinpost serve --help)"
-                    )));
+                let find = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
+                let Some(setting) = find(name) else {
+                    let hint = match find(&name.replace('_', "-")) {
+                        Some(setting) => format!(": it takes --{}", setting.name),
+                        None => " (see pinpost serve --help)".to_owned(),
+                    };
+                    return Err(Failure::Usage(format!("--{name} is not a flag of serve{hint}")));
                 };
                 let value = match setting.form {
                     "" => "true".to_owned(),
@@ -75,6 +78,11 @@ fn serve(mut parser: lexopt::Parser) -> Result<Command, Failure> {
                     Some((_, listen)) => *listen = format!("{listen},{value}"),
                     None => flags.push((setting.name, value)),
                 }
+            }
+            // It may have a password.
+            Value(value) if value.to_string_lossy().contains("://") => {
+                let why = "a URL needs its flag: --redis URL or --amqp URL (see pinpost serve --help)";
+                return Err(Failure::Usage(why.to_owned()));
             }
             other => return Err(usage(other.unexpected())),
         }

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::config::features::{CLUSTER, Feature, WEBSOCKET};
-use crate::config::services::{Amqp, Redis};
+use crate::config::services::{AMQP_FORM, Amqp, REDIS_FORM, Redis};
 use crate::config::values::Config;
 use crate::proto::{LINE_BYTES_LIMIT, NodeId};
 
@@ -41,7 +41,7 @@ impl Setting {
         self.needs.filter(|feature| !feature.is_built)
     }
 
-    fn find(name: &str) -> Option<&'static Setting> {
+    pub(super) fn find(name: &str) -> Option<&'static Setting> {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 }
@@ -87,9 +87,9 @@ pub const SETTINGS: &[Setting] = &[
         form: "URL",
         default: "off",
         about: "a cluster's Redis, which knows who is where; with --amqp",
-        allowed: "redis://[[user]:password@]host[:port][/database] (no TLS), or off",
+        allowed: REDIS_FORM,
         needs: Some(CLUSTER),
-        set: |config, text| optional(text, Redis::parse).map(|redis| config.redis = redis),
+        set: |config, text| optional(text, |text| Redis::parse(text).ok()).map(|redis| config.redis = redis),
         value: |config| or_off(config.redis.as_ref().map(Redis::url)),
     },
     Setting {
@@ -97,9 +97,9 @@ pub const SETTINGS: &[Setting] = &[
         form: "URL",
         default: "off",
         about: "a cluster's RabbitMQ, which carries lines from node to node; with --redis",
-        allowed: "amqp://[user:password@]host[:port][/vhost] (no TLS), or off",
+        allowed: AMQP_FORM,
         needs: Some(CLUSTER),
-        set: |config, text| optional(text, Amqp::parse).map(|amqp| config.amqp = amqp),
+        set: |config, text| optional(text, |text| Amqp::parse(text).ok()).map(|amqp| config.amqp = amqp),
         value: |config| or_off(config.amqp.as_ref().map(Amqp::url)),
     },
     Setting {
@@ -232,14 +232,33 @@ impl Config {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let setting = Setting::find(name);
         let setting = setting.ok_or_else(|| ConfigError(format!("{name}: there is no such setting")))?;
-        let allowed = match setting.missing() {
-            Some(Feature { name, .. }) if value != "off" => {
-                format!("off, because this pinpost was built without the feature {name}")
+        let why = match (setting.missing(), name) {
+            (Some(Feature { name, .. }), _) if value != "off" => {
+                format!("it takes off, because this pinpost was built without the feature {name}")
             }
             _ if (setting.set)(self, value).is_some() => return Ok(()),
-            _ => setting.allowed.to_owned(),
+            (_, "redis") => Redis::parse(value).err().unwrap_or_default(),
+            (_, "amqp") => Amqp::parse(value).err().unwrap_or_default(),
+            _ => format!("it takes {}", setting.allowed),
         };
-        Err(ConfigError(format!("--{name} {value:?} is not allowed: it takes {allowed}")))
+        // A URL may have a password anywhere, when it is not of the right form.
+        let shown = if setting.form == "URL" { String::new() } else { format!(" {value:?}") };
+        Err(ConfigError(format!("--{name}{shown} is not allowed: {why}")))
+    }
+
+    /// A line of a settings file, with the value as it is written there.
+    pub(super) fn line(setting: &Setting, value: &str) -> String {
+        let quoted = |text: &str| format!("\"{text}\"");
+        let value = match setting.name {
+            "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
+            "open" => value.to_owned(),
+            // A name of digits alone is no number: 007 would not even be TOML.
+            "node" => quoted(value),
+            _ if value.bytes().all(|b| b.is_ascii_digit()) => value.to_owned(),
+            // Every value is plain ASCII without quotes: `set` takes no other.
+            _ => quoted(value),
+        };
+        format!("{} = {value}", setting.name.replace('-', "_"))
     }
 
     /// The value of a setting as text: what [`Config::set`] would take.
@@ -292,25 +311,11 @@ impl Config {
     pub fn print(&self) -> String {
         let mut out = String::new();
         for setting in SETTINGS {
-            let key = setting.name.replace('-', "_");
-            let value = self.value(setting.name);
-            let value = match setting.name {
-                "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
-                "open" => value,
-                // A name of digits alone is no number: 007 would not even be TOML.
-                "node" => quoted(&value),
-                _ if value.bytes().all(|b| b.is_ascii_digit()) => value,
-                _ => quoted(&value),
-            };
-            out.push_str(&format!("# {}\n{key} = {value}\n", setting.about));
+            let line = Config::line(setting, &self.value(setting.name));
+            out.push_str(&format!("# {}\n{line}\n", setting.about));
         }
         out
     }
-}
-
-fn quoted(text: &str) -> String {
-    // Every value is plain ASCII without quotes: `set` takes no other.
-    format!("\"{text}\"")
 }
 
 fn address(text: &str) -> Option<SocketAddr> {

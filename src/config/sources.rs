@@ -10,7 +10,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::settings::{ConfigError, SETTINGS};
+use crate::config::settings::{ConfigError, SETTINGS, Setting};
 use crate::config::values::Config;
 
 /// Settings from several sources, read from the weakest to the strongest.
@@ -33,19 +33,29 @@ impl Layers {
         let line_of = |place: usize| text[..place].matches('\n').count() + 1;
         let table = DeTable::parse(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(span.start));
-            ConfigError(format!("{shown} line {line}: {}", error.message()))
+            let why = meant(text.lines().nth(line - 1).unwrap_or_default());
+            ConfigError(format!("{shown} line {line}: {}", why.unwrap_or_else(|| error.message().to_owned())))
         })?;
         for (key, value) in table.get_ref() {
             let at = format!("{shown} line {}", line_of(key.span().start));
             let (key, value) = (key.get_ref(), value.get_ref());
             let name = key.replace('_', "-");
-            if key.contains('-') || !SETTINGS.iter().any(|setting| setting.name == name) {
-                return Err(ConfigError(format!("{at}: {key} is not a setting")));
-            }
+            let setting = match Setting::find(&name) {
+                Some(setting) if !key.contains('-') => setting,
+                Some(_) => {
+                    let right = key.replace('-', "_");
+                    return Err(ConfigError(format!("{at}: {key} is not a setting: it takes {right}")));
+                }
+                None if value.is_table() => {
+                    let why = "is not a setting: they stand by themselves, in no table";
+                    return Err(ConfigError(format!("{at}: {key} {why}")));
+                }
+                None => return Err(ConfigError(format!("{at}: {key} is not a setting"))),
+            };
             let is_list = value.is_array();
             let value = text_of(value)
                 .filter(|_| !is_list || name == "listen")
-                .ok_or_else(|| ConfigError(format!("{at}: {key} takes text, a number, true or false")))?;
+                .ok_or_else(|| ConfigError(format!("{at}: {}", written(setting, key, ""))))?;
             self.config.set(&name, &value).map_err(|error| {
                 ConfigError(format!("{at}: {}", error.0.replacen(&format!("--{name}"), key, 1)))
             })?;
@@ -53,14 +63,14 @@ impl Layers {
         Ok(())
     }
 
-    /// Reads the environment: `PINPOST_LISTEN` and so on.
+    /// Reads the environment: `PINPOST_LISTEN` and so on. An empty variable is as if unset.
     ///
     /// # Errors
     /// When a variable's value is not allowed.
     pub fn environment(&mut self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             let variable = format!("PINPOST_{}", setting.name.to_ascii_uppercase().replace('-', "_"));
-            let Some(value) = env::var_os(&variable) else { continue };
+            let Some(value) = env::var_os(&variable).filter(|value| !value.is_empty()) else { continue };
             let flag = format!("--{}", setting.name);
             let result = self.config.set(setting.name, &value.to_string_lossy());
             result.map_err(|error| ConfigError(error.0.replacen(&flag, &variable, 1)))?;
@@ -80,6 +90,28 @@ impl Layers {
     pub fn config(self) -> Config {
         self.config
     }
+}
+
+/// What to write on a line that is not TOML, if it means a setting.
+fn meant(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    let key = key.trim();
+    let setting = Setting::find(&key.replace('_', "-"))?;
+    let value =
+        value.split(" #").next().expect("one at least").trim().trim_matches(['"', '\'', '[', ']', ',']);
+    Some(written(setting, key, value))
+}
+
+/// How a setting is written in a file, with this value if it is allowed, or else its default.
+fn written(setting: &Setting, key: &str, value: &str) -> String {
+    let is_allowed = Config::default().set(setting.name, value).is_ok();
+    let value = match (is_allowed, setting.default) {
+        // A URL may have a password.
+        (true, _) if setting.form != "URL" => value,
+        (_, "") => "pi",
+        (_, default) => default,
+    };
+    format!("{key} takes {}; in this file it is written {}", setting.allowed, Config::line(setting, value))
 }
 
 fn text_of(value: &DeValue<'_>) -> Option<String> {
@@ -146,16 +178,31 @@ mod tests {
                 "line 2: sessions \"0\" is not allowed: it takes a number from 1",
             ),
             ("name", "listen = \"127.0.0.1:0\"\nsession = 1\n", "line 2: session is not a setting"),
-            ("dash", "max-line = 4096\n", "line 1: max-line is not a setting"),
+            ("dash", "max-line = 4096\n", "line 1: max-line is not a setting: it takes max_line"),
             ("prefix", "login_timeout = \"60s\"\nlog = \"loud\"\n", "line 2: log \"loud\""),
-            ("type", "log = 1.5\n", "line 1: log takes text"),
-            ("table", "\n[http]\n", "line 2: http takes text"),
+            ("type", "log = 1.5\n", "line 1: log takes off, error"),
+            ("date", "node = 2024-01-01\n", "it is written node = \"pi\""),
+            ("table", "\n[http]\n", "line 2: http takes an IP address"),
+            ("other-table", "\n[serve]\nsessions = 8\n", "line 2: serve is not a setting: they stand"),
+            ("bare", "listen = 127.0.0.1:7799 # x\n", "line 1: listen takes an IP address"),
+            ("bare-too", "listen = 127.0.0.1:7799 # x\n", "it is written listen = [\"127.0.0.1:7799\"]"),
+            ("bare-time", "# x\nmailbox_ttl = 12h\n", "line 2: mailbox_ttl takes a time from 1s"),
+            ("bare-time-too", "# x\nmailbox_ttl = 12h\n", "it is written mailbox_ttl = \"12h\""),
+            ("bare-word", "log = debug\n", "it is written log = \"debug\""),
+            (
+                "yes",
+                "open = yes\n",
+                "line 1: open takes true or false; in this file it is written open = false",
+            ),
+            ("bare-dash", "max-line = x\n", "it is written max_line = 4096"),
+            ("bare-url", "redis = redis://:s3cret@h\n", "it is written redis = \"off\""),
+            ("url", "redis = \"redis://:s3/cret@h\"\n", "redis is not allowed: it takes redis://"),
             ("twice", "log = \"info\"\n'http' = 1\n", "line 2: http \"1\" is not allowed"),
             ("toml", "sessions = 1\nlisten = \n", "line 2: "),
         ] {
             let file = File::new(name, text);
             let error = Layers::default().file(&file.0).expect_err(text).to_string();
-            assert!(error.contains(expected), "{error}");
+            assert!(error.contains(expected) && !error.contains("cret"), "{error}");
         }
         let error = Layers::default().file(Path::new("/nowhere/at/all")).expect_err("no file").to_string();
         assert!(error.contains("--config /nowhere/at/all"), "{error}");
