@@ -32,6 +32,8 @@ pub mod lease;
 #[cfg(feature = "cluster")]
 pub mod presence;
 #[cfg(feature = "cluster")]
+mod reasons;
+#[cfg(feature = "cluster")]
 pub mod redis_commands;
 #[cfg(all(any(test, feature = "internals"), feature = "cluster"))]
 pub mod redis_model;

@@ -6,7 +6,7 @@
 mod rig;
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use pinpost::SETTINGS;
 use rustix::process::Signal;
 
 use rig::peer::{Heard, Peer};
-use rig::program::{File, Program, Ran, clean, command, run};
+use rig::program::{File, Program, Ran, SERVE, clean, command, run};
 use rig::until;
 
 #[test]
@@ -203,6 +203,49 @@ fn what_can_not_be_had() {
     let mut enough = Command::new("sh");
     enough.args(["-c", &script.replace("193", "192"), env!("CARGO_BIN_EXE_pinpost")]);
     assert_eq!(run(&mut clean(enough)).code, 0);
+}
+
+#[test]
+fn a_service_that_is_something_else_is_told_in_one_line() {
+    let check = |setting: &str, answer: &'static [u8], expected: &[&str]| {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = door.local_addr().unwrap();
+        let (redis, amqp) = match setting {
+            "Redis" => (format!("redis://{addr}"), "amqp://127.0.0.1:1".to_owned()),
+            _ => ("redis://127.0.0.1:1".to_owned(), format!("amqp://guest:s3cret@{addr}")),
+        };
+        // It ends with the node, whose connections it would wait for.
+        std::thread::spawn(move || {
+            for stream in door.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]).and_then(|_| stream.write_all(answer));
+            }
+        });
+        let mut node = Program::start(&mut command(&[SERVE, &["--redis", &redis, "--amqp", &amqp]].concat()));
+        let start = format!("warn: {setting} at {addr} is away: ");
+        let line = loop {
+            let line = node.trouble();
+            if let Some(line) = line.strip_prefix(&start) {
+                break line.to_owned();
+            }
+        };
+        for part in expected {
+            assert!(line.contains(part), "{setting}, {answer:?}: {part} is not in {line}");
+        }
+        node.kill();
+    };
+    let (banner, alert) = (b"AMQP\x00\x00\x09\x01", b"\x15\x03\x03\x00\x02\x02\x46");
+    check(
+        "Redis",
+        b"-NOAUTH Authentication required.\r\n-NOAUTH Authentication required.\r\n",
+        &["wants a password", "--redis redis://:PASSWORD@HOST"],
+    );
+    check("Redis", banner, &["not Redis", "RabbitMQ", "the port of --redis"]);
+    check("Redis", alert, &["not Redis", "TLS", "the port of --redis"]);
+    check("Redis", b"HTTP/1.1 400 Bad Request\r\n\r\n", &["not Redis", "HTTP", "the port of --redis"]);
+    check("Redis", b"", &["ended the connection at once", "TLS", "the port of --redis"]);
+    check("RabbitMQ", alert, &["TLS", "the port of --amqp"]);
+    check("RabbitMQ", b"", &["ended the connection at once", "TLS", "the port of --amqp"]);
 }
 
 #[test]

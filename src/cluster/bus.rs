@@ -32,6 +32,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
 use crate::cluster::event::{Batch, ClusterEvent};
+use crate::cluster::reasons::of_broker;
 use crate::cluster::shared::{Note, Shared};
 use crate::cluster::watchdog::Watchdog;
 use crate::config::Amqp;
@@ -249,7 +250,8 @@ impl Bus {
                 .mem_channel_bound(1024)
                 .buffered_writes_high_water(1024 * 1024)
                 .buffered_writes_low_water(256 * 1024);
-            Ok(Connection::insecure_open_stream(socket, options, tuning)?)
+            Ok(Connection::insecure_open_stream(socket, options, tuning)
+                .map_err(|error| of_broker(&error))?)
         };
         Ok((open(publisher)?, open(consumer)?))
     }

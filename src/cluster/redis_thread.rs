@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use redis::{FromRedisValue, IntoConnectionInfo, Pipeline, Value};
+use redis::{FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value};
 
 use crate::cluster::command::RedisCommand;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::lease::RENEW_TIME;
 use crate::cluster::presence::{Presence, PresenceConfig, PresenceStep, Told};
+use crate::cluster::reasons::{LATE, of_redis, of_redis_at_first, of_replies};
 use crate::cluster::redis_commands::{parsed, printed};
 use crate::cluster::shared::{Note, Shared};
 use crate::config::Redis;
@@ -37,9 +38,6 @@ const REPLIES_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The longest pause between attempts to connect.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// What is said of a Redis that does not answer.
-const LATE: &str = "it does not answer in time";
 
 /// The thread's state.
 pub struct RedisThread {
@@ -209,15 +207,18 @@ impl RedisConnection {
     /// # Errors
     /// When it does not work.
     pub fn connect(&mut self) -> Result<bool, String> {
-        let info = self.redis.url().into_connection_info().map_err(text)?;
+        let info = self.redis.url().into_connection_info().map_err(|error| of_redis(&error))?;
         // The name of the library would be two more replies to wait for.
         let who = info.redis_settings().clone().set_skip_set_lib_name();
         let settings = info.tcp_settings().clone().set_nodelay(true);
         let info = info.set_tcp_settings(settings).set_redis_settings(who);
-        let client = redis::Client::open(info).map_err(text)?;
-        let mut connection = client.get_connection_with_timeout(CALL_TIME_MAX).map_err(text)?;
-        connection.set_read_timeout(Some(CALL_TIME_MAX)).map_err(text)?;
-        connection.set_write_timeout(Some(CALL_TIME_MAX)).map_err(text)?;
+        let open = || -> RedisResult<redis::Connection> {
+            let connection = redis::Client::open(info)?.get_connection_with_timeout(CALL_TIME_MAX)?;
+            connection.set_read_timeout(Some(CALL_TIME_MAX))?;
+            connection.set_write_timeout(Some(CALL_TIME_MAX))?;
+            Ok(connection)
+        };
+        let mut connection = open().map_err(|error| of_redis_at_first(&error))?;
         let mut pipe = redis::pipe();
         // What the connection before had sent and Redis has not done yet must not come after what
         // this one says. The address is checked too: a new Redis counts its connections anew.
@@ -226,7 +227,9 @@ impl RedisConnection {
             pipe.cmd("CLIENT").arg("KILL").arg("ID").arg(id).arg("ADDR").arg(addr);
         }
         pipe.cmd("CLIENT").arg("INFO").cmd("INFO").arg("server");
-        let mut replies = call(&mut connection, &pipe)?.into_iter().rev();
+        let replies = call(&mut connection, &pipe, of_redis_at_first)?;
+        of_replies(&replies)?;
+        let mut replies = replies.into_iter().rev();
         // Either may be refused.
         let mut text = || replies.next().and_then(|reply| String::from_redis_value(reply).ok());
         let (server, client) = (text().unwrap_or_default(), text().unwrap_or_default());
@@ -246,7 +249,7 @@ impl RedisConnection {
     /// When Redis does not answer.
     pub fn run(&mut self, pipe: &Pipeline) -> Result<Vec<Value>, String> {
         let connection = self.connection.as_mut().ok_or("it is not connected")?;
-        call(connection, pipe)
+        call(connection, pipe, of_redis)
     }
 
     /// Redis is as it should be; said once after it was not.
@@ -272,24 +275,24 @@ impl RedisConnection {
 
 /// Sends commands and takes in their replies. The library's own call waits on for every
 /// further reply when one did not come in time, a second each.
-fn call(connection: &mut redis::Connection, pipe: &Pipeline) -> Result<Vec<Value>, String> {
+fn call(
+    connection: &mut redis::Connection,
+    pipe: &Pipeline,
+    reason: fn(&RedisError) -> String,
+) -> Result<Vec<Value>, String> {
     let count = pipe.cmd_iter().count();
     if count == 0 {
         return Ok(vec![]);
     }
     let by = Instant::now() + REPLIES_TIME_MAX;
-    connection.send_packed_command(&pipe.get_packed_pipeline()).map_err(text)?;
+    connection.send_packed_command(&pipe.get_packed_pipeline()).map_err(|error| reason(&error))?;
     let receive = |_| {
         if Instant::now() >= by {
             return Err(LATE.to_owned());
         }
-        connection.recv_response().map_err(text)
+        connection.recv_response().map_err(|error| reason(&error))
     };
     (0..count).map(receive).collect()
-}
-
-fn text(error: redis::RedisError) -> String {
-    if error.is_timeout() { LATE.to_owned() } else { error.to_string() }
 }
 
 #[cfg(test)]
