@@ -220,8 +220,7 @@ impl Node {
                 self.answer(connection, &reply, |out| print_presence(user.borrowed(), sessions, out));
             }
             (Pending::Who(connection, reply, ..), Answer::Located(Err(Unavailable))) => {
-                self.end_question(connection);
-                self.fail(connection, &reply, ErrorCode::Unavailable);
+                self.who_failed(connection, &reply)
             }
             (Pending::Login(id), Answer::Registered(welcome)) => self.registered(id, welcome),
             (Pending::Leaving(id), Answer::Unregistered) => self.unregistered(id),
@@ -331,10 +330,7 @@ impl Node {
             Some(Pending::Sent(Sent { sender, reply, .. })) => {
                 reply.into_iter().for_each(|reply| self.fail(sender, &reply, ErrorCode::Timeout));
             }
-            Some(Pending::Who(connection, reply, ..)) => {
-                self.end_question(connection);
-                self.fail(connection, &reply, ErrorCode::Unavailable);
-            }
+            Some(Pending::Who(connection, reply, ..)) => self.who_failed(connection, &reply),
             Some(Pending::Login(id)) => self.turn_away(id, ErrorCode::Unavailable),
             Some(Pending::Leaving(id)) => self.unregistered(id),
             Some(Pending::Reading(id)) => self.read_mail(id, Err(Unavailable)),

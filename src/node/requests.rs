@@ -49,7 +49,8 @@ impl Node {
         let is_limited = connection.acks() && connection.outbox.due() >= REPLIES_DUE_MAX;
         // An acknowledgement and a `CAST` are due no reply.
         if is_limited && !matches!(request, Ok(Request::Ack { .. } | Request::Cast { .. })) {
-            request = Err(BadLine { code: ErrorCode::Limited, text: ErrorCode::Limited.text() });
+            let text = "too many replies are due; nothing was done, try again in a moment";
+            request = Err(BadLine { code: ErrorCode::Limited, text });
         }
         let is_in = connection.session.is_some();
         match request.and_then(|request| decide(request, is_in, is_draining)) {

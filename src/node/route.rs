@@ -8,12 +8,13 @@ use crate::node::deadlines::{Pending, Sent};
 use crate::node::deliver::print_line;
 use crate::node::deliveries::Waiter;
 use crate::node::lanes::{Kept, Lack, share};
+use crate::node::outbox::ReplyTo;
 use crate::node::seam::What;
 use crate::node::slab::{ConnectionId, LaneId, PeerId};
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
 use crate::proto::name::{IdRef, Tag, UserName, UserRef};
-use crate::proto::reply::ErrorCode;
+use crate::proto::reply::{ErrorCode, ServerLine};
 use crate::proto::wire::{body, put_body};
 
 /// Questions of `WHO` that a node has open. One connection may have an eighth of what is free, and one in any case:
@@ -155,11 +156,24 @@ impl Node {
         }
     }
 
+    /// Presence can't tell now.
+    pub(super) fn who_failed(&mut self, asker: ConnectionId, reply: &ReplyTo) {
+        self.end_question(asker);
+        let code = ErrorCode::Unavailable;
+        let text = "other nodes can't be reached now; whether the user is online is not known";
+        self.counters.error(code);
+        self.answer(asker, reply, |out| ServerLine::Err { code, text }.print(out));
+    }
+
     /// A request finds no room: who acknowledges is told so; anybody else waits.
     fn limit(&mut self, sender: ConnectionId, tag: Option<Tag<'_>>, lack: Lack) -> Flow {
         let Some(connection) = self.connections.get_mut(sender) else { return Flow::Next };
         if connection.acks() || self.is_draining {
-            self.refuse(sender, tag.map(Tag::as_str), ErrorCode::Limited, ErrorCode::Limited.text());
+            let text = match lack {
+                Lack::Own => "too much of yours is under way; nothing was done, try again in a moment",
+                _ => "the user takes no more now; nothing was sent, try again in a moment",
+            };
+            self.refuse(sender, tag.map(Tag::as_str), ErrorCode::Limited, text);
             return Flow::Next;
         }
         connection.is_waiting = true;

@@ -164,6 +164,9 @@ impl Node {
         self.leave(id, |_, _| vec![]);
         let text = match code {
             ErrorCode::TooMany => "the user has as many sessions as it may have",
+            ErrorCode::Unavailable => {
+                "other nodes can't be reached now; you are not logged in, try again in a moment"
+            }
             _ => code.text(),
         };
         self.refuse(id, entering.tag.as_deref(), code, text);
