@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The arguments are the user to be, the server, whom to send to (itself if
-//! nobody is named), and what. `pinpost send web hello --from alice` answers.
+//! nobody is named), and what. `pinpost send --from alice web hello` answers.
 
 use async_net::TcpStream;
 use async_tungstenite::client_async;

@@ -38,7 +38,7 @@ fn help_and_version() {
     );
     check(
         &["send", "--help"],
-        &["TO TEXT", "--from USER", "--server HOST:PORT", "--token TOKEN", "127.0.0.1:7700"],
+        &["--from USER TO TEXT", "--server HOST:PORT", "--token TOKEN", "127.0.0.1:7700"],
     );
     check(
         &["serve", "--help"],
@@ -119,17 +119,22 @@ fn wrong_arguments() {
     check(&["chat", "alice", "--token", ""], &["--token", "one word"]);
 
     check(&["send"], &["TO", "TEXT"]);
-    check(&["send", "bob", "--from", "alice"], &["TO", "TEXT"]);
-    check(&["send", "bob", "two", "words", "--from", "alice"], &["TEXT in quotes"]);
+    check(&["send", "--from", "alice", "bob"], &["TO", "TEXT"]);
+    check(&["send", "--from", "alice", "bob", "two", "words"], &["TEXT in quotes"]);
     check(&["send", "bob", "hello"], &["--from", "USER"]);
-    check(&["send", "bob", "hello", "--from"], &["--from", "USER"]);
-    check(&["send", "bob", "hello", "--from", "+alice"], &["--from \"+alice\"", "1 to 64 bytes"]);
-    check(&["send", "", "hello", "--from", "alice"], &["TO \"\"", "1 to 64 bytes"]);
-    check(&["send", "b\nb", "hello", "--from", "alice"], &["TO \"b\\nb\"", "1 to 64 bytes"]);
-    check(&["send", "bob", "hello", "--from", "alice", "--server", "x"], &["--server \"x\"", "HOST:PORT"]);
-    check(&["send", "bob", "", "--from", "alice"], &["TEXT \"\"", "not empty", "control character"]);
-    check(&["send", "bob", "two\nlines", "--from", "alice"], &["TEXT \"two\\nlines\"", "control character"]);
-    check(&["send", "bob", "hello", "--from", "alice", "--token", "ack"], &["--token", "one word"]);
+    check(&["send", "--from"], &["--from", "USER"]);
+    check(&["send", "--from", "+alice", "bob", "hello"], &["--from \"+alice\"", "1 to 64 bytes"]);
+    check(&["send", "--from", "alice", "", "hello"], &["TO \"\"", "1 to 64 bytes"]);
+    check(&["send", "--from", "alice", "b\nb", "hello"], &["TO \"b\\nb\"", "1 to 64 bytes"]);
+    check(&["send", "--from", "alice", "--server", "x", "bob", "hello"], &["--server \"x\"", "HOST:PORT"]);
+    check(&["send", "--from", "alice", "bob", ""], &["TEXT \"\"", "not empty", "control character"]);
+    check(&["send", "--from", "alice", "bob", "two\nlines"], &["TEXT \"two\\nlines\"", "control character"]);
+    check(&["send", "--from", "alice", "--token", "ack", "bob", "hello"], &["--token", "one word"]);
+    // Behind TO there are no flags: nothing is sent, and the exit code says so.
+    check(&["send", "bob", "--help"], &["--from is missing"]);
+    check(&["send", "bob", "hello", "--from", "alice"], &["flags, then TO and TEXT"]);
+    check(&["send", "--from", "alice", "bob", "hello", "--help"], &["flags, then TO and TEXT"]);
+    check(&["send", "bob", "--from", "--from"], &["flags, then TO and TEXT"]);
 }
 
 #[test]
@@ -414,7 +419,7 @@ fn send_tells_what_became_of_the_line() {
     let mut node = Program::serve(&[]);
     let server = node.tcp().to_string();
     let send =
-        |to: &str, text: &str| run(&mut command(&["send", to, text, "--from", "alice", "--server", &server]));
+        |to: &str, text: &str| run(&mut command(&["send", "--from", "alice", "--server", &server, to, text]));
     let mut bob = Peer::login(node.tcp(), "bob");
 
     assert_eq!(send("bob", " hello  there 你好"), Ran::of(0, "delivered\n", ""));
@@ -425,6 +430,11 @@ fn send_tells_what_became_of_the_line() {
     assert_eq!(send("alice", "to myself"), Ran::of(0, "delivered\n", ""));
     assert!(alice.hear().ends_with(" to myself"));
     alice.quits();
+    for text in ["-hot water", "--help", "-h", "--from", "--from=cron", "--", "-"] {
+        assert_eq!(send("bob", text), Ran::of(0, "delivered\n", ""), "{text}");
+        let line = bob.hear();
+        assert!(line.starts_with("MSG alice ") && line.ends_with(&format!(" {text}")), "{line}");
+    }
     assert_eq!(send("carol", "hello"), Ran::of(1, "", "pinpost: carol is not connected: not delivered\n"));
     let long = send("bob", &"x".repeat(5000));
     assert_eq!((long.code, &long.out[..], long.err.lines().count()), (1, "", 1), "{}", long.err);

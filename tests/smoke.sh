@@ -28,10 +28,10 @@ step "a conversation over TCP"
 meet
 
 step "send and chat"
-exits 0 "${pinpost[@]}" send bob 'from a script' --from cron --server "$address"
+exits 0 "${pinpost[@]}" send --from cron --server "$address" bob '-from a script'
 said delivered
-hear "$bob" 'MSG cron * from a script'
-exits 1 "${pinpost[@]}" send nobody hello --from cron --server "$address"
+hear "$bob" 'MSG cron * -from a script'
+exits 1 "${pinpost[@]}" send --from cron --server "$address" nobody hello
 said '*nobody is not connected: not delivered'
 echo 'from a pipe' | "${pinpost[@]}" chat carol --to bob --server "$address" || fail "chat failed"
 hear "$bob" 'MSG carol * from a pipe'
@@ -84,7 +84,7 @@ refuses '--redis is not allowed: it takes off, *the feature cluster' serve --red
 refuses '--amqp is not allowed: it takes off, *the feature cluster' serve --amqp amqp://127.0.0.1
 refuses '--http "127.0.0.1:0" is not allowed: it takes off, *the feature websocket' serve --http 127.0.0.1:0
 refuses 'chat is not in this pinpost: *the feature client' chat alice
-refuses 'send is not in this pinpost: *the feature client' send bob hello --from alice
+refuses 'send is not in this pinpost: *the feature client' send --from alice bob hello
 start_node
 meet
 drain_node

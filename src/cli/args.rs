@@ -166,7 +166,7 @@ mod talk {
     /// What `pinpost --help` tells of `chat` and `send`.
     pub(super) const HELP: &str = "\
 pinpost chat USER [--to PEER]               talks as USER
-pinpost send TO TEXT --from USER            sends one line, prints its fate
+pinpost send --from USER TO TEXT            sends one line, prints its fate
 ";
 
     const CHAT_HELP: &str = "\
@@ -183,8 +183,9 @@ Exit codes: 0 when all is said, 1 for a failure at run time or lines without a f
 ";
 
     const SEND_HELP: &str = "\
-pinpost send TO TEXT --from USER: sends one line, and prints its fate
+pinpost send --from USER TO TEXT: sends one line, and prints its fate
 
+  TO TEXT                come last, TEXT in quotes; it may begin with anything, also with a -
   --from USER            who sends it
   --server HOST:PORT     the node to talk to, or several: HOST:PORT,HOST:PORT are tried
                          in turn (default: 127.0.0.1:7700)
@@ -210,7 +211,13 @@ Exit codes: 0 only for delivered or stored, 1 when it was not or nobody knows,
                 }
                 Long("server") => server = checked_server(value(&mut parser, "server", "HOST:PORT")?)?,
                 Long("token") => token = Some(checked_token(value(&mut parser, "token", "TOKEN")?)?),
-                Value(word) => words.push(word),
+                Value(word) => {
+                    words.push(word);
+                    // What stands behind TO is the text, whatever it begins with.
+                    if !is_chat {
+                        words.extend(parser.raw_args().map_err(usage)?);
+                    }
+                }
                 other => return Err(usage(other.unexpected())),
             }
         }
@@ -223,12 +230,14 @@ Exit codes: 0 only for delivered or stored, 1 when it was not or nobody knows,
             let [name] = exactly(words, "chat takes one USER: pinpost chat USER [--to PEER]")?;
             return Ok(Command::Chat { config: config(&user("USER", &name)?), to: peer });
         }
-        let needs = "send takes TO and TEXT, TEXT in quotes: pinpost send TO TEXT --from USER";
-        let [to, text] = exactly(words, needs)?;
+        let [to, text] = exactly(words, SEND_NEEDS)?;
         let (to, text) = (user("TO", &to)?, one_line(text)?);
-        let missing = || Failure::Usage("--from is missing: pinpost send TO TEXT --from USER".to_owned());
+        let missing = || Failure::Usage(format!("--from is missing: {SEND_NEEDS}"));
         Ok(Command::Send { config: config(&peer.ok_or_else(missing)?), to, text })
     }
+
+    const SEND_NEEDS: &str =
+        "send takes flags, then TO and TEXT, TEXT in quotes: pinpost send --from USER TO TEXT";
 
     /// Exactly `N` words, as text.
     fn exactly<const N: usize>(words: Vec<OsString>, needs: &str) -> Result<[String; N], Failure> {
