@@ -158,6 +158,48 @@ fn the_bars_are_those_of_the_benchmark() {
 }
 
 #[test]
+fn no_verb_and_no_advice_replaces_the_full_binary_by_a_smaller_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    // What is built without a word of features has all of them.
+    let cargo = read("Cargo.toml");
+    let features =
+        cargo.split_once("\n[features]\n").expect("there are some").1.split("\n[").next().expect("one");
+    let (default, others) =
+        features.split_once("default = [").expect("a default").1.split_once(']').expect("a list");
+    let names = others.lines().filter_map(|line| Some(line.split_once(" = [")?.0));
+    for name in names.filter(|name| *name != "internals") {
+        assert!(default.contains(&format!("\"{name}\"")), "{name} is not in a default build");
+    }
+    let mut texts =
+        vec![("Makefile".to_owned(), read("Makefile")), ("README.md".to_owned(), read("README.md"))];
+    for folder in ["examples", "tests"] {
+        for entry in fs::read_dir(root.join(folder)).expect("it can be read") {
+            let name = format!("{folder}/{}", entry.expect("it can be read").file_name().to_string_lossy());
+            let is_read = name.ends_with(".sh") || folder == "examples" && name.ends_with(".rs");
+            texts.extend(is_read.then(|| (name.clone(), read(&name))));
+        }
+    }
+    for (name, text) in texts {
+        for line in text.replace("\\\n", " ").lines() {
+            assert!(!builds_less(line), "{name}: {line}: it takes a --target-dir");
+        }
+    }
+    assert!(builds_less("\t$(CARGO) build --release --no-default-features"));
+    assert!(builds_less("cargo run --features cluster -- serve"));
+    assert!(!builds_less("\t$(CARGO) clippy --no-default-features --lib --bins"));
+}
+
+/// A line builds the command with fewer features than all, at the place of the full one.
+fn builds_less(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let is_build = ["build", "run", "test", "install"].iter().any(|verb| line.contains(&format!(" {verb} ")));
+    let is_less = line.contains("--no-default-features")
+        || line.replace("--features internals", "").contains("--features");
+    line.contains("cargo") && is_build && is_less && !line.contains("--target-dir")
+}
+
+#[test]
 fn the_conversation_goes_as_shown() {
     let node = Node::start(&[]);
     // Behind the node, so that they are gone before it ends: one who stays would be waited for.
