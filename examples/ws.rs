@@ -27,8 +27,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     smol::block_on(async {
         let stream = TcpStream::connect(&server).await?;
         let (mut socket, _) = client_async(format!("ws://{server}/ws"), stream).await?;
-        // A text message holds one line or several.
-        let lines = format!("LOGIN {user}\n@first SEND {to} {text}");
+        // A text message holds one line or several. No tag: one that is used again within a minute, for the same
+        // text, names the same message, and nobody is shown it twice.
+        let lines = format!("LOGIN {user}\nSEND {to} {text}");
         socket.send(Message::text(lines)).await?;
         while let Some(message) = socket.next().await {
             match message? {

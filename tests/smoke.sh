@@ -39,10 +39,26 @@ hear "$bob" 'MSG carol * from a pipe'
 step "a WebSocket"
 meet_on_the_web
 
-step "the example hello"
-exits 0 timeout 300 "$cargo" run --quiet --example hello -- "$address"
-said '*alice: delivered*bob: alice says hello*'
-hear "$bob" 'MSG alice * hello'
+step "the examples hello, ws and phone, twice in a row"
+timeout 300 "$cargo" build --quiet --example hello --example ws --example phone || fail "they can't be built"
+for _ in 1 2; do
+    exits 0 "$target/debug/examples/hello" "$address"
+    said '*alice: delivered*bob: alice says hello*'
+    hear "$bob" 'MSG alice * hello'
+    # It goes on until it is ended.
+    : >"$dir/received"
+    "$target/debug/examples/ws" web "127.0.0.1:$http" >"$dir/received" 2>&1 &
+    receiver=$!
+    for _ in $(seq 100); do
+        [[ $(cat "$dir/received") != *'MSG web '*' hello over WebSocket'* ]] || break
+        sleep 0.1
+    done
+    { kill -TERM "$receiver" && wait "$receiver"; } 2>/dev/null || true
+    receiver=
+    [[ $(cat "$dir/received") == *'MSG web '*' hello over WebSocket'* ]] || fail "ws: $(cat "$dir/received")"
+    exits 0 timeout 60 "$target/debug/examples/phone" --server "$address" --messages 200 --seconds 2
+    said '*seen *: 0 missing, 0 doubled, *, 0 seen though refused*'
+done
 
 step "the example courier"
 timeout 300 "$cargo" build --quiet --example courier || fail "the courier can't be built"
