@@ -474,7 +474,7 @@ fn two_users_chat_through_pipes() {
     witness.say("SEND alice from a third");
     assert_eq!(alice.line(), "witness: from a third");
     alice.type_in("/to carol\nanybody?\n");
-    assert_eq!(alice.trouble(), "! carol is not connected: not delivered");
+    assert_eq!(alice.trouble(), "! carol is not connected: not delivered: anybody?");
     alice.type_in("/nonsense\n");
     assert!(alice.trouble().starts_with("! /nonsense "));
 
@@ -482,7 +482,7 @@ fn two_users_chat_through_pipes() {
     alice.close_input();
     assert_eq!(alice.end(), Ran::of(0, "", ""));
     bob.type_in("last words\n/quit\n");
-    assert_eq!(bob.end(), Ran::of(0, "", "! alice is not connected: not delivered\n"));
+    assert_eq!(bob.end(), Ran::of(0, "", "! alice is not connected: not delivered: last words\n"));
     await_presence(&mut witness, "alice", "offline");
     let mut replaced = chat("witness", "bob");
     // The reply to its SEND.

@@ -177,7 +177,8 @@ pinpost chat USER [--to PEER]: talks as USER; lines typed go to PEER
                          in turn (default: 127.0.0.1:7700)
   --token TOKEN          what proves that you are USER, where the node asks
 
-/to PEER, /who [USER], /help and /quit are commands; Ctrl-D and Ctrl-C quit too.
+/to PEER, /who [USER], /help and /quit are commands; Ctrl-D and Ctrl-C quit too. After a
+lost connection, lines for a PEER who is not back yet are tried again for 5 seconds.
 Exit codes: 0 when all is said, 1 for a failure at run time or lines without a fate,
 2 for wrong arguments.
 ";

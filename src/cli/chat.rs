@@ -15,11 +15,15 @@ mod console;
 mod editor;
 mod typed;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pinpost::{Client, ClientConfig, Event, Incoming, Refusal, Sending, UserName, UserPresence};
+use pinpost::{
+    Client, ClientConfig, ErrorCode, Event, Fate, Incoming, Refusal, SendError, Sending, UserName,
+    UserPresence,
+};
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future;
 use smol::stream::StreamExt;
@@ -98,6 +102,8 @@ impl Conversation {
         let (asked_tx, asked_rx) = bounded(ASKED_MAX);
         let input_end = typed.clone();
         let ended = Cell::new(Ok(()));
+        // When the connection was found again that was lost last.
+        let found = Cell::new(None);
         let say = async {
             say(&client, peer, typed, asked_tx, &shown, patience).await;
             smol::Timer::after(patience.time_max).await;
@@ -105,12 +111,12 @@ impl Conversation {
         };
         // An end from outside closes the input: what was sent still gets its fate told.
         let hear = async {
-            ended.set(hear(incoming, &shown).await);
+            ended.set(hear(incoming, &shown, &found).await);
             input_end.close();
             future::pending().await
         };
         // Hearing first: what has come in is shown before the talk ends.
-        future::or(hear, future::or(report(&client, asked_rx.clone(), &shown), say)).await;
+        future::or(hear, future::or(report(&client, asked_rx.clone(), &shown, &found), say)).await;
         close(&client).await;
         ended.into_inner()
     }
@@ -135,8 +141,15 @@ impl Patience {
 }
 
 /// Shows what comes in.
-async fn hear(mut incoming: Incoming, shown: &Sender<Output>) -> Result<(), ChatError> {
+async fn hear(
+    mut incoming: Incoming,
+    shown: &Sender<Output>,
+    found: &Cell<Option<Instant>>,
+) -> Result<(), ChatError> {
     while let Some(event) = incoming.next().await {
+        if let Event::Found { .. } = event {
+            found.set(Some(Instant::now()));
+        }
         let line = match event {
             Event::Message { from, room: None, text, .. } => Output::line(&format!("{from}: {text}")),
             Event::Message { from, room: Some(room), text, .. } => {
@@ -169,12 +182,15 @@ async fn say(
             // Without a connection, lines wait in the client up to its bound, and then here.
             (Typed::Text(text), Some(to)) => match patience.with(client.submit(to.as_str(), &text)).await {
                 Some(Ok(sending)) => {
-                    let _ = asked.send(Awaited::Fate { to: to.clone(), sending }).await;
+                    let _ = asked.send(Awaited::Fate { to: to.clone(), text, sending }).await;
                     continue;
                 }
-                Some(Err(error)) => Output::trouble(&trouble(to, &error)),
+                Some(Err(error)) => failed(to, &text, &error),
                 None if patience.is_pipe => return,
-                None => Output::trouble("not sent: too many lines wait for the connection"),
+                None => Output::trouble(&format!(
+                    "not sent: too many lines wait for the connection: {}",
+                    beginning(&text)
+                )),
             },
             (Typed::Who(user), _) => match user.or_else(|| peer.clone()) {
                 Some(user) => {
@@ -199,13 +215,20 @@ async fn say(
 }
 
 /// Shows the answers, in the order of the questions.
-async fn report(client: &Client, asked: Receiver<Awaited>, shown: &Sender<Output>) {
+async fn report(
+    client: &Client,
+    asked: Receiver<Awaited>,
+    shown: &Sender<Output>,
+    found: &Cell<Option<Instant>>,
+) {
     while let Ok(asked) = asked.recv().await {
         let line = match asked {
-            Awaited::Fate { to, sending } => match sending.fate().await {
-                Ok(_) => continue,
-                Err(error) => Output::trouble(&trouble(&to, &error)),
-            },
+            Awaited::Fate { to, text, sending } => {
+                match with_the_peer(client, &to, &text, sending.fate().await, found).await {
+                    Ok(_) => continue,
+                    Err(error) => failed(&to, &text, &error),
+                }
+            }
             Awaited::Presence { user } => match client.who(user.as_str()).await {
                 Ok(UserPresence::Offline) => Output::line(&format!("* {user} is offline")),
                 Ok(UserPresence::Online { sessions: 1 }) => Output::line(&format!("* {user} is online")),
@@ -221,14 +244,48 @@ async fn report(client: &Client, asked: Receiver<Awaited>, shown: &Sender<Output
     }
 }
 
+/// The fate of a line. After a connection was lost and found the peer's may be lost still, as when their node was
+/// started again: for a moment, who is offline is tried again.
+async fn with_the_peer(
+    client: &Client,
+    to: &UserName,
+    text: &str,
+    mut fate: Result<Fate, SendError>,
+    found: &Cell<Option<Instant>>,
+) -> Result<Fate, SendError> {
+    let is_early = || found.get().is_some_and(|found| found.elapsed() < REUNION_TIME_MAX);
+    while matches!(fate, Err(SendError::Refused { code: ErrorCode::Offline, .. })) && is_early() {
+        smol::Timer::after(REUNION_PAUSE).await;
+        fate = client.send(to.as_str(), text).await;
+    }
+    fate
+}
+
+fn failed(to: &UserName, text: &str, error: &SendError) -> Output {
+    Output::trouble(&format!("{}: {}", trouble(to, error), beginning(text)))
+}
+
+/// Enough of a line to know which it was.
+fn beginning(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(BEGINNING_CHARS_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// What will have an answer.
 enum Awaited {
-    Fate { to: UserName, sending: Sending },
+    Fate { to: UserName, text: String, sending: Sending },
     Presence { user: UserName },
 }
 
 /// Lines without a fate that may wait; the client has a bound of its own below it.
 const ASKED_MAX: usize = 1024;
+/// How long a peer may take to be back after the own connection is, and how often it is tried.
+const REUNION_TIME_MAX: Duration = Duration::from_secs(5);
+const REUNION_PAUSE: Duration = Duration::from_millis(200);
+/// How much of a line that failed is shown.
+const BEGINNING_CHARS_MAX: usize = 60;
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longer than a server takes to answer `ERR timeout`.
 const PIPE_LEAVE_TIME_MAX: Duration = Duration::from_secs(15);
@@ -287,7 +344,7 @@ mod tests {
             peer.say(&format!("{one} OK x delivered"));
             peer.part();
         };
-        let expected = ["bob: hello\u{fffd}[2J", "! carol is not connected: not delivered"];
+        let expected = ["bob: hello\u{fffd}[2J", "! carol is not connected: not delivered: three"];
         check("one\r\n\n//two\n/to carol\nthree", script, &expected);
     }
 
@@ -322,6 +379,46 @@ mod tests {
         });
         let Err(ChatError::Closed(Refusal::Bye { reason, .. })) = result else { panic!("{result:?}") };
         assert_eq!(reason, CloseReason::Replaced);
-        assert_eq!(shown, [format!("! {}", trouble(&"bob".parse().unwrap(), &SendError::Lost))]);
+        assert_eq!(shown, [format!("! {}: hello", trouble(&"bob".parse().unwrap(), &SendError::Lost))]);
+    }
+
+    #[test]
+    fn who_is_offline_after_a_lost_connection_is_tried_again_for_a_moment() {
+        let server = FakeNode::run(|door| {
+            drop(door.let_in("4k2jd8s1"));
+            let mut peer = door.let_in("4k2jd8s2");
+            for reply in ["ERR offline x", "ERR offline x", "OK x delivered"] {
+                let tag = peer.hear_tagged("SEND bob one");
+                peer.say(&format!("{tag} {reply}"));
+            }
+            peer.part();
+        });
+        let (typed_tx, typed_rx) = bounded(TYPED_MAX);
+        let (shown_tx, shown_rx) = bounded(SHOWN_MAX);
+        fake::run(async {
+            let (client, incoming) = Client::connect(ClientConfig::new(&server.addr, "alice")).await.unwrap();
+            let conversation = Conversation { client, peer: "bob".parse().ok(), shown: shown_tx };
+            let patience = Patience { time_max: Duration::from_secs(5), is_pipe: true };
+            let talk = conversation.run(incoming, typed_rx, patience);
+            let type_on = async {
+                let Output::Trouble(line) = shown_rx.recv().await.unwrap() else { panic!("no trouble") };
+                assert!(line.starts_with("! connection lost"), "{line}");
+                read(b"one\n".as_slice(), &typed_tx);
+                drop(typed_tx);
+                future::pending().await
+            };
+            future::or(talk, type_on).await.unwrap();
+        });
+        server.finish();
+        let Ok(Output::Trouble(line)) = shown_rx.try_recv() else { panic!("nothing") };
+        assert!(line.starts_with("! connected again") && shown_rx.is_empty(), "{line}");
+    }
+
+    #[test]
+    fn a_long_line_that_failed_is_told_by_its_beginning() {
+        assert_eq!(beginning("hello"), "hello");
+        assert_eq!(beginning(&"ß".repeat(BEGINNING_CHARS_MAX)), "ß".repeat(BEGINNING_CHARS_MAX));
+        let long = format!("{}...", "ß".repeat(BEGINNING_CHARS_MAX));
+        assert_eq!(beginning(&"ß".repeat(BEGINNING_CHARS_MAX + 1)), long);
     }
 }

@@ -18,6 +18,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::WAIT_TIME_MAX;
+use super::terminal::Terminal;
 
 /// A child that runs. When this is dropped, a node is drained, which must go well, and
 /// whatever still runs is killed.
@@ -46,10 +47,19 @@ impl Program {
 
     /// Starts with this input, and this for standard error.
     pub fn start_at(command: &mut Command, input: Stdio, err: Stdio) -> Self {
-        command.stdin(input).stdout(Stdio::piped()).stderr(err);
+        Program::spawn(command.stdin(input).stdout(Stdio::piped()).stderr(err))
+    }
+
+    /// Starts on a terminal.
+    pub fn start_on(command: &mut Command, terminal: &Terminal) -> Self {
+        let [input, out, err] = [(); 3].map(|()| terminal.stdio());
+        Program::spawn(command.stdin(input).stdout(out).stderr(err))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take();
-        let out = lines_of(child.stdout.take().unwrap());
+        let out = child.stdout.take().map_or_else(|| channel().1, lines_of);
         let err = child.stderr.take().map_or_else(|| channel().1, lines_of);
         Program { child: Killed(child), input, out, err, tcp: None, http: None, has_ended: false }
     }
