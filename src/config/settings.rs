@@ -156,7 +156,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "max-line",
         form: "BYTES",
         default: "4096",
-        about: "the longest request line, its line feed included",
+        about: "the longest request line: all of it, with verb, names and line feed",
         allowed: "a number from 64 to 65536",
         needs: None,
         set: |config, text| number(text, 64, LINE_BYTES_LIMIT).map(|bytes| config.line_bytes_max = bytes),

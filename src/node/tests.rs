@@ -239,6 +239,22 @@ fn an_unacknowledged_message_is_routed_again_and_then_stored() {
 }
 
 #[test]
+fn no_message_is_shown_before_the_ok_of_its_login() {
+    let mut rig = Rig::new(|config| config.is_alone = false);
+    let origin = NodeId::new("a", "1").expect("valid");
+    let bob = rig.open();
+    rig.say(bob, "LOGIN bob");
+    // Presence knows of bob already, and has not answered yet.
+    rig.takes(&origin, 1, "bob", true);
+    assert_eq!(rig.hear(bob), "");
+    rig.lets_in(&[]);
+    let heard = rig.hear(bob);
+    let (reply, messages) = heard.split_once('\n').expect("a line");
+    assert!(reply.starts_with("OK bob ") && messages == "MSG alice 1 hi\n", "{heard}");
+    rig.node.closed(bob, rig.now);
+}
+
+#[test]
 fn who_finds_no_room_waits_or_is_told() {
     let mut rig = Rig::new(|_| ());
     let (alice, bob) = (rig.login("LOGIN alice"), rig.login("LOGIN bob"));
