@@ -4,6 +4,7 @@
 //! dropped, counted, and told of when there is a reader again. So a pipe that nobody reads, a terminal that was
 //! stopped, or a disk that is full stops no node. Left out: when, which whoever collects the lines knows.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::panic;
@@ -36,7 +37,13 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
         log::set_max_level(level);
     }
     panic::set_hook(Box::new(|panic| {
-        LOG.say(format!("error: {}\n", printable(&panic.to_string().replace('\n', " "))));
+        let thread = thread::current();
+        let why = panic.to_string().replace('\n', " ");
+        LOG.say(format!("error: thread {} {}\n", thread.name().unwrap_or("?"), printable(&why)));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            LOG.say(format!("{trace}\n"));
+        }
         // It may be the end of the process.
         LOG.flush();
     }));
