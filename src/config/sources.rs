@@ -33,8 +33,9 @@ impl Layers {
         let line_of = |place: usize| text[..place].matches('\n').count() + 1;
         let table = DeTable::parse(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(span.start));
-            let why = meant(text.lines().nth(line - 1).unwrap_or_default());
-            ConfigError(format!("{shown} line {line}: {}", why.unwrap_or_else(|| error.message().to_owned())))
+            let lines: Vec<&str> = text.lines().take(line).collect();
+            let why = meant(&lines).unwrap_or_else(|| error.message().to_owned());
+            ConfigError(format!("{shown} line {line}: {why}"))
         })?;
         for (key, value) in table.get_ref() {
             let at = format!("{shown} line {}", line_of(key.span().start));
@@ -92,9 +93,17 @@ impl Layers {
     }
 }
 
-/// What to write on a line that is not TOML, if it means a setting.
-fn meant(line: &str) -> Option<String> {
-    let (key, value) = line.split_once('=')?;
+/// What to write instead of the last of these lines, which is not TOML, if it means a setting.
+fn meant(lines: &[&str]) -> Option<String> {
+    let (last, before) = lines.split_last()?;
+    let is_in_list = last.trim_start().starts_with(|c: char| c.is_ascii_digit() || c == '[');
+    let line = match is_in_list {
+        true => before.iter().rev().find(|line| line.contains('=')).filter(|line| line.ends_with('['))?,
+        // Another line may be at fault.
+        false if DeTable::parse(last).is_ok() => return None,
+        false => last,
+    };
+    let (key, value) = line.split_once(['=', ':'])?;
     let key = key.trim();
     let setting = Setting::find(&key.replace('_', "-"))?;
     let value =
@@ -199,6 +208,14 @@ mod tests {
             ("url", "redis = \"redis://:s3/cret@h\"\n", "redis is not allowed: it takes redis://"),
             ("twice", "log = \"info\"\n'http' = 1\n", "line 2: http \"1\" is not allowed"),
             ("toml", "sessions = 1\nlisten = \n", "line 2: "),
+            (
+                "yaml",
+                "sessions: 8\n",
+                "line 1: sessions takes a number from 1 to 1000; in this file it is written",
+            ),
+            ("bare-list", "listen = [\n  127.0.0.1:1,\n]\n", "line 2: listen takes an IP address"),
+            // Not the fault of the line where it shows.
+            ("open-list", "listen = [\"127.0.0.1:1\"\nsessions = 8\n", "line 2: missing comma"),
         ] {
             let file = File::new(name, text);
             let error = Layers::default().file(&file.0).expect_err(text).to_string();
