@@ -69,6 +69,8 @@ impl Console {
 pub fn read(input: impl Read, typed: &Sender<Typed>) {
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
+    // What an editor of another system may have put in front of a file.
+    let mut mark = Some(BYTE_ORDER_MARK);
     loop {
         line.clear();
         // An input that fails has ended.
@@ -79,6 +81,7 @@ pub fn read(input: impl Read, typed: &Sender<Typed>) {
         let is_whole = line.ends_with(b"\n") || (count as u64) < LINE_BYTES_MAX;
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let text = mark.take().and_then(|mark| text.strip_prefix(mark)).unwrap_or(text);
         let meant = match std::str::from_utf8(text) {
             _ if !is_whole => {
                 let _ = input.skip_until(b'\n');
@@ -111,12 +114,27 @@ fn print(output: Output) -> bool {
 const BRACKETED_PASTE_OFF: &str = "\u{1b}[?2004l";
 /// As long as a line of the input may be; no server takes a longer one.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub const TYPED_MAX: usize = 64;
 pub const SHOWN_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_at_the_start_is_dropped() {
+        let check = |input: &str, expected: &[&str]| {
+            let (typed_tx, typed_rx) = bounded(TYPED_MAX);
+            read(input.as_bytes(), &typed_tx);
+            let typed: Vec<Typed> = std::iter::from_fn(|| typed_rx.try_recv().ok()).collect();
+            let expected: Vec<Typed> = expected.iter().map(|text| Typed::Text((*text).to_owned())).collect();
+            assert_eq!(typed, expected, "{input:?}");
+        };
+        check("\u{feff}one\n\u{feff}two\n", &["one", "\u{feff}two"]);
+        check("\u{feff}\none", &["one"]);
+        check("one\n", &["one"]);
+    }
 
     #[test]
     fn input_that_is_no_line_is_told() {
