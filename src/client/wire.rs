@@ -168,7 +168,7 @@ pub(super) struct Lines {
 impl Lines {
     fn new(stream: TcpStream) -> Self {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        Lines { stream, decoder: LineDecoder::default(), buffer, start: 0, end: 0, line: Vec::new() }
+        Lines { stream, decoder: LineDecoder::of_server(), buffer, start: 0, end: 0, line: Vec::new() }
     }
 
     /// Waits for the next line, without its ending; what is none of ours is `InvalidData`.
@@ -184,7 +184,7 @@ impl Lines {
                     self.line.extend_from_slice(bytes);
                     break;
                 }
-                Some(Line::TooLong(_)) => return Err(nonsense("a line from the server is too long")),
+                Some(_) => return Err(nonsense("a line from the server is too long")),
                 None if self.start < self.end => {}
                 None => {
                     let read = self.stream.read(&mut self.buffer).await?;

@@ -39,6 +39,11 @@ pub(super) trait Wire {
     /// Takes input, and gives its lines to `hear`, up to one that has to wait: that comes back.
     fn hear(&mut self, driver: &Driver, input: &[u8], hear: Hear<'_>) -> Option<Box<Paused>>;
 
+    /// The peer has ended: what there is of a last line.
+    fn rest(&mut self) -> Option<Line<'_>> {
+        None
+    }
+
     /// Writes what fits. With an ending, the last words are in the outbox.
     fn write(
         &mut self,
@@ -77,8 +82,8 @@ pub(super) enum Ready {
 
 /// A line that has to wait.
 pub(super) struct Paused {
+    kind: fn(&[u8]) -> Line<'_>,
     line: Box<[u8]>,
-    is_whole: bool,
     /// What was read behind it, and is still to be heard.
     rest: Box<[u8]>,
 }
@@ -169,7 +174,7 @@ impl ConnectionTask {
             let is_all = match self.read_once(|input| paused = self.hear(wire, input))? {
                 None => true,
                 Some(0) => {
-                    self.driver.step(|node, now| node.end(self.id, None, now));
+                    self.end_input(wire);
                     true
                 }
                 // Less than there was room for is all there is.
@@ -180,6 +185,17 @@ impl ConnectionTask {
             }
         }
         Ok(None)
+    }
+
+    /// The peer says no more.
+    fn end_input(&self, wire: &mut impl Wire) {
+        self.driver.step(|node, now| {
+            if let Some(line) = wire.rest() {
+                // It may be read, so that no line has to wait.
+                node.line(self.id, line, now);
+            }
+            node.end(self.id, None, now);
+        });
     }
 
     /// Reads once without waiting, and gives what there was to `take`. Returns how many bytes that were: 0 is the
@@ -198,7 +214,7 @@ impl ConnectionTask {
 
     /// Tries again what had to wait.
     fn resume(&self, wire: &mut impl Wire, paused: Box<Paused>) -> Option<Box<Paused>> {
-        let line = if paused.is_whole { Line::Whole(&paused.line) } else { Line::TooLong(&paused.line) };
+        let line = (paused.kind)(&paused.line);
         match self.driver.step(|node, now| node.line(self.id, line, now)) {
             Flow::Wait => Some(paused),
             Flow::Next => self.hear(wire, &paused.rest),
@@ -237,9 +253,10 @@ impl ConnectionTask {
             if paused.is_some() {
                 break;
             }
-            let count = self.read_once(|input| paused = self.hear(wire, input));
-            if !matches!(count, Ok(Some(1..))) {
-                break;
+            match self.read_once(|input| paused = self.hear(wire, input)) {
+                Ok(Some(1..)) => {}
+                Ok(Some(0)) => return self.end_input(wire),
+                _ => break,
             }
         }
         self.driver.step(|node, now| node.end(self.id, Some(CloseReason::Draining), now));
@@ -303,6 +320,10 @@ impl Wire for LineDecoder {
         None
     }
 
+    fn rest(&mut self) -> Option<Line<'_>> {
+        LineDecoder::rest(self)
+    }
+
     fn write(
         &mut self,
         to: &ConnectionTask,
@@ -316,7 +337,13 @@ impl Wire for LineDecoder {
 impl Paused {
     /// Copies a line, and what was read behind it.
     pub fn new(line: Line<'_>, rest: &[u8]) -> Box<Self> {
-        let (Line::Whole(bytes) | Line::TooLong(bytes)) = line;
-        Box::new(Paused { line: bytes.into(), is_whole: matches!(line, Line::Whole(_)), rest: rest.into() })
+        let (kind, bytes): (fn(&[u8]) -> Line<'_>, _) = match line {
+            Line::Whole(bytes) => (|bytes| Line::Whole(bytes), bytes),
+            Line::TooLong(bytes) => (|bytes| Line::TooLong(bytes), bytes),
+            Line::Cut(bytes) => (|bytes| Line::Cut(bytes), bytes),
+            Line::Foreign(bytes) => (|bytes| Line::Foreign(bytes), bytes),
+            Line::Telnet(bytes) => (|bytes| Line::Telnet(bytes), bytes),
+        };
+        Box::new(Paused { kind, line: bytes.into(), rest: rest.into() })
     }
 }

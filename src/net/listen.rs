@@ -80,6 +80,8 @@ impl Listener {
         rustix::net::listen(&socket, BACKLOG)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_socket_keepalive(&socket, true)?;
+        // A telnet client sends the last byte of some commands as urgent data: it stays where it belongs.
+        sockopt::set_socket_oobinline(&socket, true)?;
         // OpenBSD has these for the whole system only.
         #[cfg(not(target_os = "openbsd"))]
         {

@@ -15,7 +15,7 @@ use crate::net::driver::{Driver, Left};
 use crate::net::messages::Messages;
 use crate::node::route::Flow;
 use crate::node::state::Node;
-use crate::proto::line::Line;
+use crate::proto::line::{BYTE_ORDER_MARK, Line};
 use crate::proto::reply::CloseReason;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
@@ -27,6 +27,8 @@ pub struct WebSocket {
     messages: Messages,
     /// A message whose lines are heard, and how far that is.
     message: Option<(Utf8Bytes, usize)>,
+    /// The first message has come.
+    has_begun: bool,
     /// What is written beside the outbox: the rest of a frame that was begun, and answers to pings.
     output: Vec<u8>,
     /// Bytes of the outbox whose frame was begun and is not written whole.
@@ -113,7 +115,11 @@ impl Wire for WebSocket {
             let Some((text, used)) = &mut self.message else {
                 match self.messages.next() {
                     None => break,
-                    Some(Ok(text)) => self.message = Some((text, 0)),
+                    Some(Ok(text)) => {
+                        let is_marked = !self.has_begun && text.as_bytes().starts_with(BYTE_ORDER_MARK);
+                        self.has_begun = true;
+                        self.message = Some((text, if is_marked { BYTE_ORDER_MARK.len() } else { 0 }));
+                    }
                     Some(Err(code)) => self.close = Some(code),
                 }
                 continue;

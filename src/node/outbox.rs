@@ -139,6 +139,11 @@ impl Outbox {
         held.buffer.push(b'\n');
     }
 
+    /// Appends what is no line.
+    pub fn push_bytes(&mut self, spares: &mut Spares, bytes: &[u8]) {
+        self.held(spares).buffer.extend_from_slice(bytes);
+    }
+
     /// Appends the line of a message, and its mark.
     pub fn push_message(&mut self, spares: &mut Spares, delivery: Option<DeliveryId>, line: &[u8]) {
         let held = self.held(spares);

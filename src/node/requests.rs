@@ -45,6 +45,11 @@ impl Node {
             connection.is_paused = true;
             return Flow::Wait;
         }
+        if let Line::Telnet(answer) = line {
+            connection.outbox.push_bytes(&mut self.spares, answer);
+            self.note_bytes(id);
+            return Flow::Next;
+        }
         let TaggedRequest { tag, mut request } = TaggedRequest::parse(line);
         let is_limited = connection.acks() && connection.outbox.due() >= REPLIES_DUE_MAX;
         // An acknowledgement and a `CAST` are due no reply.
@@ -57,6 +62,10 @@ impl Node {
             Ok(request) => self.act(id, request, tag),
             Err(BadLine { code, text }) => {
                 self.refuse(id, tag.map(Tag::as_str), code, text);
+                if let Line::Foreign(_) = line {
+                    // What stands behind it is none of its sender's requests.
+                    self.begin_end(id, None, None);
+                }
                 Flow::Next
             }
         }

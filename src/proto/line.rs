@@ -5,8 +5,14 @@
 //! A line that lies whole in the input is handed out without a copy. Whether a
 //! line is UTF-8 and free of control characters is the next step's business
 //! (`request`), so that a bad line can still be answered under its tag.
+//!
+//! A node's decoder looks twice at the first line: a byte order mark is dropped, and what was meant for another kind
+//! of server is told apart, because lines may stand behind it (a web page can send any to any port). A client's
+//! decoder, [`LineDecoder::of_server`], knows neither that nor telnet.
 
 use memchr::memchr2;
+
+use crate::proto::verb::Verb;
 
 /// What the decoder found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +22,12 @@ pub enum Line<'a> {
     /// A line over the bound, with the part that was kept of it (its tag is in
     /// there). Told once; the rest of the line is skipped.
     TooLong(&'a [u8]),
+    /// The last line, which has no end.
+    Cut(&'a [u8]),
+    /// The first line, or what is there of it: it is for another kind of server (see [`foreign`]).
+    Foreign(&'a [u8]),
+    /// No line: the bytes that answer a telnet command.
+    Telnet(&'a [u8]),
 }
 
 /// Splits a stream of bytes into lines.
@@ -23,46 +35,62 @@ pub enum Line<'a> {
 pub struct LineDecoder {
     /// The unfinished line, telnet commands taken out. Never longer than the bound.
     partial: Vec<u8>,
-    state: State,
-    /// Set when `partial` was handed out: the next call empties it first.
-    handed_out: bool,
     /// Bytes of an unfinished telnet subnegotiation, which count against the line.
     telnet_bytes: u32,
+    state: State,
+    /// What comes up to the next LF belongs to a line that was too long.
+    skips: bool,
+    /// Set when `partial` was handed out: the next call empties it first.
+    handed_out: bool,
+    /// The first line was handed out.
+    has_begun: bool,
+    is_plain: bool,
+    /// To the last telnet command that had one.
+    answer: [u8; 3],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
     Text,
-    /// The rest of a line that was too long.
-    Skip,
     /// After IAC.
     Command,
-    /// After IAC WILL, WONT, DO or DONT: one option byte.
-    Option,
+    /// After IAC DO, WILL, DONT or WONT, the byte here: one option byte.
+    Option(u8),
     /// After IAC SB: everything up to IAC SE.
     Subnegotiation,
     /// After an IAC within a subnegotiation.
     SubnegotiationCommand,
 }
 
-/// "Interpret as command" (RFC 854).
+/// "Interpret as command" (RFC 854), and the first command: the end of a file (RFC 1184), as Ctrl-D sends it.
 const IAC: u8 = 255;
+const EOF: u8 = 236;
 const SE: u8 = 240;
 const SB: u8 = 250;
 const WILL: u8 = 251;
+const WONT: u8 = 252;
+const DO: u8 = 253;
 const DONT: u8 = 254;
 
+/// Begins what some editors write.
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 impl LineDecoder {
+    /// One for what a server says.
+    pub fn of_server() -> Self {
+        LineDecoder { has_begun: true, is_plain: true, ..LineDecoder::default() }
+    }
+
     /// Reads `input` up to the end of one line, and tells how many bytes of it
     /// were used and the line, if one ended. `line_bytes_max` counts the LF.
     /// Empty lines are passed over.
     pub fn next<'a>(&'a mut self, input: &'a [u8], line_bytes_max: usize) -> (usize, Option<Line<'a>>) {
         self.forget();
-        if self.partial.is_empty() && self.state == State::Text {
+        let mut start = 0;
+        if self.partial.is_empty() && self.state == State::Text && self.has_begun && !self.skips {
             // The usual case: whole lines in the input, nothing to remove from them.
-            let mut start = 0;
-            while let Some(length) = memchr2(b'\n', IAC, &input[start..]) {
+            while let Some(length) = self.find_end(&input[start..]) {
                 let end = start + length;
                 if input[end] == IAC || length + 1 > line_bytes_max {
                     break;
@@ -73,11 +101,17 @@ impl LineDecoder {
                 }
                 start = end + 1;
             }
-            let (used, found) = self.assemble(&input[start..], line_bytes_max);
-            return (start + used, self.line(found));
         }
-        let (used, found) = self.assemble(input, line_bytes_max);
-        (used, self.line(found))
+        let (used, found) = self.assemble(&input[start..], line_bytes_max);
+        (start + used, self.line(found))
+    }
+
+    /// The peer has ended: what there is of a last line.
+    pub fn rest(&mut self) -> Option<Line<'_>> {
+        self.forget();
+        self.skip_mark();
+        let line = without_cr(&self.partial);
+        (!self.skips && !line.is_empty()).then_some(Line::Cut(line))
     }
 
     fn forget(&mut self) {
@@ -86,67 +120,77 @@ impl LineDecoder {
         }
     }
 
+    /// Where the next LF is, or IAC.
+    fn find_end(&self, input: &[u8]) -> Option<usize> {
+        memchr2(b'\n', if self.is_plain { b'\n' } else { IAC }, input)
+    }
+
     /// Appends to the unfinished line until it ends.
     fn assemble(&mut self, input: &[u8], line_bytes_max: usize) -> (usize, Found) {
         let mut at = 0;
         while at < input.len() {
-            match self.state {
-                State::Skip => match memchr::memchr(b'\n', &input[at..]) {
-                    None => return (input.len(), Found::Nothing),
-                    Some(length) => {
-                        at += length + 1;
-                        self.state = State::Text;
-                    }
-                },
-                State::Text => {
-                    let end = memchr2(b'\n', IAC, &input[at..]).map_or(input.len(), |n| at + n);
-                    // One byte of the bound belongs to the LF.
-                    let room = (line_bytes_max - 1).saturating_sub(self.partial.len());
-                    if end - at > room {
-                        self.partial.extend_from_slice(&input[at..at + room]);
-                        self.state = State::Skip;
-                        return (at + room, Found::TooLong);
-                    }
-                    self.partial.extend_from_slice(&input[at..end]);
-                    at = end;
-                    if at < input.len() {
-                        at += 1;
-                        if input[end] == IAC {
-                            self.state = State::Command;
-                        } else if !matches!(&self.partial[..], b"" | b"\r") {
-                            return (at, Found::Whole);
-                        } else {
-                            self.partial = Vec::new();
-                        }
-                    }
+            if self.state != State::Text {
+                let (used, answer) = self.telnet(input[at]);
+                at += usize::from(used);
+                if let Some(answer) = answer {
+                    self.answer = answer;
+                    return (at, Found::Answer);
                 }
-                _ => {
-                    let byte = input[at];
-                    let used = self.telnet(byte);
-                    at += usize::from(used);
-                    if self.partial.len() + self.telnet_bytes as usize > line_bytes_max - 1 {
-                        self.telnet_bytes = 0;
-                        self.state = State::Skip;
+                if self.partial.len() + self.telnet_bytes as usize > line_bytes_max - 1 {
+                    (self.telnet_bytes, self.state) = (0, State::Text);
+                    if !std::mem::replace(&mut self.skips, true) {
                         return (at, Found::TooLong);
                     }
                 }
+                continue;
+            }
+            let end = self.find_end(&input[at..]).map_or(input.len(), |n| at + n);
+            if !self.skips {
+                // One byte of the bound belongs to the LF.
+                let room = (line_bytes_max - 1).saturating_sub(self.partial.len());
+                if end - at > room {
+                    self.partial.extend_from_slice(&input[at..at + room]);
+                    self.skips = true;
+                    return (at + room, Found::TooLong);
+                }
+                self.partial.extend_from_slice(&input[at..end]);
+            }
+            at = input.len().min(end + 1);
+            match input.get(end) {
+                Some(b'\n') if std::mem::take(&mut self.skips) => {}
+                Some(b'\n') if !matches!(&self.partial[..], b"" | b"\r") => return (at, Found::Whole),
+                Some(b'\n') => self.partial = Vec::new(),
+                Some(_) => self.state = State::Command,
+                None => {}
             }
         }
         (at, Found::Nothing)
     }
 
-    /// Takes one byte of a telnet command, and tells whether it was part of it.
-    fn telnet(&mut self, byte: u8) -> bool {
+    /// Takes one byte of a telnet command, and tells whether it was part of it, and what answers it: every option is
+    /// refused, so that a client which waits for an answer goes on.
+    fn telnet(&mut self, byte: u8) -> (bool, Option<[u8; 3]>) {
+        let mut answer = None;
         self.state = match (self.state, byte) {
-            (State::Command, WILL..=DONT) => State::Option,
+            (State::Command, WILL..=DONT) => State::Option(byte),
             (State::Command, SB) => State::Subnegotiation,
-            (State::Command, SE..=DONT) | (State::Option, _) => State::Text,
+            (State::Command, EOF..=DONT) => State::Text,
             // IAC IAC stands for the byte 255, and IAC before a byte that is no command is
             // no command either: both are text that is not UTF-8.
             (State::Command, _) => {
-                self.partial.push(IAC);
+                if !self.skips {
+                    self.partial.push(IAC);
+                }
                 self.state = State::Text;
-                return byte == IAC;
+                return (byte == IAC, None);
+            }
+            (State::Option(command), option) => {
+                answer = match command {
+                    DO => Some([IAC, WONT, option]),
+                    WILL => Some([IAC, DONT, option]),
+                    _ => None,
+                };
+                State::Text
             }
             (State::SubnegotiationCommand, SE) => {
                 self.telnet_bytes = 0;
@@ -158,21 +202,31 @@ impl LineDecoder {
         if matches!(self.state, State::Subnegotiation | State::SubnegotiationCommand) {
             self.telnet_bytes += 1;
         }
-        true
+        (true, answer)
     }
 
     fn line(&mut self, found: Found) -> Option<Line<'_>> {
         match found {
-            Found::Nothing => None,
-            Found::TooLong => {
-                self.handed_out = true;
-                Some(Line::TooLong(&self.partial))
-            }
-            Found::Whole => {
-                self.handed_out = true;
-                let line = without_cr(&self.partial);
-                (!line.is_empty()).then_some(Line::Whole(line))
-            }
+            Found::Answer => return Some(Line::Telnet(&self.answer)),
+            // Its length is not given by an LF.
+            Found::Nothing if self.has_begun || !self.partial.starts_with(TLS) => return None,
+            _ => {}
+        }
+        self.skip_mark();
+        self.handed_out = true;
+        let is_foreign = !std::mem::replace(&mut self.has_begun, true) && foreign(&self.partial).is_some();
+        let line = without_cr(&self.partial);
+        match found {
+            _ if is_foreign => Some(Line::Foreign(&self.partial)),
+            Found::TooLong => Some(Line::TooLong(&self.partial)),
+            _ => (!line.is_empty()).then_some(Line::Whole(line)),
+        }
+    }
+
+    /// Drops the byte order mark at the start.
+    fn skip_mark(&mut self) {
+        if !self.has_begun && self.partial.starts_with(BYTE_ORDER_MARK) {
+            self.partial.drain(..BYTE_ORDER_MARK.len());
         }
     }
 }
@@ -181,11 +235,33 @@ enum Found {
     Nothing,
     Whole,
     TooLong,
+    Answer,
 }
 
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
+
+/// What a first line is that is meant for another kind of server, as a sentence for whoever sent it.
+pub fn foreign(line: &[u8]) -> Option<&'static str> {
+    if line.starts_with(TLS) {
+        return Some("these are bytes of TLS, and this port takes plain lines");
+    }
+    // The newer header begins with the lines "", "", "\0" and "QUIT".
+    if line.starts_with(b"PROXY ") || without_cr(line) == b"\0" {
+        return Some("this is a PROXY header, and this port expects none");
+    }
+    let space = memchr::memchr(b' ', line)?;
+    let (method, target) = (&line[..space], &line[space + 1..]);
+    let is_method = method.iter().all(u8::is_ascii_uppercase);
+    let is_ours = std::str::from_utf8(method).is_ok_and(|word| Verb::parse(word).is_some());
+    let is_target = target.starts_with(b"/") || memchr::memmem::find(target, b" HTTP/").is_some();
+    let is_http = is_method && is_target && !is_ours;
+    is_http.then_some("this is an HTTP request, and this port takes lines; HTTP has a port of its own")
+}
+
+/// How a handshake of TLS begins: the kind of its record, and the version.
+const TLS: &[u8] = &[0x16, 3];
 
 #[cfg(test)]
 mod tests {
@@ -194,13 +270,16 @@ mod tests {
     const MAX: usize = 16;
 
     /// What comes out of `chunks`.
-    fn decode(chunks: &[&[u8]]) -> Vec<String> {
-        let mut decoder = LineDecoder::default();
+    fn decode(mut decoder: LineDecoder, chunks: &[&[u8]]) -> Vec<String> {
         let mut out = vec![];
         let mut take = |line: Line<'_>| {
             out.push(match line {
                 Line::Whole(bytes) => String::from_utf8_lossy(bytes).into_owned(),
                 Line::TooLong(head) => format!("too-long {}", String::from_utf8_lossy(head)),
+                Line::Cut(line) => format!("cut {}", String::from_utf8_lossy(line)),
+                // Where it is found out depends on how it comes.
+                Line::Foreign(line) => format!("foreign {}", foreign(line).expect("as it was told")),
+                Line::Telnet(answer) => format!("telnet {answer:?}"),
             })
         };
         for chunk in chunks {
@@ -213,11 +292,13 @@ mod tests {
                 rest = &rest[used..];
             }
         }
+        decoder.rest().into_iter().for_each(take);
         out
     }
 
     /// One input, every split in two, and one byte at a time: always the same.
     fn check(input: &[u8], expected: &[&str]) {
+        let decode = |chunks: &[&[u8]]| decode(LineDecoder::default(), chunks);
         assert_eq!(decode(&[input]), expected, "{input:?} whole");
         for at in 0..=input.len() {
             let (a, b) = input.split_at(at);
@@ -250,12 +331,20 @@ mod tests {
     }
 
     #[test]
-    fn telnet_commands_vanish() {
-        check(b"\xff\xfb\x01PI\xff\xf1NG\n", &["PING"]);
-        check(b"\xff\xfd\x0aPING\n", &["PING"]);
+    fn telnet_commands_vanish_and_options_are_refused() {
+        check(b"\xff\xfb\x01PI\xff\xf1NG\n", &["telnet [255, 254, 1]", "PING"]);
+        check(b"PI\xff\xfd\x0aNG\n", &["telnet [255, 252, 10]", "PING"]);
         check(b"\xff\xfa\x18\x00x\n\xff\xffy\xff\xf0PING\n", &["PING"]);
-        check(b"\xff\xfd\x03\n\nA\n", &["A"]);
-        check(b"12345678901234\xff\xfd\x03\nA\n", &["12345678901234", "A"]);
+        check(b"\xff\xfc\x03\xff\xfe\x03\n\nA\n", &["A"]);
+        check(b"12345678901234\xff\xfd\x03\nA\n", &["telnet [255, 252, 3]", "12345678901234", "A"]);
+        // Ctrl-D, Ctrl-Z and Ctrl-\, and Ctrl-C with its urgent byte.
+        check(b"A\xff\xec\n\xff\xedB\xff\xee\n", &["A", "B"]);
+        check(b"\xff\xf4\xff\xf2\xff\xfd\x06A\n", &["telnet [255, 252, 6]", "A"]);
+        // Also in what is skipped.
+        check(
+            b"1234567890123456\xff\xfd\x06x\nA\n",
+            &["too-long 123456789012345", "telnet [255, 252, 6]", "A"],
+        );
     }
 
     #[test]
@@ -267,6 +356,52 @@ mod tests {
     #[test]
     fn an_endless_telnet_command_counts_against_the_line() {
         check(b"A\xff\xfa5678901234567890123\nB\n", &["too-long A", "B"]);
+        check(b"A\xff\xfa5678901234567890123\xff\xfa5678901234567890123\nB\n", &["too-long A", "B"]);
+    }
+
+    #[test]
+    fn a_last_line_without_lf_is_cut() {
+        check(b"A\nB", &["A", "cut B"]);
+        check(b"A\r", &["cut A"]);
+        check(b"A\n\r", &["A"]);
+        check(b"1234567890123456", &["too-long 123456789012345"]);
+        check(b"A\xff\xfd", &["cut A"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_start_is_dropped() {
+        check("\u{feff}A\n\u{feff}B\n".as_bytes(), &["A", "\u{feff}B"]);
+        check("\u{feff}\r\nA\n".as_bytes(), &["A"]);
+        check("\u{feff}\n\u{feff}A\n".as_bytes(), &["\u{feff}A"]);
+        check("\u{feff}".as_bytes(), &[]);
+        check("\u{feff}A".as_bytes(), &["cut A"]);
+        check(b"\xef\xbb\n", &["\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_first_line_for_another_server_is_told_apart() {
+        let http = "foreign this is an HTTP request, and this port takes lines; HTTP has a port of its own";
+        let tls = "foreign these are bytes of TLS, and this port takes plain lines";
+        let proxy = "foreign this is a PROXY header, and this port expects none";
+        check(b"GET / HTTP/1.1\r\n", &[http]);
+        check(b"\r\nPOST /x\nA\n", &[http, "A"]);
+        check(b"GET /3456789012345678\nA\n", &[http, "A"]);
+        check(b"PRI * HTTP/2.0\n", &[http]);
+        check("\u{feff}GET /\n".as_bytes(), &[http]);
+        check(b"\x16\x03", &[tls]);
+        check(b"PROXY UNKNOWN\r\nA\n", &[proxy, "A"]);
+        check(b"\r\n\r\n\0\r\nQUIT\n", &[proxy, "QUIT"]);
+        // Not behind another one, and not what is a request here.
+        for line in ["PING / HTTP/1.1", "send /bob", "foo /bar", "GET", "@t GET / HT"] {
+            check(format!("{line}\nGET / HTTP/1.1\n").as_bytes(), &[line, "GET / HTTP/1.1"]);
+        }
+    }
+
+    #[test]
+    fn a_client_hears_every_byte() {
+        let bytes = b"\xef\xbb\xbfGET /\xff\xfd\x06\r\n\xff\n";
+        let heard = decode(LineDecoder::of_server(), &[bytes]);
+        assert_eq!(heard, [String::from_utf8_lossy(&bytes[..bytes.len() - 4]), "\u{fffd}".into()]);
     }
 
     #[test]

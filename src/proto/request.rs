@@ -4,7 +4,7 @@
 //! line gets the same error whoever sends it, and the error still carries the
 //! line's tag when it had a well-formed one.
 
-use crate::proto::line::Line;
+use crate::proto::line::{Line, foreign};
 use crate::proto::name::{RoomRef, Tag, UserRef};
 use crate::proto::reply::ErrorCode;
 use crate::proto::verb::Verb;
@@ -89,13 +89,18 @@ pub struct BadLine {
 impl<'a> TaggedRequest<'a> {
     /// Understands one decoded line.
     pub fn parse(line: Line<'a>) -> Self {
-        match line {
-            Line::Whole(bytes) => Self::parse_bytes(bytes),
-            Line::TooLong(head) => TaggedRequest {
-                tag: tag_of(head),
-                request: Err(bad(ErrorCode::TooLong, "the line is over this server's max-line")),
-            },
-        }
+        let (head, bad) = match line {
+            Line::Whole(bytes) => return Self::parse_bytes(bytes),
+            Line::TooLong(head) => (head, bad(ErrorCode::TooLong, "the line is over this server's max-line")),
+            Line::Cut(head) => {
+                (head, bad(ErrorCode::BadLine, "the last line has no line feed: it was not carried out"))
+            }
+            Line::Foreign(head) => {
+                (head, bad(ErrorCode::BadLine, foreign(head).unwrap_or("this is for another kind of server")))
+            }
+            Line::Telnet(_) => unreachable!("it is no line"),
+        };
+        TaggedRequest { tag: tag_of(head), request: Err(bad) }
     }
 
     fn parse_bytes(bytes: &'a [u8]) -> Self {

@@ -1,6 +1,7 @@
 //! Peers that say what no client should, or in ways that no client should.
 
 use std::collections::HashSet;
+use std::io::Write;
 
 use pinpost::CloseReason;
 
@@ -9,6 +10,8 @@ use crate::rig::node::Node;
 use crate::rig::peer::{Peer, delivered, message};
 use crate::rig::program::Program;
 use crate::rig::until;
+
+use crate::CUT_TIME_MAX;
 
 const IAC: u8 = 255;
 
@@ -46,7 +49,7 @@ fn a_half_closed_socket_gets_its_answers() {
     alice.raw(b"LOGIN alice\nSEND bob one\nSEND nobody two\nSEND bob three\nPING four\nPING without an end");
     alice.half_close();
     let lines = alice.rest();
-    let starts = ["OK alice ", "OK ", "ERR offline ", "OK ", "PONG four"];
+    let starts = ["OK alice ", "OK ", "ERR offline ", "OK ", "PONG four", "ERR bad-line "];
     assert_eq!(lines.len(), starts.len(), "{lines:?}");
     for (line, start) in lines.iter().zip(starts) {
         assert!(line.starts_with(start), "{line:?} instead of {start:?}");
@@ -138,12 +141,87 @@ fn telnet_negotiation_is_not_part_of_lines() {
     telnet.hears_start("OK telnet ");
     assert!(delivered(&telnet.hear()).is_some());
     assert_eq!(message(&victim.hear()).expect("a message").2, "hello");
+    // Each option is refused, and what refuses one is not answered.
+    let mut answers: Vec<u8> =
+        [1, 3, 24, 31, 39].into_iter().flat_map(|option| [IAC, 254, option, IAC, 252, option]).collect();
+    answers.extend([IAC, 254, b'\n']);
+    assert_eq!(telnet.telnet, answers);
+    // Ctrl-C, whose last byte is urgent, and Ctrl-D; a client waits for the answer to "timing mark".
+    telnet.raw(&[IAC, 244, IAC]);
+    rustix::net::send(telnet.stream(), &[242], rustix::net::SendFlags::OOB).expect("the node reads");
+    telnet.raw(&[IAC, 236, IAC, 253, 6]);
+    telnet.raw(b"PING on\n");
+    telnet.hears("PONG on");
+    assert_eq!(telnet.telnet[answers.len()..], [IAC, 252, 6]);
     // The byte 255 itself, and a command that is none.
     for command in [&[IAC, IAC][..], &[IAC, b'A']] {
         telnet.raw(&[b"SEND victim ", command, b"\n"].concat());
         telnet.hears_start("ERR bad-text ");
     }
     drop((victim, telnet));
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn telnet_answers_that_nobody_reads_have_a_bound() {
+    let server = Program::serve(&[]);
+    let bystanders = Bystanders::start(server.tcp());
+    let mut growth = server.growth();
+    let mut asking = Peer::connect(server.tcp());
+    let asks = [IAC, 253, 6].repeat(1 << 18);
+    let mut writer = asking.writer();
+    let asker = std::thread::spawn(move || (0..40).try_for_each(|_| writer.write_all(&asks)).is_err());
+    asking.patient(CUT_TIME_MAX);
+    // It is not read, and in the end it is a slow consumer.
+    until("the asker is cut off", || {
+        growth.look();
+        asker.is_finished()
+    });
+    assert!(asker.join().expect("it ends"), "not all of it was read");
+    growth.is_below(1 << 20);
+    bystanders.noticed_nothing();
+}
+
+#[test]
+fn what_is_for_another_kind_of_server_is_told_once() {
+    let node = Node::start(&[]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut victim = Peer::login(node.tcp, "victim");
+    let lines = "LOGIN page\nSEND victim hello\n";
+    let long = "x".repeat(10_000);
+    let http = |start: &str| format!("{start}\r\nHost: a\r\n\r\n{lines}").into_bytes();
+    let binary = |start: &[u8]| [start, lines.as_bytes()].concat();
+    let cases = [
+        (http("POST / HTTP/1.1"), "HTTP"),
+        (http(&format!("POST /{long} HTTP/1.1")), "HTTP"),
+        (http("PRI * HTTP/2.0"), "HTTP"),
+        (binary(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), "TLS"),
+        (binary(b"PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n"), "PROXY"),
+        (binary(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c"), "PROXY"),
+    ];
+    for (bytes, name) in cases {
+        for size in [bytes.len(), 7] {
+            let mut page = Peer::connect(node.tcp);
+            for piece in bytes.chunks(size) {
+                // It is closed before all of it is there.
+                let _ = page.try_raw(piece);
+            }
+            let line = page.hears_start("ERR bad-line ");
+            assert!(line.contains(name), "{line}");
+            assert_eq!(page.next(), None);
+        }
+    }
+    victim.heard_all();
+    // A handshake without an LF, and one that is alone.
+    let mut tls = Peer::connect(node.tcp);
+    tls.raw(b"\x16\x03");
+    tls.hears_start("ERR bad-line ");
+    assert_eq!(tls.next(), None);
+    // Further lines may say what they like.
+    victim.say("GET / HTTP/1.1");
+    victim.hears_start("ERR unknown-verb ");
+    drop((victim, tls));
     bystanders.noticed_nothing();
     node.settles();
 }

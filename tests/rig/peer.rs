@@ -23,6 +23,8 @@ pub struct Peer {
     /// Its user, for whoever reads of a failure.
     who: String,
     link: Link,
+    /// Telnet commands that came before lines, on TCP.
+    pub telnet: Vec<u8>,
 }
 
 enum Link {
@@ -64,7 +66,7 @@ impl Peer {
                 Link::WebSocket { socket: Box::new(socket), lines: VecDeque::new() }
             }
         };
-        Ok(Peer { who: "somebody".to_owned(), link })
+        Ok(Peer { who: "somebody".to_owned(), link, telnet: vec![] })
     }
 
     /// Says one line: with an LF behind it on TCP, as a message of its own on WebSocket.
@@ -103,7 +105,7 @@ impl Peer {
     /// frame.
     pub fn try_hear(&mut self) -> io::Result<Heard> {
         match &mut self.link {
-            Link::Tcp(socket) => hear_tcp(socket),
+            Link::Tcp(socket) => hear_tcp(socket, &mut self.telnet),
             Link::WebSocket { socket, lines } => hear_websocket(socket, lines),
         }
     }
@@ -305,10 +307,19 @@ impl fmt::Debug for Peer {
     }
 }
 
-fn hear_tcp(socket: &mut Socket) -> io::Result<Heard> {
+fn hear_tcp(socket: &mut Socket, telnet: &mut Vec<u8>) -> io::Result<Heard> {
+    const IAC: u8 = 255;
     socket.begin();
     let mut searched = 0;
     loop {
+        while let [IAC, _, _, ..] = socket.unread() {
+            telnet.extend(socket.take(3));
+        }
+        if let [IAC, ..] = socket.unread()
+            && socket.fill()?
+        {
+            continue;
+        }
         if let Some(at) = memchr::memchr(b'\n', &socket.unread()[searched..]) {
             let mut line = socket.take(searched + at + 1);
             line.pop();
