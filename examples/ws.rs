@@ -32,11 +32,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let lines = format!("LOGIN {user}\nSEND {to} {text}");
         socket.send(Message::text(lines)).await?;
         while let Some(message) = socket.next().await {
-            match message? {
-                Message::Text(line) => println!("{line}"),
-                Message::Close(_) => break,
-                // Pings are answered by the library.
-                _ => {}
+            // Pings and the close are answered by the library.
+            if let Message::Text(line) = message? {
+                println!("{line}");
             }
         }
         Ok(())

@@ -97,6 +97,12 @@ impl Cluster {
         of!(self, _ => true, others => others.wait_until_joined(time_max))
     }
 
+    /// Tells whether it can be, and users can log in.
+    #[cfg(feature = "websocket")]
+    pub fn is_joined(&self) -> bool {
+        of!(self, _ => true, others => others.is_joined())
+    }
+
     /// Where everything comes up; for a node by itself nothing ever does, and it is closed.
     pub fn incoming(&self) -> Receiver<ClusterEvent> {
         of!(self, _ => unbounded().1, others => others.incoming())

@@ -62,6 +62,8 @@ pub enum Turn {
     Read,
     /// Read nothing: it is woken when that changes.
     Wait,
+    /// It is silent: send it a ping, and say so.
+    Ping,
     /// The node drains: read what was said already, give it, and then end the connection as drained.
     Drain,
     /// Write what the outbox holds, close, and say so: for the reason of its `BYE`, or without one like a `QUIT`.
@@ -94,14 +96,18 @@ impl Node {
         self.counters.accepted += 1;
         self.timeouts.set(Timeout::Login, id, now);
         if !is_stream {
-            self.greet(id);
+            self.greet(id, now);
         }
         id
     }
 
     /// Says hello.
-    pub fn greet(&mut self, id: ConnectionId) {
+    pub fn greet(&mut self, id: ConnectionId, now: Instant) {
+        self.now = now;
         let me = self.me.clone();
+        if self.config.ping_time.is_some() && self.connections.get(id).is_some_and(|its| its.is_stream) {
+            self.timeouts.set(Timeout::Ping, id, now);
+        }
         self.reply(id, None, |out| print_hello(me.as_str(), out));
         self.start_draining_one(id);
     }
@@ -115,6 +121,7 @@ impl Node {
         match &connection.phase {
             Phase::Ended(reason) => Turn::Close(*reason),
             Phase::Draining => Turn::Drain,
+            Phase::New | Phase::Entering(_) | Phase::In if connection.is_silent => Turn::Ping,
             Phase::Entering(_) | Phase::Finishing { .. } => Turn::Wait,
             Phase::New | Phase::In => {
                 let waits = connection.is_waiting || connection.is_paused;
@@ -124,6 +131,11 @@ impl Node {
                 if waits || connection.is_paused { Turn::Wait } else { Turn::Read }
             }
         }
+    }
+
+    /// A ping is on its way to a connection.
+    pub fn pinged(&mut self, id: ConnectionId) {
+        self.connections.get_mut(id).into_iter().for_each(|connection| connection.is_silent = false);
     }
 
     /// A connection ends. `reason`: what its `BYE` says; none where the peer says no more.
@@ -358,6 +370,12 @@ impl Node {
             }
             (Timeout::MailBusy | Timeout::MailAway, _) => self.resume_mail(id),
             (Timeout::Finishing, Phase::Finishing { .. }) => self.say_last_words(id),
+            (Timeout::Ping, _) if connection.is_open() => {
+                connection.is_silent =
+                    connection.outbox.waiting() == 0 && connection.outbox.blocked_since().is_none();
+                self.wake(id);
+                self.timeouts.set(kind, id, self.now);
+            }
             _ => {}
         }
     }

@@ -118,6 +118,7 @@ impl Server {
                 sessions_max: config.sessions_max,
                 outbox_bytes_max: config.outbox_bytes_max,
                 login_time_max: config.login_time_max,
+                ping_time: config.ping_time,
                 mailboxes: limits_of(config),
                 is_alone: matches!(cluster, Cluster::Alone(_)),
                 hash_key: random_number(),

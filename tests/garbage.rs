@@ -114,7 +114,7 @@ fn live_by_web(addr: std::net::SocketAddr, mut random: Random) -> usize {
         (web::TEXT, line) => Some(String::from_utf8(line).expect("checked before")),
         (web::PONG, payload) => Some(format!("PONG {}", payload.len())),
         (first, payload) => {
-            assert_eq!((first, &payload[..]), (web::CLOSE, &1000_u16.to_be_bytes()[..]));
+            assert_eq!((first, web::close_code(&payload)), (web::CLOSE, 1000));
             None
         }
     });
@@ -287,7 +287,7 @@ fn frames_of_garbage() {
         while let Some((first, payload)) = web.next() {
             assert_eq!(code, None, "nothing comes behind a close frame");
             if first == web::CLOSE {
-                code = Some(u16::from_be_bytes(payload[..].try_into().expect("two bytes")));
+                code = Some(web::close_code(&payload));
             }
         }
         assert!(code.is_some(), "connection {n} ended without a word");

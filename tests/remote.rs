@@ -272,13 +272,16 @@ fn a_broker_that_fails_loses_nothing_without_a_word() {
     let services = Services { redis: services::Redis::shared(), broker: Broker::own() };
     let (mut a, mut b) = (End::start(&services, "a"), End::start(&services, "b"));
     settles(&mut a, &mut b, || services.broker.delete_queues());
+    assert!(a.remote.is_joined());
     services.broker.kill();
+    until("it is told that it can't be reached", || !a.remote.is_joined());
     until("what waits is given up", || {
         a.send(&b.id, 1);
         a.hear();
         a.fates.values().any(|fate| *fate == "cut off")
     });
     services.broker.start();
+    until("it can be reached", || a.remote.is_joined());
     b.texts.clear();
     hear_until("it is carried again", &mut a, &mut b, |a, b| {
         a.send(&b.id, 1);
@@ -298,6 +301,7 @@ fn a_redis_that_has_lost_its_data_makes_all_begin_anew() {
     a.send(&b.id, 1);
     hear_until("there is a link", &mut a, &mut b, |a, _| a.fates.len() == 1);
     services.redis.kill();
+    until("it is told that nobody can log in", || !a.remote.is_joined());
     services.redis.start();
     hear_until("both have new ids", &mut a, &mut b, |a, b| a.id != before[0] && b.id != before[1]);
     assert_eq!((&a.gone, &b.gone), (&vec![before[1].clone()], &vec![before[0].clone()]));
@@ -314,6 +318,7 @@ fn a_redis_that_has_lost_its_data_makes_all_begin_anew() {
         end.news.iter().any(elsewhere)
     };
     hear_until("one of the two hears of the other", &mut a, &mut b, |a, b| is_told(a, b) || is_told(b, a));
+    assert!(a.remote.is_joined() && b.remote.is_joined());
     a.texts.clear();
     a.fates.clear();
     a.next = 1;

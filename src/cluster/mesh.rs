@@ -159,6 +159,11 @@ impl MeshNode {
         true
     }
 
+    #[cfg(feature = "websocket")]
+    pub(super) fn is_joined(&self) -> bool {
+        self.mesh.lock().reaches(&self.node)
+    }
+
     pub(super) fn incoming(&self) -> Receiver<ClusterEvent> {
         self.incoming.clone()
     }

@@ -73,6 +73,13 @@ impl Remote {
         !self.shared.wait_while(time_max, |desk| !desk.has_joined).1
     }
 
+    /// Tells whether it can be now, and presence can be asked.
+    #[cfg(feature = "websocket")]
+    pub fn is_joined(&self) -> bool {
+        let desk = self.shared.desk();
+        desk.is_open && desk.has_joined
+    }
+
     /// This node's id now.
     pub fn node(&self) -> NodeId {
         self.shared.links(|links| links.me().clone())

@@ -153,6 +153,18 @@ pub const SETTINGS: &[Setting] = &[
         value: |config| print_time(config.login_time_max),
     },
     Setting {
+        name: "ping",
+        form: "TIME",
+        default: "30s",
+        about: "how often a WebSocket is sent a ping, so that proxies keep it; off for never",
+        allowed: "a time from 100ms to 24h, such as 30s or 5m, or off",
+        needs: None,
+        set: |config, text| {
+            optional(text, |text| time(text, 100, DAY_MS)).map(|time| config.ping_time = time)
+        },
+        value: |config| or_off(config.ping_time.map(print_time)),
+    },
+    Setting {
         name: "max-line",
         form: "BYTES",
         default: "4096",

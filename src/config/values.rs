@@ -40,6 +40,8 @@ pub struct Config {
     pub mailbox_bytes_max: u64,
     /// How long a connection may take to log in.
     pub login_time_max: Duration,
+    /// How often a WebSocket is sent a ping, if ever.
+    pub ping_time: Option<Duration>,
     /// The longest request line, LF included.
     pub line_bytes_max: usize,
     /// Bytes that may wait for one connection.
@@ -65,6 +67,7 @@ impl Default for Config {
             mailbox_time_max: Duration::from_secs(7 * 24 * 3_600),
             mailbox_bytes_max: 64 * 1024 * 1024,
             login_time_max: Duration::from_secs(60),
+            ping_time: Some(Duration::from_secs(30)),
             line_bytes_max: LINE_BYTES_MAX,
             outbox_bytes_max: 256 * 1024,
             connections_max: None,
@@ -129,6 +132,11 @@ impl Config {
     /// How long a connection may take to log in.
     pub fn login_timeout(self, time: Duration) -> Self {
         Config { login_time_max: time, ..self }
+    }
+
+    /// How often a WebSocket is sent a ping, if ever.
+    pub fn ping(self, time: impl Into<Option<Duration>>) -> Self {
+        Config { ping_time: time.into(), ..self }
     }
 
     /// The longest request line in bytes, LF included.

@@ -5,9 +5,9 @@
 //! meanwhile. Plain lines are written by the flusher; a connection writes by itself when its socket blocked, and
 //! when its lines are framed.
 //!
-//! The node tells when the last words are in the outbox. They are written, the sending side is shut, and what the
-//! peer still says is read away for a moment: closing a socket with unread input would reset it and take the last
-//! words with it.
+//! The node tells when the last words are in the outbox. They are written, those of the peer are waited for where it
+//! has any, the sending side is shut, and what the peer still says is read away for a moment: closing a socket with
+//! unread input would reset it and take the last words with it.
 
 use std::future::poll_fn;
 use std::io;
@@ -67,6 +67,14 @@ pub(super) trait Wire {
     fn is_closed(&self) -> bool {
         false
     }
+
+    /// Writes, with the next write, what is no line and makes the way to the peer look busy.
+    fn ping(&mut self) {}
+
+    /// Takes what comes behind the last words, and tells whether the peer has said its own, if it has any to say.
+    fn has_parted(&mut self, _input: &[u8]) -> bool {
+        true
+    }
 }
 
 /// What a line does.
@@ -99,6 +107,9 @@ const REPLIES_BYTES_MAX: usize = 4 * 1024;
 
 /// How long the last words may take.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a WebSocket's close waits for the peer's.
+const PARTING_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long a peer may talk after the last words.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -133,6 +144,12 @@ impl ConnectionTask {
                 // What is short is boxed, so that a connection at rest is small.
                 Ready::Turn(Turn::Close(ending)) => return Box::pin(self.end(wire, Some(ending))).await,
                 Ready::Turn(Turn::Gone) => return Ok(()),
+                Ready::Turn(Turn::Ping) => {
+                    wire.ping();
+                    self.driver.step(|node, _| node.pinged(self.id));
+                    // It may have been woken for this, too.
+                    paused = paused.and_then(|paused| self.resume(wire, paused));
+                }
                 Ready::Turn(_) => paused = paused.and_then(|paused| self.resume(wire, paused)),
                 Ready::Read => paused = self.read(wire)?,
                 Ready::Write if self.write(wire, None)? == Left::More => yield_now().await,
@@ -277,16 +294,27 @@ impl ConnectionTask {
             while self.write(wire, ending)? != Left::Nothing {
                 poll_fn(|context| self.socket(|socket| socket.poll_writable(context))).await?;
             }
-            self.socket(|socket| socket.get_ref().shutdown(Shutdown::Write))
-        };
-        written.or(late(FLUSH_TIME_MAX)).await?;
-        let read_away = async {
-            while self.read_once(|_| ())? != Some(0) {
-                poll_fn(|context| self.socket(|socket| socket.poll_readable(context))).await?;
-            }
             Ok(())
         };
-        read_away.or(late(LINGER_TIME_MAX)).await
+        written.or(late(FLUSH_TIME_MAX)).await?;
+        if !wire.has_parted(&[]) {
+            let parted = self.read_away(|input| wire.has_parted(input));
+            // Who does not say goodbye in time is not waited for.
+            let _ = parted.or(late(PARTING_TIME_MAX)).await;
+        }
+        self.socket(|socket| socket.get_ref().shutdown(Shutdown::Write))?;
+        self.read_away(|_| false).or(late(LINGER_TIME_MAX)).await
+    }
+
+    /// Reads until `is_enough`, or to the end.
+    async fn read_away(&self, mut is_enough: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+        let mut is_over = false;
+        while !is_over && self.read_once(|input| is_over = is_enough(input))? != Some(0) {
+            if !is_over {
+                poll_fn(|context| self.socket(|socket| socket.poll_readable(context))).await?;
+            }
+        }
+        Ok(())
     }
 
     fn socket<T>(&self, act: impl FnOnce(&Async<TcpStream>) -> T) -> T {

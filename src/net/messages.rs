@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
-use async_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+use async_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use smol::io::{AsyncRead, AsyncWrite};
@@ -25,7 +25,9 @@ pub struct Messages {
     /// Is there while a message is under way.
     stream: Option<Box<WebSocketStream<Memory>>>,
     ends: MessageEnds,
-    /// The stream is not used again: it has read a long message, or one that is not taken, with others behind it.
+    /// Nothing is put together any more.
+    is_over: bool,
+    /// The stream is not used again: it has read a long message.
     is_spoilt: bool,
 }
 
@@ -50,6 +52,8 @@ struct MessageEnds {
     left: u64,
     /// The next frame continues a message.
     is_within: bool,
+    /// A close frame has begun, or what is no frame.
+    has_close: bool,
 }
 
 /// RFC 6455: 2 bytes, 8 for a long length, 4 for the mask.
@@ -71,6 +75,9 @@ impl Messages {
             return;
         }
         self.ends.pass(input);
+        if self.is_over {
+            return;
+        }
         let new_stream = || {
             let message_bytes_max = Some(MESSAGE_BYTES_MAX + line_bytes_max);
             let config = WebSocketConfig::default()
@@ -84,10 +91,10 @@ impl Messages {
         stream.get_mut().input.extend_from_slice(input);
     }
 
-    /// The next message that is whole: its text, or the code to close with.
-    pub fn next(&mut self) -> Option<Result<Utf8Bytes, u16>> {
+    /// The next message that is whole: its text, or the code to close with and why.
+    pub fn next(&mut self) -> Option<Result<Utf8Bytes, (u16, &'static str)>> {
         let stream = self.stream.as_mut()?;
-        let code = loop {
+        let close = loop {
             // Nobody has to be woken: whoever has read something calls again.
             match stream.poll_next(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => return None,
@@ -97,24 +104,37 @@ impl Messages {
                 }
                 Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {}
                 Poll::Ready(Some(Ok(Message::Close(frame)))) => {
-                    break frame.map_or(1000, |frame| u16::from(frame.code));
+                    // What it said of itself comes back.
+                    break (frame.map_or(1000, |frame| u16::from(frame.code)), "");
                 }
                 // RFC 6455, 7.4.1.
-                Poll::Ready(Some(Ok(Message::Binary(_)))) => break 1003,
-                Poll::Ready(Some(Err(Error::Utf8(_)))) => break 1007,
-                Poll::Ready(Some(Err(Error::Capacity(_)))) => break 1009,
-                Poll::Ready(Some(Err(_)) | None) => break 1002,
+                Poll::Ready(Some(Ok(Message::Binary(_)))) => break (1003, "a message is text"),
+                Poll::Ready(Some(Err(Error::Utf8(_)))) => break (1007, "text is UTF-8"),
+                Poll::Ready(Some(Err(Error::Capacity(_)))) => break (1009, "the message is too long"),
+                Poll::Ready(Some(Err(_)) | None) => break (1002, "this is not the WebSocket protocol"),
             }
         };
-        self.is_spoilt = true;
-        Some(Err(code))
+        self.is_over = true;
+        Some(Err(close))
+    }
+
+    /// Takes no note of what was read, but of the peer's close.
+    pub fn skip(&mut self, input: &[u8]) {
+        self.ends.pass(input);
+    }
+
+    /// Tells whether the peer's close has come.
+    pub fn has_close(&self) -> bool {
+        self.ends.has_close
     }
 
     /// No message is whole any more: appends the answers to pings, and gives the stream back if it may be.
     pub fn rest(&mut self, output: &mut Vec<u8>, spare: &Spare) {
         let Some(stream) = &mut self.stream else { return };
         output.append(&mut stream.get_mut().output);
-        if self.ends.is_between() {
+        if self.is_over {
+            self.stream = None;
+        } else if self.ends.is_between() {
             let stream = self.stream.take();
             spare.0.set(stream.filter(|_| !std::mem::take(&mut self.is_spoilt)));
         }
@@ -137,16 +157,22 @@ impl MessageEnds {
                 self.header.extend(input.iter().take(HEADER_BYTES_MAX - before));
             }
             let mut header = Cursor::new(if before > 0 { &self.header } else { input });
-            let Ok(Some((frame, length))) = FrameHeader::parse(&mut header) else {
-                // Not whole, or none at all, which ends the connection.
-                if before == 0 {
-                    self.header = input.to_vec();
+            let (frame, length) = match FrameHeader::parse(&mut header) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => {
+                    if before == 0 {
+                        self.header = input.to_vec();
+                    }
+                    return;
                 }
-                return;
+                // None at all, which ends the connection.
+                Err(_) => return (self.left, self.has_close) = (u64::MAX, true),
             };
             input = &input[header.position() as usize - before..];
-            if let OpCode::Data(_) = frame.opcode {
-                self.is_within = !frame.is_final;
+            match frame.opcode {
+                OpCode::Data(_) => self.is_within = !frame.is_final,
+                OpCode::Control(Control::Close) => self.has_close = true,
+                OpCode::Control(_) => {}
             }
             (self.header, self.left) = (Vec::new(), length);
         }

@@ -33,8 +33,10 @@ pub struct WebSocket {
     output: Vec<u8>,
     /// Bytes of the outbox whose frame was begun and is not written whole.
     begun: usize,
-    /// The peer has said its last word, or one that is not taken: the code to close with.
-    close: Option<u16>,
+    /// The peer has said its last word, or one that is not taken: the code to close with, and why.
+    close: Option<(u16, &'static str)>,
+    /// The peer has no last word to say.
+    is_answer: bool,
     /// The close frame was begun: nothing comes behind it.
     is_closed: bool,
 }
@@ -55,8 +57,8 @@ impl WebSocket {
     }
 
     /// One that never becomes a WebSocket: it says this, and nothing else.
-    pub fn refused(response: Vec<u8>) -> Self {
-        WebSocket { output: response, is_closed: true, ..WebSocket::default() }
+    pub fn answered(response: Vec<u8>) -> Self {
+        WebSocket { output: response, is_closed: true, is_answer: true, ..WebSocket::default() }
     }
 
     /// Puts together what to write: what is left from before, lines of the outbox, and at the end the close frame.
@@ -73,7 +75,7 @@ impl WebSocket {
             framed += line;
         }
         if let Some(ending) = ending.filter(|_| is_open && framed == outbox.len()) {
-            put_frame(OpCode::Control(Control::Close), &self.close_code(ending).to_be_bytes(), frames);
+            put_frame(OpCode::Control(Control::Close), &self.last_words(ending), frames);
         }
         (before, framed)
     }
@@ -97,13 +99,17 @@ impl WebSocket {
         (written, begun)
     }
 
-    fn close_code(&self, ending: CloseReason) -> u16 {
-        // RFC 6455, 7.4.1: normal, going away, policy.
-        self.close.unwrap_or(match ending {
-            CloseReason::Quit => 1000,
-            CloseReason::Draining => 1001,
-            _ => 1008,
-        })
+    /// What a close frame says: a code, and why, as `BYE` says it.
+    fn last_words(&self, ending: CloseReason) -> Vec<u8> {
+        let said = |ending: CloseReason| format!("{} {}", ending.word(), ending.text()).trim_end().to_owned();
+        let (code, why) = match (self.close, ending) {
+            (Some((code, why)), _) => (code, why.to_owned()),
+            // RFC 6455, 7.4.1: normal, going away, policy.
+            (None, CloseReason::Quit) => (1000, said(ending)),
+            (None, CloseReason::Draining) => (1001, said(ending)),
+            (None, _) => (1008, said(ending)),
+        };
+        [&code.to_be_bytes()[..], why.as_bytes()].concat()
     }
 }
 
@@ -142,9 +148,6 @@ impl Wire for WebSocket {
             }
         }
         self.messages.rest(&mut self.output, &driver.spare);
-        if self.close.is_some() {
-            self.messages = Messages::default();
-        }
         None
     }
 
@@ -181,6 +184,15 @@ impl Wire for WebSocket {
 
     fn is_closed(&self) -> bool {
         self.close.is_some()
+    }
+
+    fn ping(&mut self) {
+        put_frame(OpCode::Control(Control::Ping), &[], &mut self.output);
+    }
+
+    fn has_parted(&mut self, input: &[u8]) -> bool {
+        self.messages.skip(input);
+        self.is_answer || self.messages.has_close()
     }
 }
 
@@ -240,7 +252,7 @@ mod tests {
         let pong = framed(OpCode::Control(Control::Pong), b"x");
         let mut expected: Vec<Vec<u8>> =
             lines.iter().map(|line| framed(OpCode::Data(Data::Text), line)).collect();
-        expected.push(framed(OpCode::Control(Control::Close), &1000_u16.to_be_bytes()));
+        expected.push(framed(OpCode::Control(Control::Close), b"\x03\xe8quit"));
         for sizes in [&[1][..], &[2], &[3, 0], &[7, 1], &[127], &[128, 5], &[1000, 1], &[3500], &[9000]] {
             let (peer, written) = write_all(&outbox, sizes);
             assert_eq!(written, outbox.len(), "{sizes:?}");

@@ -37,6 +37,8 @@ pub struct Connection {
     pub waits_for_own: bool,
     /// It was not read because it was owed too much: it is woken when half of that is done.
     pub is_paused: bool,
+    /// It is a stream that is to be pinged.
+    pub is_silent: bool,
     /// It is on the list of outboxes to write.
     pub is_dirty: bool,
     /// It is on the list of those whose own task must look.

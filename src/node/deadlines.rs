@@ -163,11 +163,13 @@ pub enum Timeout {
     MailAway,
     /// The replies that it is owed may never come.
     Finishing,
+    /// It may be silent.
+    Ping,
 }
 
 /// Connections that have to act: of each kind when they do, after how long.
 pub struct Timeouts {
-    queues: [(Timeout, Duration, VecDeque<Due>); 7],
+    queues: [(Timeout, Duration, VecDeque<Due>); 8],
 }
 
 type Due = (Instant, ConnectionId);
@@ -185,8 +187,9 @@ const MAIL_BUSY_TIME: Duration = Duration::from_millis(50);
 const LOOK_TIME: Duration = Duration::from_secs(1);
 
 impl Timeouts {
-    /// No connection has to act. `login_time`: how long it may take to log in.
-    pub fn new(login_time: Duration) -> Self {
+    /// No connection has to act. `login_time`: how long it may take to log in; `ping_time`: how often it is pinged,
+    /// if it ever is.
+    pub fn new(login_time: Duration, ping_time: Option<Duration>) -> Self {
         let queue = |kind, time| (kind, time, VecDeque::new());
         let queues = [
             queue(Timeout::Login, login_time),
@@ -196,6 +199,7 @@ impl Timeouts {
             queue(Timeout::MailBusy, MAIL_BUSY_TIME),
             queue(Timeout::MailAway, LOOK_TIME),
             queue(Timeout::Finishing, FINISH_TIME_MAX),
+            queue(Timeout::Ping, ping_time.unwrap_or(LOOK_TIME)),
         ];
         Timeouts { queues }
     }
@@ -253,7 +257,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_time() {
         let now = Instant::now();
-        let mut timeouts = Timeouts::new(Duration::from_secs(60));
+        let mut timeouts = Timeouts::new(Duration::from_secs(60), None);
         let connection = ConnectionId::from_number;
         timeouts.set(Timeout::Login, connection(1), now);
         timeouts.set(Timeout::Stall, connection(2), now);

@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub outbox_bytes_max: usize,
     /// How long a connection may take to log in.
     pub login_time_max: Duration,
+    /// How often a stream is pinged.
+    pub ping_time: Option<Duration>,
     /// What bounds mailboxes.
     pub mailboxes: Limits,
     /// There are no other nodes, and never will be: the node answers its own asks.
@@ -128,7 +130,7 @@ impl Node {
             locations: Locations::default(),
             refusals: Refusals::default(),
             own,
-            timeouts: Timeouts::new(config.login_time_max),
+            timeouts: Timeouts::new(config.login_time_max, config.ping_time),
             is_draining: false,
             random: config.seed,
             todo: VecDeque::new(),

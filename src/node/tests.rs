@@ -27,6 +27,7 @@ impl Rig {
             sessions_max: 8,
             outbox_bytes_max: 4_096,
             login_time_max: Duration::from_secs(60),
+            ping_time: Some(Duration::from_secs(30)),
             mailboxes: Limits { messages_max: 0, time_max: Duration::from_secs(3_600), bytes_max: 64 << 20 },
             is_alone: true,
             hash_key: 7,
@@ -492,4 +493,28 @@ fn an_origin_is_told_of_a_further_session_before_the_receipt_of_what_it_has_in_f
     let says = rig.says();
     let at = |start: &str| says.iter().position(|say| say.starts_with(start)).expect("it is said");
     assert!(at("a-1 Item") < at("a-1 Receipt"), "{says:?}");
+}
+
+#[test]
+fn a_silent_stream_is_pinged_unless_something_waits_for_it() {
+    let mut rig = Rig::new(|config| config.login_time_max = Duration::from_secs(3600));
+    let plain = rig.node.opened(false, rig.now);
+    let web = rig.node.opened(true, rig.now);
+    rig.pass(20);
+    rig.node.greet(web, rig.now);
+    rig.pass(29);
+    assert_eq!(rig.node.turn(web), Turn::Read);
+    rig.pass(1);
+    // HELLO was not written.
+    assert_eq!(rig.node.turn(web), Turn::Read);
+    rig.hear(web);
+    rig.pass(30);
+    assert_eq!((rig.node.turn(web), rig.node.turn(web)), (Turn::Ping, Turn::Ping));
+    rig.node.pinged(web);
+    assert_eq!((rig.node.turn(web), rig.node.turn(plain)), (Turn::Read, Turn::Read));
+    rig.node.blocks(web, rig.now);
+    rig.pass(2);
+    rig.node.end(web, None, rig.now);
+    rig.pass(60);
+    assert!(matches!(rig.node.turn(web), Turn::Close(_)));
 }

@@ -15,7 +15,7 @@ use crate::rig::net::{nodes, on_every_net};
 use crate::rig::node::Node;
 use crate::rig::peer::{Peer, delivered, message, pour};
 use crate::rig::program::{Growth, Program};
-use crate::rig::web::{CLOSE, PING, PONG, TEXT, Web, frame};
+use crate::rig::web::{CLOSE, PING, PONG, TEXT, Web, close_code, frame};
 use crate::rig::{until, until_in};
 
 /// The length of a message of a flood.
@@ -115,8 +115,8 @@ fn a_websocket_that_never_reads() {
     let sender = thread::spawn(move || flood(addr, "sender", "stuck", 1_000, &told));
     is_told.recv_timeout(CUT_TIME_MAX).expect("the sender is told that it was cut off");
     let frames: Vec<_> = std::iter::from_fn(|| stuck.next()).collect();
-    let (last, lines) = frames.split_last().expect("there was something to read");
-    assert_eq!(*last, (CLOSE, 1008_u16.to_be_bytes().to_vec()));
+    let ((first, last), lines) = frames.split_last().expect("there was something to read");
+    assert_eq!((*first, close_code(last)), (CLOSE, 1008));
     let text = |(first, payload): &(u8, Vec<u8>)| {
         assert_eq!(*first, TEXT);
         String::from_utf8(payload.clone()).expect("checked before")
@@ -143,7 +143,7 @@ fn a_websocket_that_pings_and_never_reads() {
     until_mute_is_cut_off(&mut watcher, &mut growth);
     let frames: Vec<_> = std::iter::from_fn(|| mute.next()).collect();
     let [pongs @ .., (TEXT, bye), (CLOSE, code)] = &frames[..] else { panic!("no last words") };
-    assert!(bye.starts_with(b"BYE slow ") && *code == 1008_u16.to_be_bytes());
+    assert!(bye.starts_with(b"BYE slow ") && close_code(code) == 1008);
     for (n, pong) in pongs.iter().enumerate() {
         assert_eq!((pong.0, pong.1.len()), (PONG, 125 - n % 100));
     }

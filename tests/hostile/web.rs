@@ -1,7 +1,9 @@
 //! WebSocket peers that do what browsers do not.
 
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
+use crate::rig::WAIT_TIME_MAX;
 use crate::rig::bystanders::Bystanders;
 use crate::rig::node::Node;
 use crate::rig::peer::{Peer, delivered, message};
@@ -120,8 +122,12 @@ fn an_oversized_message_costs_no_memory() {
                 let next = [&frame_header(GOES_ON, length)[..], &[0; 4], &piece].concat();
                 let _ = if length == 20_000 { socket.write_all(&next) } else { socket.write_all(&piece) };
             }
-            web.is_closed(1009);
+            let (first, payload) = web.next().expect("a close frame");
+            assert_eq!((first, close_code(&payload)), (CLOSE, 1009));
         }
+        webs.iter_mut().for_each(|web| {
+            assert_eq!(web.next(), None, "it waits for the end of a frame, but not for long")
+        });
         growth.look();
     }
     // As long as it may be, and all of it one line.
@@ -140,11 +146,12 @@ fn what_is_no_handshake_is_refused() {
     let node = Node::start(&[]);
     let bystanders = Bystanders::start(node.tcp);
     let long = format!("GET /ws HTTP/1.1\r\nX: {}", "x".repeat(100_000));
-    let cases: [(&[u8], &str); 5] = [
+    let cases: [(&[u8], &str); 6] = [
         (b"LOGIN alice\n\n", "HTTP/1.1 400 "),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP/1.1 400 "),
         (b"\x00\xff\xfe\n\n", "HTTP/1.1 400 "),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404 "),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404 "),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 "),
         (long.as_bytes(), "HTTP/1.1 431 "),
     ];
     for (request, status) in cases {
@@ -160,4 +167,90 @@ fn what_is_no_handshake_is_refused() {
     drop(slow);
     bystanders.noticed_nothing();
     node.settles();
+}
+
+#[test]
+fn a_close_waits_for_the_peers_and_says_why() {
+    let node = Node::start(&[("sessions", "1")]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut cases = vec![];
+    for (say, code, why) in
+        [("QUIT", 1000, "quit"), ("", 1008, "replaced a newer login took this one's place")]
+    {
+        let mut web = Web::login(node.http, "web");
+        if say.is_empty() {
+            cases.push((Web::login(node.http, "web"), 1000, "quit"));
+        } else {
+            web.say(say);
+        }
+        web.hears_start("BYE ");
+        cases.push((web, code, why));
+    }
+    cases[1].0.say("QUIT");
+    cases[1].0.hears_start("BYE quit");
+    for (bytes, code, why) in [
+        (frame(BINARY, b"PING"), 1003, "a message is text"),
+        (frame(TEXT, b"\xff"), 1007, "text is UTF-8"),
+        ([&frame_header(TEXT, 1 << 20)[..], b"mask"].concat(), 1009, "the message is too long"),
+        (frame(0x83, b"PING"), 1002, "this is not the WebSocket protocol"),
+    ] {
+        let mut web = Web::connect(node.http);
+        web.raw(&bytes);
+        cases.push((web, code, why));
+    }
+    for (web, code, why) in &mut cases {
+        let (code, frame): (u16, _) = (*code, web.next());
+        assert_eq!(frame, Some((CLOSE, [&code.to_be_bytes(), why.as_bytes()].concat())));
+    }
+    // None of them has ended: they wait for the answers, whatever else comes before.
+    for (mut web, code, _) in cases {
+        web.patient(Duration::from_millis(30));
+        // But where there are no frames any more, no answer can come.
+        assert_eq!(web.is_quiet(), code != 1002, "closed with {code}");
+        web.patient(WAIT_TIME_MAX);
+        // What broke the rules of frames may have no end.
+        if code != 1009 && code != 1002 {
+            let begun = Instant::now();
+            for byte in
+                [frame(TEXT, b"PING"), frame(PING, b""), frame(CLOSE, &1000_u16.to_be_bytes())].concat()
+            {
+                web.raw(&[byte]);
+            }
+            assert_eq!(web.next(), None);
+            assert!(begun.elapsed() < Duration::from_secs(1), "{code}: {:?}", begun.elapsed());
+        } else {
+            assert_eq!(web.next(), None, "it is not waited for without an end");
+        }
+    }
+    // Whoever closes first gets its code back, and nothing is waited for.
+    let begun = Instant::now();
+    for code in [1000, 1001, 3000, 4999_u16] {
+        let mut web = Web::connect(node.http);
+        web.frame(CLOSE, &[&code.to_be_bytes(), &b"gone"[..]].concat());
+        assert_eq!(web.next(), Some((CLOSE, code.to_be_bytes().to_vec())));
+        assert_eq!(web.next(), None);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    bystanders.noticed_nothing();
+    node.settles();
+}
+
+#[test]
+fn a_silent_websocket_is_pinged() {
+    let node = Node::start(&[("ping", "100ms")]);
+    let bystanders = Bystanders::start(node.tcp);
+    let mut new = Web::connect(node.http);
+    let mut web = Web::login(node.http, "web");
+    for _ in 0..3 {
+        assert_eq!(new.next(), Some((PING, vec![])));
+        assert_eq!(web.next(), Some((PING, vec![])));
+        web.frame(PONG, b"");
+    }
+    drop((new, web));
+    bystanders.noticed_nothing();
+    node.settles();
+    let node = Node::start(&[("ping", "off")]);
+    let mut web = Web::connect(node.http);
+    web.patient(Duration::from_millis(300));
+    assert!(web.is_quiet());
 }

@@ -350,7 +350,8 @@ fn hear_websocket(socket: &mut WebSocket<Socket>, lines: &mut VecDeque<Vec<u8>>)
                 lines.extend(text.strip_suffix('\n').unwrap_or(text).split('\n').map(|line| line.into()));
             }
             Message::Close(frame) => {
-                // Nothing may follow, and the node closes without waiting for an answer.
+                // The node waits for the answer, and nothing may follow. It may not listen any more.
+                let _ = socket.flush();
                 return match socket.get_mut().read(&mut [0])? {
                     0 => Ok(Heard::End(frame.map(|frame| frame.code.into()))),
                     _ => Err(io::Error::other("bytes after a close frame")),

@@ -69,6 +69,13 @@ impl Web {
         web
     }
 
+    /// Nothing comes, not even the end, for as long as it is patient.
+    pub fn is_quiet(&mut self) -> bool {
+        self.socket.begin();
+        self.socket.unread().is_empty()
+            && self.socket.fill().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
+    }
+
     /// From now on waits so long.
     pub fn patient(&mut self, time_max: Duration) {
         self.socket.patient(time_max);
@@ -126,10 +133,14 @@ impl Web {
         line
     }
 
-    /// Hears a close frame with this code, and then the end.
-    pub fn is_closed(&mut self, code: u16) {
-        assert_eq!(self.next(), Some((CLOSE, code.to_be_bytes().to_vec())));
+    /// Hears a close frame with this code, answers it, and then hears the end. Returns why it was closed.
+    pub fn is_closed(&mut self, code: u16) -> String {
+        let (first, payload) = self.next().expect("a close frame");
+        assert_eq!((first, close_code(&payload)), (CLOSE, code), "{payload:?}");
+        // The node may not listen any more.
+        let _ = self.socket.write_all(&frame(CLOSE, &payload));
         assert_eq!(self.next(), None);
+        String::from_utf8(payload[2..].to_vec()).expect("text")
     }
 
     /// The system's socket, for whatever a decent peer would not do.
@@ -150,6 +161,11 @@ impl Web {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// The code of a close frame.
+pub fn close_code(payload: &[u8]) -> u16 {
+    u16::from_be_bytes(*payload.first_chunk().expect("two bytes"))
 }
 
 /// A masked frame, as a client sends it.

@@ -108,6 +108,7 @@ impl World {
             sessions_max: self.scene.sessions_max,
             outbox_bytes_max: self.scene.outbox_bytes_max,
             login_time_max: Duration::from_secs(60),
+            ping_time: Some(Duration::from_secs(30)),
             mailboxes: self.scene.limits(),
             is_alone: false,
             hash_key: self.random.next(),

@@ -77,7 +77,7 @@ impl World {
         let mind = self.hosts[host].mind.as_mut()?;
         let id = mind.node.opened(is_framed, now);
         if is_framed {
-            mind.node.greet(id);
+            mind.node.greet(id, now);
         }
         if mind.by_index.len() <= id.index() {
             mind.by_index.resize(id.index() + 1, usize::MAX);
@@ -192,6 +192,8 @@ impl World {
                     }
                     mind.node.end(id, Some(CloseReason::Draining), now);
                 }
+                // What is no line is not played.
+                Turn::Ping => mind.node.pinged(id),
                 Turn::Close(_) => return self.close(number),
                 Turn::Wait | Turn::Gone => break,
             }
