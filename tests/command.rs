@@ -106,10 +106,10 @@ fn wrong_arguments() {
 
     check(&["chat"], &["USER"]);
     check(&["chat", "alice", "bob"], &["USER"]);
-    check(&["chat", "al ice"], &["USER \"al ice\"", "1 to 64 bytes"]);
-    check(&["chat", "#lobby"], &["USER \"#lobby\"", "1 to 64 bytes"]);
-    check(&["chat", &"x".repeat(65)], &["USER", "1 to 64 bytes"]);
-    check(&["chat", "alice", "--to", "@bob"], &["--to \"@bob\"", "1 to 64 bytes"]);
+    check(&["chat", "al ice"], &["USER \"al ice\"", "holds a space"]);
+    check(&["chat", "#lobby"], &["USER \"#lobby\"", "begins with #"]);
+    check(&["chat", &"x".repeat(65)], &["USER", "more than 64 bytes"]);
+    check(&["chat", "alice", "--to", "@bob"], &["--to \"@bob\"", "begins with @"]);
     check(&["chat", "alice", "--to"], &["--to", "PEER"]);
     check(&["chat", "alice", "--server", "somewhere"], &["--server \"somewhere\"", "HOST:PORT"]);
     check(&["chat", "alice", "--server", "here:1,"], &["--server \"here:1,\"", "HOST:PORT"]);
@@ -123,9 +123,9 @@ fn wrong_arguments() {
     check(&["send", "--from", "alice", "bob", "two", "words"], &["TEXT in quotes"]);
     check(&["send", "bob", "hello"], &["--from", "USER"]);
     check(&["send", "--from"], &["--from", "USER"]);
-    check(&["send", "--from", "+alice", "bob", "hello"], &["--from \"+alice\"", "1 to 64 bytes"]);
-    check(&["send", "--from", "alice", "", "hello"], &["TO \"\"", "1 to 64 bytes"]);
-    check(&["send", "--from", "alice", "b\nb", "hello"], &["TO \"b\\nb\"", "1 to 64 bytes"]);
+    check(&["send", "--from", "+alice", "bob", "hello"], &["--from \"+alice\"", "begins with +"]);
+    check(&["send", "--from", "alice", "", "hello"], &["TO \"\"", "is empty"]);
+    check(&["send", "--from", "alice", "b\nb", "hello"], &["TO \"b\\nb\"", "a control character, U+000A"]);
     check(&["send", "--from", "alice", "--server", "x", "bob", "hello"], &["--server \"x\"", "HOST:PORT"]);
     check(&["send", "--from", "alice", "bob", ""], &["TEXT \"\"", "not empty", "control character"]);
     check(&["send", "--from", "alice", "bob", "two\nlines"], &["TEXT \"two\\nlines\"", "control character"]);

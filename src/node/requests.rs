@@ -55,13 +55,13 @@ impl Node {
         // An acknowledgement and a `CAST` are due no reply.
         if is_limited && !matches!(request, Ok(Request::Ack { .. } | Request::Cast { .. })) {
             let text = "too many replies are due; nothing was done, try again in a moment";
-            request = Err(BadLine { code: ErrorCode::Limited, text });
+            request = Err(BadLine::new(ErrorCode::Limited, text));
         }
         let is_in = connection.session.is_some();
         match request.and_then(|request| decide(request, is_in, is_draining)) {
             Ok(request) => self.act(id, request, tag),
-            Err(BadLine { code, text }) => {
-                self.refuse(id, tag.map(Tag::as_str), code, text);
+            Err(bad) => {
+                self.refuse(id, tag.map(Tag::as_str), bad.code, &bad.to_string());
                 if let Line::Foreign(_) = line {
                     // What stands behind it is none of its sender's requests.
                     self.begin_end(id, None, None);
@@ -134,11 +134,10 @@ fn decide(request: Request<'_>, is_in: bool, is_draining: bool) -> Result<Reques
         _ if is_draining => ErrorCode::Draining,
         _ => return Ok(request),
     };
-    Err(BadLine { code: refused, text: refused.text() })
+    Err(BadLine::new(refused, refused.text()))
 }
 
-const NOT_SERVED: BadLine =
-    BadLine { code: ErrorCode::UnknownVerb, text: "this server does not serve that request" };
+const NOT_SERVED: BadLine = BadLine::new(ErrorCode::UnknownVerb, "this server does not serve that request");
 
 /// Tells whether this server carries out a verb.
 fn is_served(verb: Verb) -> bool {

@@ -21,15 +21,26 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub struct UserRef<'a>(&'a str);
 
 impl<'a> UserRef<'a> {
-    /// Takes 1 to 64 bytes without space or control character, not beginning
-    /// with `#`, `@` or `+`, and holding no `#`; anything else is `None`.
+    /// Takes 1 to 64 bytes without space, control character, or one that is not seen; not beginning with `#`, `@` or
+    /// `+`, and holding no `#`. Anything else is `None`.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let first_is_mark = matches!(text.as_bytes().first(), None | Some(b'#' | b'@' | b'+'));
-        let fits = text.len() <= NAME_BYTES_MAX;
-        // ASCII, the usual case, needs no decoding: C1 controls are beyond it.
-        let clean = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-            || !text.chars().any(|c| c == ' ' || c == '#' || c.is_control());
-        (!first_is_mark && fits && clean).then_some(UserRef(text))
+        Self::check(text).ok()
+    }
+
+    /// The same, with what is wrong.
+    pub fn check(text: &'a str) -> Result<Self, NameFault> {
+        match text.as_bytes().first() {
+            None => return Err(NameFault::Empty),
+            Some(mark @ (b'#' | b'@' | b'+')) => return Err(NameFault::Begins(char::from(*mark))),
+            _ if text.len() > NAME_BYTES_MAX => return Err(NameFault::TooLong),
+            _ => {}
+        }
+        // ASCII, the usual case, needs no decoding.
+        if text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+            return Ok(UserRef(text));
+        }
+        let bad = text.chars().find(|c| *c == '#' || c.is_whitespace() || c.is_control() || is_unseen(*c));
+        bad.map_or(Ok(UserRef(text)), |bad| Err(NameFault::Holds(bad)))
     }
 
     /// The name as text.
@@ -42,8 +53,59 @@ impl<'a> TryFrom<&'a str> for UserRef<'a> {
     type Error = NameError;
 
     fn try_from(text: &'a str) -> Result<Self, NameError> {
-        Self::parse(text).ok_or_else(|| NameError::of(text, USER_FORM))
+        Self::check(text).map_err(|fault| NameError::of_user(text, fault))
     }
+}
+
+/// What is wrong with the name of a user or of a room; printed behind "the name".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFault {
+    /// It has no character.
+    Empty,
+    /// It has more than 64 bytes.
+    TooLong,
+    /// It begins with a character that means something else.
+    Begins(char),
+    /// It holds a character that no name may hold.
+    Holds(char),
+}
+
+impl fmt::Display for NameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            NameFault::Empty => write!(f, "is empty"),
+            NameFault::TooLong => write!(f, "has more than {NAME_BYTES_MAX} bytes"),
+            NameFault::Begins(c) => write!(f, "begins with {c}"),
+            NameFault::Holds('#') => write!(f, "holds #"),
+            NameFault::Holds(c) => {
+                let kind = match c {
+                    _ if c.is_control() => "a control character",
+                    _ if c.is_whitespace() => "a space",
+                    '\u{61c}' | '\u{200e}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                        "a sign that turns direction"
+                    }
+                    _ => "an invisible character",
+                };
+                write!(f, "holds {kind}, U+{:04X}", u32::from(c))
+            }
+        }
+    }
+}
+
+/// Tells whether a character shows nothing of itself, or turns the direction of what is around it: with one of these, a
+/// name would look like another. The joiners U+200C and U+200D, and variation selectors, are parts of letters and
+/// emoji.
+fn is_unseen(c: char) -> bool {
+    matches!(c,
+        // The soft hyphen, the grapheme joiner, the Arabic letter mark; fillers of Hangul; Khmer's inherent vowels.
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{17b4}' | '\u{17b5}'
+        // The vowel separator of Mongolian; the zero-width space; marks, embeddings and isolates of direction.
+        | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+        // The word joiner, invisible operators, and what comes behind them, assigned or not; the blank of Braille.
+        | '\u{2060}'..='\u{206f}' | '\u{2800}'
+        // The byte order mark; annotations; formats of shorthand and of music; tags.
+        | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e00ff}' | '\u{e01f0}'..='\u{e0fff}')
 }
 
 /// A valid user name, shared by all who need it.
@@ -92,7 +154,12 @@ pub struct RoomRef<'a>(UserRef<'a>);
 impl<'a> RoomRef<'a> {
     /// Takes `#` and then what a user name may be.
     pub fn parse(text: &'a str) -> Option<Self> {
-        UserRef::parse(text.strip_prefix('#')?).map(RoomRef)
+        Self::check(text).ok()
+    }
+
+    /// The same, with what is wrong, unless that is the `#`.
+    pub fn check(text: &'a str) -> Result<Self, Option<NameFault>> {
+        Ok(RoomRef(UserRef::check(text.strip_prefix('#').ok_or(None)?)?))
     }
 
     /// The name without its `#`.
@@ -317,7 +384,7 @@ impl NodeId {
 
 /// Gives a name the forms of the standard library: printed, read, and borrowed as text.
 macro_rules! is_text {
-    ($($name:ident: $form:expr;)*) => {$(
+    ($($name:ident: $error:expr;)*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(self.as_str())
@@ -328,7 +395,7 @@ macro_rules! is_text {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::parse(text).ok_or_else(|| NameError::of(text, $form))
+                Self::parse(text).ok_or_else(|| $error(text))
             }
         }
 
@@ -341,13 +408,11 @@ macro_rules! is_text {
 }
 
 is_text! {
-    UserName: USER_FORM;
-    NodeId: "a node's id: 1 to 64 of A-Z a-z 0-9 . _ -";
-    SessionId: "a session's id: 8 of 0-9 a-z";
+    UserName: |text| NameError::of_user(text, UserRef::check(text).err().unwrap_or(NameFault::Empty));
+    NodeId: |text| NameError::of(text, "a node's id: 1 to 64 of A-Z a-z 0-9 . _ -");
+    SessionId: |text| NameError::of(text, "a session's id: 8 of 0-9 a-z");
 }
 
-const USER_FORM: &str =
-    "a user's name: 1 to 64 bytes without space, # or control character, not beginning with @ or +";
 const ID_FORM: &str = "a message's id: 1 to 64 of A-Z a-z 0-9 . _ - ~";
 
 /// Tells that a text is no name or id of the wanted kind, and what form that has.
@@ -355,17 +420,23 @@ const ID_FORM: &str = "a message's id: 1 to 64 of A-Z a-z 0-9 . _ - ~";
 pub struct NameError {
     text: Box<str>,
     form: &'static str,
+    fault: Option<NameFault>,
 }
 
 impl NameError {
     fn of(text: &str, form: &'static str) -> Self {
-        NameError { text: text.into(), form }
+        NameError { text: text.into(), form, fault: None }
+    }
+
+    fn of_user(text: &str, fault: NameFault) -> Self {
+        NameError { text: text.into(), form: "a user's name", fault: Some(fault) }
     }
 }
 
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} can't be {}", self.text, self.form)
+        write!(f, "{:?} can't be {}", self.text, self.form)?;
+        self.fault.map_or(Ok(()), |fault| write!(f, ": it {fault}"))
     }
 }
 
@@ -383,6 +454,41 @@ mod tests {
         let long = "x".repeat(65);
         for bad in ["", "#a", "@a", "+a", "a#b", "a b", "a\tb", "a\u{85}b", "a\u{7f}", &long] {
             assert!(UserRef::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_user_is_told_why() {
+        let check = |name: &str, why: &str| {
+            let fault = UserRef::check(name).expect_err(name);
+            assert_eq!(fault.to_string(), why, "{name:?}");
+        };
+        check("", "is empty");
+        check("#a", "begins with #");
+        check("@a", "begins with @");
+        check("+a", "begins with +");
+        check(&"明".repeat(22), "has more than 64 bytes");
+        check("a#b", "holds #");
+        for space in
+            "\u{20}\u{a0}\u{1680}\u{2000}\u{2007}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}".chars()
+        {
+            check(&format!("a{space}"), &format!("holds a space, U+{:04X}", u32::from(space)));
+        }
+        for turn in "\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}".chars() {
+            check(
+                &format!("{turn}a"),
+                &format!("holds a sign that turns direction, U+{:04X}", u32::from(turn)),
+            );
+        }
+        for unseen in "\u{ad}\u{180e}\u{200b}\u{2060}\u{2064}\u{3164}\u{feff}\u{fffb}\u{e0041}".chars() {
+            let why = format!("holds an invisible character, U+{:04X}", u32::from(unseen));
+            check(&format!("小{unseen}明"), &why);
+        }
+        // Words of Persian and Hindi, a family, a heart, marks, and what only looks strange.
+        for good in
+            ["می\u{200c}خواهم", "क्\u{200d}ष", "👩\u{200d}👧", "❤\u{fe0f}", "e\u{301}", "ｆｕｌｌ", "ʞ"]
+        {
+            assert!(UserRef::parse(good).is_some(), "{good}");
         }
     }
 
@@ -421,9 +527,8 @@ mod tests {
             }
             assert_eq!(bad.parse::<T>().expect_err(bad).to_string(), sentence);
         }
-        let user =
-            "a user's name: 1 to 64 bytes without space, # or control character, not beginning with @ or +";
-        check::<UserName>(&["bob", "小明"], "a\nb", &format!("\"a\\nb\" can't be {user}"));
+        let said = "\"a\\nb\" can't be a user's name: it holds a control character, U+000A";
+        check::<UserName>(&["bob", "小明"], "a\nb", said);
         check::<NodeId>(&["pi-4"], "", "\"\" can't be a node's id: 1 to 64 of A-Z a-z 0-9 . _ -");
         check::<SessionId>(&["4k2jd8s0"], "4K2jd8s0", "\"4K2jd8s0\" can't be a session's id: 8 of 0-9 a-z");
         let ids = ["x-1", "4k2jd8s0-12", "4k2jd8s0-012", "4k2jd8s0-", "4k2jd8s0-1-2"];

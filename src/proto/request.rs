@@ -4,8 +4,10 @@
 //! line gets the same error whoever sends it, and the error still carries the
 //! line's tag when it had a well-formed one.
 
+use std::fmt;
+
 use crate::proto::line::{Line, foreign};
-use crate::proto::name::{RoomRef, Tag, UserRef};
+use crate::proto::name::{NameFault, RoomRef, Tag, UserRef};
 use crate::proto::reply::ErrorCode;
 use crate::proto::verb::Verb;
 
@@ -82,8 +84,24 @@ pub struct TaggedRequest<'a> {
 pub struct BadLine {
     /// The code of the `ERR` reply.
     pub code: ErrorCode,
-    /// The text of the `ERR` reply.
+    /// The text of the `ERR` reply, as far as it is always the same.
     pub text: &'static str,
+    /// What is wrong with a name.
+    pub fault: Option<NameFault>,
+}
+
+impl BadLine {
+    /// One whose text is always the same.
+    pub const fn new(code: ErrorCode, text: &'static str) -> Self {
+        BadLine { code, text, fault: None }
+    }
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text)?;
+        self.fault.map_or(Ok(()), |fault| write!(f, ": the name {fault}"))
+    }
 }
 
 impl<'a> TaggedRequest<'a> {
@@ -152,7 +170,7 @@ impl<'a> Request<'a> {
         let Some(verb) = Verb::parse(word) else {
             return Err(bad(ErrorCode::UnknownVerb, "no such request; HELP lists them"));
         };
-        fields(verb, rest).ok_or(bad(ErrorCode::BadLine, verb.usage()))
+        fields(verb, rest).map_err(|fault| BadLine { fault, ..bad(ErrorCode::BadLine, verb.usage()) })
     }
 
     /// The request's verb.
@@ -198,50 +216,52 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Reads the fields after the verb; `None` is a bad line.
-fn fields(verb: Verb, rest: Option<&str>) -> Option<Request<'_>> {
+/// Reads the fields after the verb; an error is a bad line, with what is wrong with a name.
+fn fields(verb: Verb, rest: Option<&str>) -> Result<Request<'_>, Option<NameFault>> {
     // `WHO ` and `WHO` both lack the user; `PING ` and `PING` are the same.
     let rest = rest.filter(|rest| !rest.is_empty());
-    Some(match verb {
+    let all = rest.ok_or(None);
+    Ok(match verb {
         Verb::Ping => Request::Ping(rest),
         Verb::Help => match rest {
-            Some(word) if word.contains(' ') => return None,
+            Some(word) if word.contains(' ') => return Err(None),
             word => Request::Help(word),
         },
-        Verb::Quit => return rest.is_none().then_some(Request::Quit),
-        Verb::Who => Request::Who(UserRef::parse(rest?)?),
-        Verb::Watch => Request::Watch(UserRef::parse(rest?)?),
-        Verb::Unwatch => Request::Unwatch(UserRef::parse(rest?)?),
-        Verb::Join => Request::Join(RoomRef::parse(rest?)?),
-        Verb::Leave => Request::Leave(RoomRef::parse(rest?)?),
+        Verb::Quit if rest.is_some() => return Err(None),
+        Verb::Quit => Request::Quit,
+        Verb::Who => Request::Who(UserRef::check(all?)?),
+        Verb::Watch => Request::Watch(UserRef::check(all?)?),
+        Verb::Unwatch => Request::Unwatch(UserRef::check(all?)?),
+        Verb::Join => Request::Join(RoomRef::check(all?)?),
+        Verb::Leave => Request::Leave(RoomRef::check(all?)?),
         Verb::Ack => {
-            let (id, from) = split(rest?)?;
-            Request::Ack { id: Tag::parse(id)?, from: UserRef::parse(from)? }
+            let (id, from) = split(all?).ok_or(None)?;
+            Request::Ack { id: Tag::parse(id).ok_or(None)?, from: UserRef::check(from)? }
         }
         Verb::Cast | Verb::Send => {
-            let (to, text) = split(rest?).filter(|(_, text)| !text.is_empty())?;
+            let (to, text) = split(all?).filter(|(_, text)| !text.is_empty()).ok_or(None)?;
             match verb {
-                Verb::Cast => Request::Cast { to: UserRef::parse(to)?, text },
-                _ if to.starts_with('#') => Request::SendRoom { room: RoomRef::parse(to)?, text },
-                _ => Request::Send { to: UserRef::parse(to)?, text },
+                Verb::Cast => Request::Cast { to: UserRef::check(to)?, text },
+                _ if to.starts_with('#') => Request::SendRoom { room: RoomRef::check(to)?, text },
+                _ => Request::Send { to: UserRef::check(to)?, text },
             }
         }
-        Verb::Login => return login(rest?),
+        Verb::Login => return login(all?),
     })
 }
 
-fn login(rest: &str) -> Option<Request<'_>> {
+fn login(rest: &str) -> Result<Request<'_>, Option<NameFault>> {
     let mut words = rest.split(' ');
-    let user = UserRef::parse(words.next()?)?;
+    let user = UserRef::check(words.next().ok_or(None)?)?;
     let (token, ack) = match (words.next(), words.next(), words.next()) {
         (None, ..) => (None, false),
         (Some("ack"), None, _) => (None, true),
         (Some(token), None, _) => (Some(token), false),
         (Some(token), Some("ack"), None) if token != "ack" => (Some(token), true),
-        _ => return None,
+        _ => return Err(None),
     };
     let token_is_whole = token.is_none_or(|token| !token.is_empty());
-    token_is_whole.then_some(Request::Login { user, token, ack })
+    token_is_whole.then_some(Request::Login { user, token, ack }).ok_or(None)
 }
 
 /// What is before and behind the first space. Fields are short, so a plain loop
@@ -293,7 +313,7 @@ fn tag_of(bytes: &[u8]) -> Option<Tag<'_>> {
 }
 
 fn bad(code: ErrorCode, text: &'static str) -> BadLine {
-    BadLine { code, text }
+    BadLine::new(code, text)
 }
 
 #[cfg(test)]
