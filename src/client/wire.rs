@@ -105,7 +105,14 @@ async fn open(server: &str, login: &[u8]) -> Result<(TcpStream, Lines, Place), C
         }
         _ => ClientError::Io { server: server.to_owned(), error },
     };
-    let mut stream = TcpStream::connect(server).await.map_err(failed)?;
+    // `[fe80::1%eth0]:7700`: the system knows the names of interfaces, but not brackets.
+    let mut stream = match server.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")) {
+        Some((host, port)) if host.contains('%') => {
+            let port = port.parse().map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+            TcpStream::connect((host, port)).await.map_err(failed)?
+        }
+        _ => TcpStream::connect(server).await.map_err(failed)?,
+    };
     tune(&stream);
     let mut lines = Lines::new(stream.clone());
     let hello = lines.next().await.map_err(failed)?;

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::config::features::{CLUSTER, Feature, WEBSOCKET};
@@ -335,7 +335,13 @@ fn address(text: &str) -> Option<SocketAddr> {
     match text.parse() {
         Ok(addr) => Some(addr),
         Err(_) if text.starts_with("localhost:") => text.to_socket_addrs().ok()?.next(),
-        Err(_) => None,
+        Err(_) => {
+            // `[fe80::1%eth0]:7700`: std knows numbers of interfaces, and the system their names.
+            let (ip, rest) = text.strip_prefix('[')?.split_once('%')?;
+            let (scope, port) = rest.split_once("]:")?;
+            let (ip, port) = (ip.parse::<Ipv6Addr>().ok()?, port.parse::<u16>().ok()?);
+            (format!("{ip}%{scope}"), port).to_socket_addrs().ok()?.next()
+        }
     }
 }
 

@@ -65,6 +65,18 @@ fn what_is_set_is_told() {
 }
 
 #[test]
+fn the_name_of_an_interface_stands_for_its_number() {
+    let mut config = Config::default();
+    config.set("listen", "[fe80::1%lo]:7700,[fe80::1%lo]:7701").expect("there is a loopback interface");
+    let SocketAddr::V6(addr) = config.listen[0] else { panic!("{:?}", config.listen) };
+    assert!(addr.scope_id() > 0 && config.value("listen").starts_with("[fe80::1%"));
+    for bad in ["[fe80::1%nosuch]:7700", "[fe80::1%]:7700", "[1.2.3.4%lo]:1", "[host%lo]:1", "[fe80::1%lo]:x"]
+    {
+        config.set("listen", bad).expect_err(bad);
+    }
+}
+
+#[test]
 fn what_is_not_allowed_changes_nothing() {
     let bad = [
         ("listen", ""),

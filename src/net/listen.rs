@@ -10,7 +10,8 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use log::warn;
-use rustix::net::sockopt;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use smol::{Async, LocalExecutor, Timer};
 
@@ -76,7 +77,7 @@ impl Listener {
     }
 
     fn try_bind(addr: SocketAddr, is_http: bool) -> io::Result<Self> {
-        let socket = TcpListener::bind(addr)?;
+        let socket = if addr.is_ipv4() { TcpListener::bind(addr)? } else { bind_ipv6(addr)? };
         rustix::net::listen(&socket, BACKLOG)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         sockopt::set_socket_keepalive(&socket, true)?;
@@ -174,6 +175,17 @@ impl Rarely {
     }
 }
 
+/// What `std` does, but for IPv6 alone: else, on many systems, `[::]` is every IPv4 address, too, and both at one port
+/// can't be had.
+fn bind_ipv6(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    rustix::net::bind(&socket, &addr)?;
+    Ok(socket.into())
+}
+
 /// Tells a peer that there is no room for it; whatever its socket does not take at once is lost.
 fn turn_away(mut socket: &TcpStream, is_http: bool, node: &NodeId) {
     let mut words = vec![];
@@ -206,6 +218,8 @@ pub fn files_max() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     #[test]
@@ -214,5 +228,24 @@ mod tests {
         let said: Vec<u64> =
             (0..5_000).filter_map(|ms| flood.count(start + Duration::from_millis(ms))).collect();
         assert_eq!(said, [1, 1_000, 1_000, 1_000, 1_000]);
+    }
+
+    #[test]
+    fn one_port_is_had_for_both_families() {
+        // All addresses of the machine, for a moment, and nobody is accepted.
+        let (first, second) = (SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), Ipv4Addr::UNSPECIFIED);
+        if Listener::bind("listen", first, false).is_err() {
+            eprintln!("not tested: this machine has no IPv6");
+            return;
+        }
+        let is_had = (0..10).any(|_| {
+            let ipv6 = Listener::bind("listen", first, false).expect("there is IPv6");
+            // Somebody else may have that port.
+            Listener::bind("listen", (second, ipv6.addr().port()).into(), false).is_ok()
+        });
+        assert!(is_had);
+        let again = Listener::bind("listen", first, false).expect("there is IPv6");
+        let error = Listener::bind("http", again.addr(), true).err().expect("it is in use");
+        assert!(error.0.contains("is in use already"), "{error}");
     }
 }
