@@ -8,6 +8,7 @@
 mod rig;
 
 mod flow;
+mod frames;
 mod slow;
 mod tcp;
 mod web;
