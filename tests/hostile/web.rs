@@ -1,6 +1,7 @@
 //! WebSocket peers that do what browsers do not.
 
 use std::io::{Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::rig::WAIT_TIME_MAX;
@@ -246,7 +247,29 @@ fn a_silent_websocket_is_pinged() {
         assert_eq!(web.next(), Some((PING, vec![])));
         web.frame(PONG, b"");
     }
-    drop((new, web));
+    // Also while a line of its has to wait for somebody who does not read, and then that line goes on.
+    const LINES: usize = 2_000;
+    let mut full = Peer::login(node.tcp, "full");
+    let mut socket = web.writer();
+    let writer = thread::spawn(move || {
+        (0..LINES)
+            .all(|n| socket.write_all(&frame(TEXT, format!("SEND full {n} {:4000}", "").as_bytes())).is_ok())
+    });
+    let (mut answers, mut pings, mut reader) = (0, 0, None);
+    while answers < LINES {
+        match web.next().expect("it goes on") {
+            (PING, _) => pings += 1,
+            (_, answer) => answers += usize::from(answer.starts_with(b"OK ") || answer.starts_with(b"ERR ")),
+        }
+        if pings == 2 && reader.is_none() {
+            let mut reading = full.writer();
+            reader = Some(thread::spawn(move || reading.read_to_end(&mut vec![])));
+        }
+    }
+    assert!(writer.join().expect("it is read") && pings >= 2, "{pings} pings");
+    full.say("QUIT");
+    reader.into_iter().for_each(|reader| drop(reader.join()));
+    drop((new, web, full));
     bystanders.noticed_nothing();
     node.settles();
     let node = Node::start(&[("ping", "off")]);
