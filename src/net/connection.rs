@@ -191,7 +191,8 @@ impl ConnectionTask {
             let is_all = match self.read_once(|input| paused = self.hear(wire, input))? {
                 None => true,
                 Some(0) => {
-                    self.end_input(wire);
+                    self.hear_rest(wire);
+                    self.driver.step(|node, now| node.end(self.id, None, now));
                     true
                 }
                 // Less than there was room for is all there is.
@@ -204,15 +205,12 @@ impl ConnectionTask {
         Ok(None)
     }
 
-    /// The peer says no more.
-    fn end_input(&self, wire: &mut impl Wire) {
-        self.driver.step(|node, now| {
-            if let Some(line) = wire.rest() {
-                // It may be read, so that no line has to wait.
-                node.line(self.id, line, now);
-            }
-            node.end(self.id, None, now);
-        });
+    /// The peer says no more: what there is of a last line is answered.
+    fn hear_rest(&self, wire: &mut impl Wire) {
+        if let Some(line) = wire.rest() {
+            // It may be read, so that no line has to wait.
+            self.driver.step(|node, now| node.line(self.id, line, now));
+        }
     }
 
     /// Reads once without waiting, and gives what there was to `take`. Returns how many bytes that were: 0 is the
@@ -272,7 +270,10 @@ impl ConnectionTask {
             }
             match self.read_once(|input| paused = self.hear(wire, input)) {
                 Ok(Some(1..)) => {}
-                Ok(Some(0)) => return self.end_input(wire),
+                Ok(Some(0)) => {
+                    self.hear_rest(wire);
+                    break;
+                }
                 _ => break,
             }
         }

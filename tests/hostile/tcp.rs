@@ -9,7 +9,7 @@ use crate::rig::bystanders::Bystanders;
 use crate::rig::node::Node;
 use crate::rig::peer::{Peer, delivered, message};
 use crate::rig::program::Program;
-use crate::rig::until;
+use crate::rig::{until, until_in};
 
 use crate::CUT_TIME_MAX;
 
@@ -170,11 +170,11 @@ fn telnet_answers_that_nobody_reads_have_a_bound() {
     let mut growth = server.growth();
     let mut asking = Peer::connect(server.tcp());
     let asks = [IAC, 253, 6].repeat(1 << 18);
+    asking.patient(CUT_TIME_MAX);
     let mut writer = asking.writer();
     let asker = std::thread::spawn(move || (0..40).try_for_each(|_| writer.write_all(&asks)).is_err());
-    asking.patient(CUT_TIME_MAX);
     // It is not read, and in the end it is a slow consumer.
-    until("the asker is cut off", || {
+    until_in(CUT_TIME_MAX, "the asker is cut off", || {
         growth.look();
         asker.is_finished()
     });
