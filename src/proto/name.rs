@@ -152,12 +152,7 @@ impl Borrow<str> for NodeId {
 pub struct RoomRef<'a>(UserRef<'a>);
 
 impl<'a> RoomRef<'a> {
-    /// Takes `#` and then what a user name may be.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        Self::check(text).ok()
-    }
-
-    /// The same, with what is wrong, unless that is the `#`.
+    /// Takes `#` and then what a user name may be; an error is what is wrong with that.
     pub fn check(text: &'a str) -> Result<Self, Option<NameFault>> {
         Ok(RoomRef(UserRef::check(text.strip_prefix('#').ok_or(None)?)?))
     }
@@ -494,9 +489,9 @@ mod tests {
 
     #[test]
     fn rooms_tags_sessions_nodes() {
-        assert!(RoomRef::parse("#lobby").is_some());
+        assert!(RoomRef::check("#lobby").is_ok());
         for bad in ["lobby", "#", "##a", "#a#b", "#@a"] {
-            assert!(RoomRef::parse(bad).is_none(), "{bad}");
+            assert!(RoomRef::check(bad).is_err(), "{bad}");
         }
         assert!(Tag::parse("A.z_0-~").is_some());
         for bad in ["", "a b", "a@", "é", &"t".repeat(65)] {
