@@ -25,7 +25,8 @@ pub async fn serve(connection: ConnectionTask) {
     // An error is a socket that is broken: nobody is there.
     let _ = match shake_hands(&connection).await {
         Ok(Ok(mut websocket)) => connection.talk(&mut websocket).await,
-        Ok(Err(mut refused)) => connection.end(&mut refused, None).await,
+        // What is short is boxed, so that a connection at rest is small.
+        Ok(Err(mut refused)) => Box::pin(connection.end(&mut refused, None)).await,
         Err(error) => Err(error),
     };
 }
