@@ -10,10 +10,10 @@
 //! origin keeps each message until it has a receipt.
 //!
 //! Reading order: `event.rs` is what comes up. `links.rs` and `link.rs` are how batches get from
-//! node to node; `mesh.rs` shows what the calls mean, in memory. Of several machines, `remote.rs` and
+//! node to node, `way.rs` says when they do not; `mesh.rs` shows what the calls mean, in memory. Of several machines, `remote.rs` and
 //! `shared.rs` join the parts; `presence.rs`, `command.rs`, `lease.rs` and `sessions.rs` decide what Redis
-//! is asked and what it means, `redis_thread.rs` and `redis_commands.rs` carry that; `bus.rs` and
-//! `watchdog.rs` carry batches.
+//! is asked and what it means, `redis_thread.rs` and `redis_commands.rs` carry that; `bus.rs`,
+//! `reach.rs` and `watchdog.rs` carry batches.
 
 pub mod event;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
@@ -21,6 +21,8 @@ pub mod link;
 #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
 pub mod links;
 pub mod mesh;
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a mesh needs a part of it"))]
+mod way;
 
 // Nodes on several machines.
 #[cfg(feature = "cluster")]
@@ -31,6 +33,8 @@ pub mod command;
 pub mod lease;
 #[cfg(feature = "cluster")]
 pub mod presence;
+#[cfg(feature = "cluster")]
+pub mod reach;
 #[cfg(feature = "cluster")]
 mod reasons;
 #[cfg(feature = "cluster")]

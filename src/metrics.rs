@@ -31,6 +31,9 @@ pub struct Counters {
     pub rerouted: u64,
     /// The longest time that one task kept all others waiting, in microseconds.
     pub turn_us_max: u64,
+    /// Messages to other nodes that were published, and of which nobody heard in 10 s, whatever RabbitMQ did with
+    /// them: their senders got `ERR timeout`.
+    pub unheard: u64,
     errors: [u64; ErrorCode::ALL.len()],
     closed: [u64; CloseReason::ALL.len()],
 }

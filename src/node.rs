@@ -273,6 +273,11 @@ impl Node {
         self.settle();
     }
 
+    /// Messages of this node were published, and never heard of.
+    pub fn unheard(&mut self, count: u64) {
+        self.counters.unheard += count;
+    }
+
     /// This node has a new id: to all others it is another node.
     pub fn renamed(&mut self, me: NodeId) {
         self.me = me;

@@ -277,6 +277,7 @@ async fn hear_others(driver: Rc<Driver>) {
                     ClusterEvent::Answered(ticket, answer) => node.answered(ticket, answer, now),
                     ClusterEvent::News(news) => node.heard(news, now),
                     ClusterEvent::Returned(returned) => node.returned(&returned, now),
+                    ClusterEvent::Unheard(count) => node.unheard(count),
                     ClusterEvent::Renamed(id) => node.renamed(id),
                     ClusterEvent::Batch(batch) => cluster.unpack(&batch, now, &mut |from, said| {
                         count += 1;

@@ -94,6 +94,7 @@ impl End {
                     self.fates.extend(returned.tickets.iter().map(|ticket| (*ticket, cause)));
                     self.gone.extend((returned.cause == Cause::Gone).then_some(returned.node));
                 }
+                ClusterEvent::Unheard(_) => {}
                 ClusterEvent::Renamed(id) => self.id = id,
                 ClusterEvent::Batch(batch) => {
                     let End { remote, texts, fates, items, .. } = self;

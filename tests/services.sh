@@ -11,6 +11,9 @@
 #   services.sh queues DIR                        prints the names of the broker's queues, one a line
 #   services.sh published DIR                     prints how many messages the broker has taken so far
 #   services.sh delete-queues DIR                 deletes them all, as an operator would
+#   services.sh delete-exchange DIR               deletes the exchange of all nodes, as an operator would
+#   services.sh unbind DIR [PREFIX]               removes the bindings of all nodes whose ids begin so, as an operator
+#                                                 would
 #   services.sh close-connections DIR             closes every connection, as an operator would
 #   services.sh around COMMAND...                 runs a command with both, addresses in its environment
 #
@@ -314,6 +317,8 @@ alarm) alarm "${arguments[0]:-}" ;;
 queues) queues ;;
 published) tell_broker 'lists:sum([N || {_, #{messages_received_total := N}} <- maps:to_list(rabbit_global_counters:overview())]).' ;;
 delete-queues) tell_broker 'length([catch rabbit_amqqueue:delete(Q, false, false, <<"operator">>) || Q <- rabbit_amqqueue:list()]).' ;;
+delete-exchange) tell_broker 'catch rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"pinpost">>), false, <<"operator">>).' ;;
+unbind) tell_broker 'length([catch rabbit_binding:remove(B, <<"operator">>) || B <- rabbit_binding:list(<<"/">>), string:prefix(element(3, B), <<"'"${arguments[0]:-}"'">>) =/= nomatch]).' ;;
 close-connections) tell_broker 'length([catch rabbit_networking:close_connection(P, "operator") || P <- rabbit_networking:connections()]).' ;;
 *) usage ;;
 esac

@@ -8,7 +8,9 @@
 //! One topic exchange for all; one queue a node, exclusive, gone with its
 //! connection, under a new name each time, bound to the node's id. Publishes are
 //! mandatory: what no queue takes comes back. A delivery is acknowledged after
-//! the node has taken it over, and at most 300 wait for that.
+//! the node has taken it over, and at most 300 wait for that. Before anybody hears
+//! that this node has a queue, and whenever nothing else comes, a word to itself
+//! shows that what is published for it arrives ([`Reach`]).
 //!
 //! When anything goes wrong the sockets are shut first, because the library's
 //! calls and destructors wait for the broker otherwise; then everything is
@@ -32,6 +34,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use log::{debug, info, warn};
 
 use crate::cluster::event::{Batch, ClusterEvent};
+use crate::cluster::reach::{Look, QUIET_TIME, Reach, WORD};
 use crate::cluster::reasons::of_broker;
 use crate::cluster::shared::{Note, Shared};
 use crate::cluster::watchdog::Watchdog;
@@ -67,9 +70,6 @@ const HEARTBEAT_S: u16 = 4;
 /// How often time passes for links with something under way.
 const TICK_TIME: Duration = Duration::from_millis(50);
 
-/// How often it does for a bus with nothing to do.
-const IDLE_TIME: Duration = Duration::from_secs(60);
-
 /// The longest pause between attempts to connect.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -78,6 +78,11 @@ const OUTAGE_TIME: Duration = Duration::from_secs(10);
 
 /// What is said of a connection that died without a word.
 const BROKE: &str = "the connection broke";
+
+/// What is said when the word of this node to itself came back, or did not come.
+const UNBOUND: &str = "it has nothing bound for this node";
+const UNHEARD: &str =
+    "what is published for this node does not come: look at it, its queue, and policies on that";
 
 /// The bus, before and between its sessions with the broker.
 pub struct Bus {
@@ -89,7 +94,7 @@ pub struct Bus {
     batch: Vec<u8>,
     /// Batches handed up since the start.
     handed: u64,
-    /// Since when this session, if there is one, can publish.
+    /// Since when this session, if there is one, is known to work.
     up_since: Option<Instant>,
     /// The broker is away; said once.
     is_lost: bool,
@@ -106,6 +111,10 @@ struct BusSession<'a> {
     blocked: Receiver<ConnectionBlockedNotification>,
     /// For which of this node's incarnations the queue is.
     epoch: u64,
+    node: NodeId,
+    reach: Reach,
+    /// The broker takes nothing now.
+    is_blocked: bool,
     /// Deliveries that are not acknowledged yet.
     waiting: VecDeque<Delivery>,
     /// How many were handed up before the first of these.
@@ -172,40 +181,43 @@ impl Bus {
         let (epoch, node) = self.shared.links(|links| (links.epoch(), links.me().clone()));
         let sockets = self.connect()?;
         let watchdog = self.watchdog.clone();
+        let name = format!("{EXCHANGE}.{}.{:08x}", node.as_str(), random_number() as u32);
         let set_up = watchdog.limit(SETUP_TIME_MAX, || -> Outcome<_> {
             let (mut publisher, mut consumer) = self.open(sockets)?;
             let blocked = publisher.listen_for_connection_blocked()?;
             let to = publisher.open_channel(None)?;
             let returned = to.listen_for_returns()?;
             let from = consumer.open_channel(None)?;
-            let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-            to.exchange_declare(ExchangeType::Topic, EXCHANGE, durable)?;
-            let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
-            let name = format!("{EXCHANGE}.{}.{:08x}", node.as_str(), random_number() as u32);
-            from.qos(0, PREFETCH_MAX, false)?;
-            from.queue_declare(&name[..], exclusive)?;
-            from.queue_bind(&name[..], EXCHANGE, node.as_str(), Default::default())?;
-            Ok((publisher, consumer, to, from, returned, blocked, name))
+            declare(&to, &from, &name, &node)?;
+            Ok((publisher, consumer, to, from, returned, blocked))
         });
-        let (publisher, consumer, to, from, returned, blocked, name) = set_up?;
+        let (publisher, consumer, to, from, returned, blocked) = set_up?;
         let consume = || from.basic_consume(&name[..], ConsumerOptions::default());
         let consuming = watchdog.limit(SETUP_TIME_MAX, consume).inspect_err(|_| watchdog.shut())?;
-        let (waiting, first) = (VecDeque::new(), self.handed);
-        let mut session =
-            BusSession { to: &to, from: &from, consuming, returned, blocked, epoch, waiting, first };
+        let mut session = BusSession {
+            to: &to,
+            from: &from,
+            consuming,
+            returned,
+            blocked,
+            epoch,
+            node,
+            reach: Reach::new(Instant::now()),
+            is_blocked: false,
+            waiting: VecDeque::new(),
+            first: self.handed,
+        };
         // Dropped before all of the above, also by a panic.
         let shut = Shut(&watchdog);
-        if std::mem::take(&mut self.is_lost) {
-            info!("RabbitMQ at {} is back", self.amqp);
-        }
-        self.up_since = Some(Instant::now());
-        self.set_up(true);
-        self.shared.note(Note::Queue(Some(node)));
         let end = self.serve(&mut session);
         if end.is_ok() && self.shared.desk().is_stopping {
             watchdog.limit(TEARDOWN_TIME_MAX, || self.say_last_words(&to));
         }
         self.set_up(false);
+        // A channel that was closed says why only when it is asked.
+        let is_broken = end.as_ref().is_err_and(|why| why.to_string() == BROKE);
+        let of_channel = || is_broken.then(|| to.qos(0, PREFETCH_MAX, false).err()).flatten();
+        let of_channel = watchdog.limit(TEARDOWN_TIME_MAX, of_channel);
         // Now nothing that follows waits for the broker. The receiver outlives its consumer, or the
         // library would drop the whole connection in a worse way.
         drop(shut);
@@ -213,10 +225,10 @@ impl Bus {
         drop(session);
         drop((to, from));
         let reasons = watchdog.limit(TEARDOWN_TIME_MAX, || [publisher.close(), consumer.close()]);
-        match (end, reasons.into_iter().find_map(Result::err)) {
+        match of_channel.or(reasons.into_iter().find_map(Result::err)) {
             // Only this tells why a connection died without a word.
-            (Err(why), Some(reason)) if why.to_string() == BROKE => Err(reason.into()),
-            (end, _) => end,
+            Some(reason) if is_broken => Err(reason.into()),
+            _ => end,
         }
     }
 
@@ -267,6 +279,7 @@ impl Bus {
             }
             is_active |= self.publish(session.to)?;
             let now = Instant::now();
+            self.look(session, now)?;
             let is_time = now.duration_since(ticked) >= TICK_TIME;
             self.acknowledge(session, is_time)?;
             let mut is_ready = false;
@@ -274,11 +287,11 @@ impl Bus {
                 ticked = now;
                 (is_active, is_ready) = self.shared.links(|links| (links.tick(now), links.has_next()));
             }
-            is_active |= !session.waiting.is_empty();
+            is_active |= !session.waiting.is_empty() || session.reach.is_waiting();
             let time_max = match (is_ready, is_active) {
                 (true, _) => Duration::ZERO,
                 (_, true) => TICK_TIME,
-                _ => IDLE_TIME,
+                _ => QUIET_TIME,
             };
             select! {
                 recv(self.bell) -> _ => is_active = true,
@@ -290,10 +303,10 @@ impl Bus {
                     is_active = true;
                 }
                 recv(session.returned) -> returned => {
-                    self.returned(&returned.map_err(|_| BROKE)?);
-                    session.returned.try_iter().for_each(|returned| self.returned(&returned));
+                    self.returned(session, &returned.map_err(|_| BROKE)?)?;
+                    session.returned.try_iter().try_for_each(|returned| self.returned(session, &returned))?;
                 }
-                recv(session.blocked) -> notice => self.blocked(&notice.map_err(|_| BROKE)?),
+                recv(session.blocked) -> notice => self.blocked(session, &notice.map_err(|_| BROKE)?),
                 default(time_max) => {}
             }
         }
@@ -306,15 +319,45 @@ impl Bus {
             let node = self.shared.links(|links| links.next(Instant::now(), &mut self.batch));
             let Some(node) = node else { return Ok(any) };
             any = true;
-            let mut publish = Publish::new(&self.batch, node.as_str());
-            publish.mandatory = true;
-            self.watchdog.limit(PUBLISH_TIME_MAX, || channel.basic_publish(EXCHANGE, publish))?;
+            self.put(channel, &self.batch, &node)?;
+        }
+    }
+
+    fn put(&self, channel: &Channel, bytes: &[u8], node: &NodeId) -> Outcome<()> {
+        let mut publish = Publish::new(bytes, node.as_str());
+        publish.mandatory = true;
+        Ok(self.watchdog.limit(PUBLISH_TIME_MAX, || channel.basic_publish(EXCHANGE, publish))?)
+    }
+
+    /// Looks whether this node can be reached.
+    fn look(&self, session: &mut BusSession<'_>, now: Instant) -> Outcome<()> {
+        match session.reach.look(session.is_blocked || !session.waiting.is_empty(), now) {
+            Look::Fine => Ok(()),
+            Look::Say => self.put(session.to, WORD, &session.node),
+            Look::Lost => Err(UNHEARD.into()),
+        }
+    }
+
+    /// Something has come. If it is the first thing, others may hear of this node now.
+    fn heard(&mut self, session: &mut BusSession<'_>) {
+        if session.reach.heard(Instant::now()) {
+            if std::mem::take(&mut self.is_lost) {
+                info!("RabbitMQ at {} is back", self.amqp);
+            }
+            self.up_since = Some(Instant::now());
+            self.set_up(!session.is_blocked);
+            self.shared.note(Note::Queue(Some(session.node.clone())));
         }
     }
 
     fn take(&mut self, session: &mut BusSession<'_>, message: ConsumerMessage) -> Outcome<()> {
         match message {
+            ConsumerMessage::Delivery(delivery) if delivery.body == WORD => {
+                self.heard(session);
+                Ok(delivery.ack(session.from)?)
+            }
             ConsumerMessage::Delivery(mut delivery) => {
+                self.heard(session);
                 let bytes = std::mem::take(&mut delivery.body);
                 session.waiting.push_back(delivery);
                 self.handed += 1;
@@ -341,13 +384,18 @@ impl Bus {
         Ok(last.ack_multiple(session.from)?)
     }
 
-    fn returned(&self, returned: &Return) {
-        let Some(node) = NodeId::parse(&returned.routing_key) else { return };
+    fn returned(&self, session: &BusSession<'_>, returned: &Return) -> Outcome<()> {
+        let Some(node) = NodeId::parse(&returned.routing_key) else { return Ok(()) };
+        if node == session.node {
+            return Err(UNBOUND.into());
+        }
         self.shared.links(|links| links.returned(&node, &returned.content, Instant::now()));
+        Ok(())
     }
 
     /// The broker is short of memory or disk, or no longer.
-    fn blocked(&self, notice: &ConnectionBlockedNotification) {
+    fn blocked(&self, session: &mut BusSession<'_>, notice: &ConnectionBlockedNotification) {
+        session.is_blocked = matches!(notice, ConnectionBlockedNotification::Blocked(_));
         match notice {
             ConnectionBlockedNotification::Blocked(why) => {
                 warn!("RabbitMQ at {} takes no messages now: {why}", self.amqp);
@@ -356,7 +404,7 @@ impl Bus {
                 info!("RabbitMQ at {} takes messages again", self.amqp);
             }
         }
-        self.set_up(matches!(notice, ConnectionBlockedNotification::Unblocked));
+        self.set_up(!session.is_blocked && session.reach.is_proven);
     }
 
     /// Publishes what is still to be said, and waits until the broker has it.
@@ -367,6 +415,16 @@ impl Bus {
             warn!("RabbitMQ at {}: the last words were lost: {error}", self.amqp);
         }
     }
+}
+
+/// The exchange of all, and the queue of this node.
+fn declare(to: &Channel, from: &Channel, name: &str, node: &NodeId) -> Outcome<()> {
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    to.exchange_declare(ExchangeType::Topic, EXCHANGE, durable)?;
+    let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+    from.qos(0, PREFETCH_MAX, false)?;
+    from.queue_declare(name, exclusive)?;
+    Ok(from.queue_bind(name, EXCHANGE, node.as_str(), Default::default())?)
 }
 
 /// Shuts the sockets when dropped, before anything declared earlier is.

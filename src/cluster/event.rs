@@ -14,6 +14,8 @@ pub enum ClusterEvent {
     News(News),
     /// Messages could not be carried.
     Returned(Returned),
+    /// So many messages were published, and nobody ever heard of them: their senders were told `ERR timeout`.
+    Unheard(u64),
     /// This node has a new id: to all others it is another node.
     Renamed(NodeId),
     /// What another node says, as it came: [`Cluster::unpack`](crate::cluster::Cluster::unpack) reads it.

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::cluster::event::{ClusterEvent, give_back};
+use crate::cluster::way::{Trouble, Way};
 use crate::node::out::Say;
 use crate::node::seam::{Cause, Returned};
 use crate::proto::name::NodeId;
@@ -93,6 +94,8 @@ pub struct Link {
     is_asked: bool,
     /// A batch came before those that are missing.
     has_gap: bool,
+    /// What is wrong with the way to the other node.
+    pub way: Way,
 }
 
 /// Items on their way together.
@@ -134,6 +137,7 @@ impl Link {
             untold_since: None,
             is_asked: false,
             has_gap: false,
+            way: Way::default(),
         }
     }
 
@@ -301,6 +305,7 @@ impl Link {
     fn other_has(&mut self, have: u64, has_gap: bool, now: Instant) {
         while self.sent.front().is_some_and(|sent| sent.number <= have) {
             let Parcel { first, count, .. } = self.sent.pop_front().expect("it is there");
+            self.way.trouble = None;
             if count > 0 {
                 self.had.push_back((now, first + count));
             }
@@ -338,6 +343,7 @@ impl Link {
     /// taken by a queue that is no more, and so was the batch itself, if it was published twice.
     pub fn returned(&mut self, number: u64, now: Instant, events: &mut Vec<ClusterEvent>) {
         self.probe.get_or_insert((now + PROBE_TIME_MIN, PROBE_TIME_MIN * 2));
+        self.way.trouble = Some(Trouble::ComesBack);
         let Some(at) = self.sent.iter().position(|sent| sent.number == number) else { return };
         let first_sure = if self.sent[at].times == 1 { number } else { u64::MAX };
         let waiting = self.take_waiting();
@@ -380,11 +386,17 @@ impl Link {
     /// Time passes: what was not heard of is sent again, messages that are too old are given up. The node
     /// has given up those with tickets, too; it is told of the others.
     pub fn tick(&mut self, now: Instant, events: &mut Vec<ClusterEvent>) {
-        let mut casts = 0;
+        let (mut casts, mut unheard) = (0, 0);
         let is_old = |parcel: &Parcel| now.duration_since(parcel.since) >= KEEP_TIME_MAX;
         while self.sent.front().is_some_and(is_old) {
             let sent = self.sent.pop_front().expect("it is there");
-            casts += self.take_out(&sent, now).1;
+            let (tickets, its_casts) = self.take_out(&sent, now);
+            casts += its_casts;
+            unheard += tickets.len() as u64 + its_casts;
+        }
+        if unheard > 0 {
+            self.way.trouble = Some(Trouble::Unheard);
+            events.push(ClusterEvent::Unheard(unheard));
         }
         while self.waiting.front().is_some_and(is_old) {
             let parcel = self.waiting.pop_front().expect("it is there");

@@ -343,11 +343,38 @@ fn what_is_too_old_is_given_up() {
     let later = now + KEEP_TIME_MAX;
     forward(&mut link, None, "a cast", now);
     let lost = events(|events| link.tick(later, events));
-    assert_eq!(lost, [back(&[], 1, Cause::MaybeSeen)], "nobody waits for it");
+    let unheard = ClusterEvent::Unheard(SMALL_BATCHES_MAX as u64);
+    assert_eq!(lost, [unheard, back(&[], 1, Cause::MaybeSeen)], "nobody waits for it");
+    assert_eq!(link.way.news(true), Some(Some(Trouble::Unheard)));
     assert!(!link.is_active() && link.tickets.is_empty() && link.waiting_bytes == 0);
     forward(&mut link, Some(9), "hi", later);
     let batch = next(&mut link, &me, later).expect("due");
     assert_eq!(messages(&mut other, &batch, later), [(SMALL_BATCHES_MAX as u64 + 2, "hi".to_owned())]);
+    assert_eq!(link.way.news(true), None, "the other end has not said that it has it");
+    link.hear(&word(number(&batch)), later);
+    assert_eq!(link.way.news(true), Some(None));
+}
+
+#[test]
+fn what_is_wrong_with_the_way_to_a_living_node_is_told_once() {
+    let (now, me) = (Instant::now(), node("a"));
+    let mut link = fresh(now);
+    let mut at = now;
+    for is_first in [true, false, false] {
+        forward(&mut link, Some(1), "hi", at);
+        let batch = next(&mut link, &me, at).expect("due");
+        returned(&mut link, number(&batch), at);
+        assert_eq!(link.way.news(false), None, "it may be dead");
+        assert_eq!(link.way.news(true), is_first.then_some(Some(Trouble::ComesBack)));
+        // That it says something does not mean that it can be reached.
+        link.hear(&word(0), at);
+        assert_eq!(link.way.news(true), None);
+        at += PROBE_TIME_MAX;
+    }
+    forward(&mut link, Some(2), "hi", at);
+    let batch = next(&mut link, &me, at).expect("due");
+    link.hear(&word(number(&batch)), at);
+    assert_eq!((link.way.news(true), link.way.news(true)), (Some(None), None));
 }
 
 #[test]

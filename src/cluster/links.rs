@@ -165,6 +165,7 @@ impl Links {
         }
         let Some(link) = link(&mut self.peers, &head.from, now) else { return items.clear() };
         let is_next = link.hear(head, now);
+        link.way.tell(&link.node, self.versions.contains_key(&link.node));
         self.due.note(link, now);
         if !is_next {
             return items.clear();
@@ -194,6 +195,7 @@ impl Links {
         let Some((head, _)) = Head::parse(batch).filter(|(head, _)| head.from == self.me) else { return };
         if let Some(link) = self.peers.get_mut(node.as_str()) {
             link.returned(head.number, now, &mut self.events);
+            link.way.tell(&link.node, self.versions.contains_key(&link.node));
         }
     }
 
@@ -203,6 +205,7 @@ impl Links {
         for (_, link) in self.peers.iter_mut().filter(|(_, link)| !link.is_quiet()) {
             is_active |= link.is_active();
             link.tick(now, &mut self.events);
+            link.way.tell(&link.node, self.versions.contains_key(&link.node));
             if !link.is_ready && link.is_due(now) {
                 link.is_ready = true;
                 self.due.ready.push(link.node.clone());

@@ -102,6 +102,21 @@ fn logs_each_change_once(name: &str, hangs: bool, attempts: usize) {
 }
 
 #[test]
+fn what_is_not_bound_is_said_once_by_its_node_and_by_who_sends_there() {
+    let town = Town::new("said", calm(), 1);
+    let mut node = Logged::start_in(&town, town.urls(2));
+    let (mut alice, mut carol) = (town.login(0, "alice"), node.login("carol"));
+    carol.reaches(&mut alice);
+    town.broker.unbind("said-c");
+    node.has_said(&["is away: it has nothing bound for this node", "is back"]);
+    town.broker.unbind("said-a");
+    until_in(RECOVERY_TIME_MAX, "it is mended", || carol.sends("alice") == "delivered");
+    let other = id_of(town.nodes[0].tcp);
+    node.has_said(&[&format!("to the node {other} come back"), &format!("reach the node {other} again")]);
+    town.is_left_by(vec![alice, carol]);
+}
+
+#[test]
 fn a_node_starts_without_services_and_joins_when_they_are_there() {
     let mut town = Town::with_ways("without", calm(), 0);
     town.cut_off(false);

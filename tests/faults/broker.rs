@@ -8,6 +8,9 @@ use crate::rig::services::Broker;
 use crate::rig::until_in;
 use crate::town::{RECOVERY_TIME_MAX, SLACK, Town, after, calm};
 
+/// How long it may take a node to notice that it can't be reached.
+const NOTICE_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// A broker for tests in turn: what they do to it everybody on it notices.
 fn broker() -> MutexGuard<'static, Option<Broker>> {
     static BROKER: Mutex<Option<Broker>> = Mutex::new(None);
@@ -24,6 +27,36 @@ fn queues_that_are_deleted_are_made_again() {
 #[test]
 fn connections_that_are_closed_are_opened_again() {
     is_not_noticed("closed", Broker::close_connections);
+}
+
+#[test]
+fn a_queue_that_lost_its_binding_is_bound_again_within_seconds() {
+    is_mended("unbound", |broker| broker.unbind("unbound-b"));
+}
+
+#[test]
+fn an_exchange_that_is_deleted_is_made_again_within_seconds() {
+    is_mended("exchange", Broker::delete_exchange);
+}
+
+/// Nobody has to do anything.
+fn is_mended(name: &str, act: fn(&Broker)) {
+    let broker = broker();
+    let town = Town::new(name, broker.clone().expect("there is one"), 2);
+    let ids = town.ids();
+    let mut people = [town.login(0, "alice"), town.login(1, "bob")];
+    for _ in 0..3 {
+        people[0].sends("bob");
+        act(&town.broker);
+        let start = Instant::now();
+        let mut is_mended =
+            || people[0].sends("bob") == "delivered" && people[1].sends("alice") == "delivered";
+        until_in(NOTICE_TIME_MAX + SLACK, "they reach each other", &mut is_mended);
+        println!("{name}: mended after {:?}", start.elapsed());
+    }
+    town.is_whole(&mut people.iter_mut().collect::<Vec<_>>());
+    assert_eq!(town.ids(), ids);
+    town.is_left_by(people.into());
 }
 
 /// Every message arrives, a moment late at most.

@@ -24,6 +24,8 @@ pub enum Fault {
     QueuesDeleted,
     /// The same for the queue of one node.
     QueueDeleted(usize),
+    /// An operator removes the binding of the queue of one node.
+    Unbound(usize),
     /// By an operator.
     ConnectionsClosed,
     /// The broker hands a node nothing of what is in its queue.
@@ -77,6 +79,7 @@ impl Fault {
             Fault::BrokerAlarm => "memory alarm",
             Fault::QueuesDeleted => "queues deleted",
             Fault::QueueDeleted(_) => "queue deleted",
+            Fault::Unbound(_) => "queue unbound",
             Fault::ConnectionsClosed => "connections closed",
             Fault::ConsumerFrozen(_) => "consumer frozen",
             Fault::BatchesLost => "batches lost",
@@ -95,7 +98,7 @@ impl Fault {
         match self {
             Fault::NodeKilled(node) | Fault::NodeFrozen(node) | Fault::NodeDrained(node) => Some(node),
             Fault::Cut(node, _) | Fault::Hung(node, _) => Some(node),
-            Fault::QueueDeleted(node) | Fault::ConsumerFrozen(node) => Some(node),
+            Fault::QueueDeleted(node) | Fault::Unbound(node) | Fault::ConsumerFrozen(node) => Some(node),
             _ => None,
         }
     }

@@ -237,6 +237,16 @@ impl Broker {
         self.process().folder.run("delete-queues", &[]);
     }
 
+    /// Deletes the exchange of all nodes, as an operator would.
+    pub fn delete_exchange(&self) {
+        self.process().folder.run("delete-exchange", &[]);
+    }
+
+    /// Removes the bindings of the queues of nodes whose ids begin so, as an operator would.
+    pub fn unbind(&self, prefix: &str) {
+        self.process().folder.run("unbind", &[prefix]);
+    }
+
     /// Closes every connection, as an operator would.
     pub fn close_connections(&self) {
         self.process().folder.run("close-connections", &[]);

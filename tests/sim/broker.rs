@@ -2,6 +2,7 @@
 
 use pinpost::internals::cluster::event::Batch;
 use pinpost::internals::cluster::event::ClusterEvent;
+use pinpost::internals::cluster::reach::WORD;
 use pinpost::internals::proto::NodeId;
 
 use crate::history::Time;
@@ -48,6 +49,11 @@ impl Broker {
     /// A session of a bus is over, and with it its queue.
     pub fn forget(&mut self, host: usize, session: u32) {
         self.queues.retain(|queue| (queue.host, queue.session) != (host, session));
+    }
+
+    /// An operator removes the binding of a node's queue.
+    pub fn unbind(&mut self, host: usize) {
+        self.queues.retain(|queue| queue.host != host);
     }
 
     fn find(&self, id: &NodeId) -> Option<(usize, u32, u64)> {
@@ -143,14 +149,20 @@ impl World {
             taken =
                 late.map(|at| self.late.remove(at)).map(|(_, session, epoch, bytes)| (session, epoch, bytes));
         }
-        let (session_to, epoch, bytes) = taken?;
-        (session == session_to && self.hosts[host].bus.is_up).then_some(Batch { epoch, bytes })
+        let is_now = |taken: &(u32, u64, Vec<u8>)| taken.0 == session && self.hosts[host].bus.is_up;
+        let (_, epoch, bytes) = taken.filter(is_now)?;
+        self.is_reached(host);
+        (bytes != WORD).then_some(Batch { epoch, bytes })
     }
 
     /// Something has come to a bus that publishes.
     pub fn hear_back(&mut self, host: usize) {
         let now = self.instant();
         match self.take_back(host) {
+            Some(Back::Return(_, word)) if word == WORD => {
+                let session = self.hosts[host].bus.session;
+                self.give_up(host, session, "its queue is not bound");
+            }
             Some(Back::Return(to, batch)) => {
                 if let Some(mind) = self.hosts[host].mind.as_mut() {
                     mind.links.returned(&to, &batch, now);

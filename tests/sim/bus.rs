@@ -1,5 +1,9 @@
 //! The bus of a node: what the thread between its links and the broker does.
 
+use pinpost::internals::cluster::reach::Look;
+use pinpost::internals::cluster::reach::QUIET_TIME;
+use pinpost::internals::cluster::reach::Reach;
+use pinpost::internals::cluster::reach::WORD;
 use pinpost::internals::proto::NodeId;
 
 use crate::history::Time;
@@ -16,12 +20,17 @@ pub struct BusState {
     /// Counts sessions, from 1.
     pub session: u32,
     pub is_up: bool,
+    /// Whether what is published for the node comes to it; while a session is up.
+    reach: Option<Reach>,
+    /// The broker takes nothing now.
+    is_blocked: bool,
     /// The last session that the broker has told that it takes nothing now.
     pub told: u32,
     /// Connections are refused.
     pub refused: u32,
     is_set: bool,
-    is_ticking: bool,
+    /// When time passes next.
+    ticks_at: Option<Time>,
     failures: u32,
     /// Since when nothing can be published.
     down_since: Option<Time>,
@@ -66,7 +75,7 @@ impl World {
             let batch = batch.clone();
             self.put_out(host, to, batch);
         }
-        self.begin_ticking(host);
+        self.tick_soon(host, TICK_TIME);
     }
 
     /// A batch leaves for the broker.
@@ -77,25 +86,70 @@ impl World {
         self.queue.at(at, Event::Pipe { host, pipe: PipeKind::Publish });
     }
 
-    fn begin_ticking(&mut self, host: usize) {
-        let process = self.hosts[host].process;
-        if !std::mem::replace(&mut self.hosts[host].bus.is_ticking, true) {
-            self.queue.after(TICK_TIME, Event::BusTick { host, process });
+    fn tick_soon(&mut self, host: usize, time: Time) {
+        let (process, at) = (self.hosts[host].process, self.queue.now() + time);
+        let bus = &mut self.hosts[host].bus;
+        if bus.ticks_at.is_none_or(|set| set > at) {
+            bus.ticks_at = Some(at);
+            self.queue.at(at, Event::BusTick { host, process });
         }
     }
 
     /// Time passes for the links of a node.
     pub fn bus_tick(&mut self, host: usize) {
-        self.hosts[host].bus.is_ticking = false;
+        let at = self.queue.now();
+        // What was set for later comes later; a process that was stopped comes late.
+        if self.hosts[host].bus.ticks_at.is_none_or(|set| set > at) {
+            return;
+        }
+        self.hosts[host].bus.ticks_at = None;
         let now = self.instant();
         let is_up = self.hosts[host].bus.is_up;
-        let Some(mind) = self.hosts[host].mind.as_mut() else { return };
-        let is_active = is_up && mind.links.tick(now);
+        let Some(mind) = self.hosts[host].mind.as_mut().filter(|_| is_up) else { return };
+        let mut is_active = mind.links.tick(now);
         self.tell_of_links(host);
         self.ring(host);
-        if is_active {
-            self.begin_ticking(host);
+        is_active |= self.look_whether_it_is_reached(host);
+        if self.hosts[host].bus.is_up {
+            self.tick_soon(host, if is_active { TICK_TIME } else { QUIET_TIME.as_micros() as Time });
         }
+    }
+
+    /// Tells whether a word of the node to itself is on its way.
+    fn look_whether_it_is_reached(&mut self, host: usize) -> bool {
+        let now = self.instant();
+        let bus = &mut self.hosts[host].bus;
+        let (session, is_blocked) = (bus.session, bus.is_blocked);
+        let Some(reach) = &mut bus.reach else { return false };
+        match reach.look(is_blocked, now) {
+            Look::Fine => return reach.is_waiting(),
+            Look::Say => {
+                let me = self.mind(host).expect("a bus has a node").links.me().clone();
+                self.put_out(host, me, WORD.to_vec());
+            }
+            Look::Lost => self.give_up(host, session, "nothing comes"),
+        }
+        true
+    }
+
+    /// Something has come to a node. If it is the first thing, others may hear of it.
+    pub fn is_reached(&mut self, host: usize) {
+        let now = self.instant();
+        let bus = &mut self.hosts[host].bus;
+        let is_blocked = bus.is_blocked;
+        if bus.reach.as_mut().is_some_and(|reach| reach.heard(now)) {
+            self.set_up(host, !is_blocked);
+            let me = self.mind(host).expect("a bus has a node").links.me().clone();
+            self.note_queue(host, Some(me));
+            self.ring(host);
+        }
+    }
+
+    /// A bus gives up a session that does not work.
+    pub fn give_up(&mut self, host: usize, session: u32, why: &str) {
+        self.note(|| format!("bus {host} gives up session {session}: {why}"));
+        self.end_session(host, 0);
+        self.bus_lost(host, session);
     }
 
     /// A bus connects, or finds that it can't.
@@ -109,16 +163,14 @@ impl World {
             return self.connect_again(host);
         }
         of.bus.session += 1;
-        (of.bus.is_up, of.bus.failures) = (true, 0);
+        (of.bus.is_up, of.bus.failures, of.bus.is_blocked) = (true, 0, false);
         let session = of.bus.session;
         let mind = of.mind.as_mut().expect("it was looked at above");
         let (id, epoch) = (mind.links.me().clone(), mind.links.epoch());
         self.note(|| format!("bus {host} is up, session {session}"));
-        self.broker.declare(id.clone(), host, session, epoch);
-        self.set_up(host, true);
-        self.note_queue(host, Some(id));
-        self.ring(host);
-        self.begin_ticking(host);
+        self.broker.declare(id, host, session, epoch);
+        self.hosts[host].bus.reach = Some(Reach::new(self.instant()));
+        self.tick_soon(host, 0);
     }
 
     fn connect_again(&mut self, host: usize) {
@@ -147,7 +199,10 @@ impl World {
 
     /// The broker tells that it takes nothing now, or again.
     pub fn bus_blocked(&mut self, host: usize, is_blocked: bool) {
-        self.set_up(host, !is_blocked);
+        let bus = &mut self.hosts[host].bus;
+        bus.is_blocked = is_blocked;
+        let is_proven = bus.reach.as_ref().is_some_and(|reach| reach.is_proven);
+        self.set_up(host, !is_blocked && is_proven);
         self.ring(host);
     }
 

@@ -27,6 +27,9 @@ pub struct Planned {
 /// How long a silent connection to the broker is kept, at least.
 const HEARTBEAT_TIME: Time = 8 * SECOND;
 
+/// In what time a node finds out that its queue is not bound.
+const UNBOUND_TIME: Time = 5 * SECOND;
+
 impl Planned {
     /// The faults of a run.
     pub fn all(scene: &Scene, random: &mut Random) -> Vec<Planned> {
@@ -69,7 +72,9 @@ fn any(scene: &Scene, random: &mut Random) -> (Fault, Time) {
         20 => (Fault::BatchesLost, time(100, 3_000)),
         21 => (Fault::BatchesTwice, time(100, 3_000)),
         22 => (Fault::BatchesLate, time(100, 3_000)),
-        23..25 => (Fault::QueueDeleted(node), 0),
+        23 => (Fault::QueueDeleted(node), 0),
+        // Until the node has noticed.
+        24 => (Fault::Unbound(node), UNBOUND_TIME),
         25 => (Fault::QueuesDeleted, 0),
         26 => (Fault::ConnectionsClosed, 0),
         27..29 => (Fault::ConsumerFrozen(node), time(100, 7_000)),
@@ -111,6 +116,7 @@ impl World {
             Fault::BatchesTwice => self.broker.twice_percent = 30,
             Fault::BatchesLate => self.broker.late_percent = 20,
             Fault::QueueDeleted(host) => self.end_soon(host),
+            Fault::Unbound(host) => self.broker.unbind(host),
             Fault::QueuesDeleted | Fault::ConnectionsClosed => hosts.for_each(|host| self.end_soon(host)),
             Fault::ConsumerFrozen(host) => self.hang(host, Links::In),
             Fault::BrokerKilled => {

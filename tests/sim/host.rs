@@ -253,6 +253,7 @@ impl Mind {
             ClusterEvent::Answered(ticket, answer) => node.answered(ticket, answer, now),
             ClusterEvent::News(news) => node.heard(news, now),
             ClusterEvent::Returned(returned) => node.returned(&returned, now),
+            ClusterEvent::Unheard(count) => node.unheard(count),
             ClusterEvent::Renamed(id) => node.renamed(id),
             ClusterEvent::Batch(Batch { epoch, bytes }) => {
                 let unpacked = Unpacked::read(&bytes);
