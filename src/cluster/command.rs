@@ -28,7 +28,7 @@ pub enum RedisCommand {
     /// Whether a node is in the table: [`RedisReply::Flag`].
     IsMember { node: NodeId },
     /// Write a session, which logs in now if there is no other time, and begin the time to live of its
-    /// user's key anew: [`RedisReply::Done`].
+    /// user's key anew: [`RedisReply::Flag`], whether it was not there. Who logs in is later than all who are there.
     Write { user: UserName, node: NodeId, session: SessionId, since_us: Option<i64>, drains: bool },
     /// Remove a session: [`RedisReply::Done`].
     Remove { user: UserName, node: NodeId, session: SessionId },
@@ -82,6 +82,8 @@ pub enum RedisReply {
 /// A lease that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
+    /// Redis's clock, in us.
+    pub now_us: i64,
     /// The version of the table.
     pub version: String,
     /// Some node is busy writing its sessions again.

@@ -8,7 +8,7 @@
 //! A node is dead when it was removed, not when a clock says so, and it never lives again:
 //! whoever is told that it is not in the table takes a new id. If even the freshest lease
 //! has run out, it was Redis that was away, and nobody is removed until everybody had the
-//! time of a lease to renew (the hold).
+//! time of a lease to renew (the hold). A clock that was set back leaves no lease that is longer than a new one.
 //!
 //! Whoever came back under a new id is busy writing its sessions again. While anybody is,
 //! that presence knows nothing of a user proves nothing (the doubt).
@@ -45,7 +45,7 @@ impl Nodes {
     /// Takes in the script's answer. Tells whether the table has changed; `None` when this node is not in
     /// it, or it is older than what this node knows.
     pub fn renewed(&mut self, answer: Option<Lease>) -> Option<bool> {
-        let Lease { version, in_doubt, living } = answer?;
+        let Lease { version, in_doubt, living, .. } = answer?;
         self.in_doubt = in_doubt;
         let Some(living) = living else { return Some(false) };
         let living: BTreeMap<NodeId, u8> = living.into_iter().collect();
@@ -99,7 +99,7 @@ mod tests {
 
     fn held(version: &str, living: Option<&[&str]>) -> Option<Lease> {
         let living = living.map(|living| living.iter().map(|id| (node(id), 5)).collect());
-        Some(Lease { version: version.to_owned(), in_doubt: false, living })
+        Some(Lease { now_us: 0, version: version.to_owned(), in_doubt: false, living })
     }
 
     #[test]

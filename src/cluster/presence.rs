@@ -13,9 +13,11 @@
 //! that matters (a message was taken, a mailbox released, a session has ended) is deferred, and done
 //! in the order in which it came, also after a failure: so what a session took is removed before
 //! others may drain, and before the session is gone. Here are the state and its door;
-//! `presence/table.rs` keeps this node in the table, `presence/asks.rs` what waits, `presence/round.rs` asks and tells.
+//! `presence/table.rs` keeps this node in the table, `presence/asks.rs` what waits, `presence/round.rs` asks and tells,
+//! `presence/lost.rs` notices what Redis has lost.
 
 mod asks;
+mod lost;
 mod round;
 mod table;
 
@@ -26,7 +28,7 @@ use crate::cluster::command::{RedisCommand, RedisReply};
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
 use crate::cluster::presence::asks::Asks;
-use crate::cluster::sessions::Sessions;
+use crate::cluster::sessions::{Losses, Sessions};
 use crate::node::seam::{Answer, Ask, News, Stored, Unavailable, What};
 use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId, UserName};
@@ -108,6 +110,7 @@ pub struct Presence {
     busy_since: Option<Instant>,
     nodes: Nodes,
     sessions: Sessions,
+    losses: Losses,
     asks: Asks,
     /// Writes that wait for Redis: takings, releases and removals.
     deferred: VecDeque<Ask>,
@@ -175,6 +178,7 @@ impl Presence {
             busy_since: None,
             nodes: Nodes::default(),
             sessions: Sessions::default(),
+            losses: Losses::default(),
             asks: Asks::default(),
             deferred: VecDeque::new(),
             doubts: BTreeMap::new(),
@@ -209,6 +213,7 @@ impl Presence {
         if is_another {
             // Its data may be old: sessions may be missing until all nodes have written them.
             self.busy_since = Some(now);
+            self.forget_clock();
         }
         // Whatever happened to Redis meanwhile: what it must know is written again.
         self.sessions.assert_all(now);

@@ -383,6 +383,66 @@ fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
 }
 
 /// What is to be run next.
+const DAY_US: i64 = 86_400_000_000;
+
+#[test]
+fn a_day_that_redis_skips_makes_nobody_offline() {
+    let mut world = World::new(2);
+    for n in 0..1_000 {
+        world.register(0, &format!("user{n}"), n);
+    }
+    for _ in 0..2 {
+        world.pass(Duration::from_millis(300));
+        world.redis.set_clock(DAY_US);
+        let ask =
+            |n: usize| Ask { ticket: TICKET, user: user(&format!("user{n}")), what: What::Locate(false) };
+        (0..1_000).for_each(|n| world.ask(1, ask(n)));
+        world.pass(Duration::from_secs(3));
+        let told = world.told(1);
+        assert_eq!(told.len(), 1_000);
+        let is_found =
+            |told: &Told| matches!(told, Told::Answer(_, Answer::Located(Ok(at))) if at.len() == 1);
+        assert!(told.iter().all(is_found), "nobody is told that somebody is nowhere");
+    }
+}
+
+#[test]
+fn when_redis_goes_back_a_day_the_dead_are_found_and_later_logins_are_later() {
+    let mut world = World::with(2, true);
+    world.register(0, "bob", 1);
+    world.redis.set_clock(-DAY_US);
+    world.pass(RENEW_TIME);
+    world.nodes[1].is_cut = true;
+    world.pass(LEASE_TIME + 2 * RENEW_TIME);
+    assert_eq!(world.redis.nodes(), [&node("a-1")]);
+    world.told_all();
+    world.register(0, "bob", 2);
+    assert!(world.nodes[0].told.is_empty());
+    let replaced =
+        world.redis.sessions[&bob()].values().map(|(entry, _)| entry).max_by_key(|entry| entry.age());
+    assert_eq!(replaced.map(|entry| entry.session), Some(session(2)));
+}
+
+#[test]
+fn an_entry_that_somebody_deletes_is_written_again() {
+    let mut world = World::new(2);
+    for n in 0..300 {
+        world.register(0, &format!("user{n}"), n);
+    }
+    world.register(0, "bob", 300);
+    world.redis.sessions.remove(&bob());
+    assert_eq!(world.locate(1, "bob"), Ok(vec![]), "nobody can know");
+    // Somebody of his node asks where else he is.
+    world.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Locate(true) });
+    world.pass(RENEW_TIME + STEP_TIME);
+    assert_eq!(world.locate(1, "bob"), Ok(vec![location("a-1", &[300])]));
+    // Nobody asks: one that the sweep finds missing is a sign that others are.
+    world.pass(Duration::from_secs(40));
+    world.redis.sessions.clear();
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.redis.sessions.len(), 301);
+}
+
 fn next_commands(presence: &mut Presence, now: Instant) -> Vec<RedisCommand> {
     let Some(PresenceStep::Run(commands)) = presence.next(now) else { panic!("nothing to run") };
     commands

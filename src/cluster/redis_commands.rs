@@ -44,13 +44,20 @@ local nodes, meta, doubt = KEYS[1], KEYS[2], KEYS[3]
 local me, lease, known, act, busy = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local function text(n) return string.format('%.0f', n) end
 local changed = act ~= 'renew'
+local function cap(set)
+  for _, one in ipairs(redis.call('ZRANGEBYSCORE', set, '(' .. text(now + lease), '+inf')) do
+    redis.call('ZADD', set, text(now + lease), one)
+  end
+end
 if act == 'leave' then
   redis.call('ZREM', nodes, me)
   redis.call('ZREM', doubt, me)
 else
   if act == 'renew' and not redis.call('ZSCORE', nodes, me) then return false end
+  cap(nodes)
+  cap(doubt)
   local last = redis.call('ZREVRANGE', nodes, 0, 0, 'WITHSCORES')[2]
-  local hold = tonumber(redis.call('HGET', meta, 'hold') or 0)
+  local hold = math.min(tonumber(redis.call('HGET', meta, 'hold') or 0), now + lease)
   if last and tonumber(last) < now then
     hold = now + lease
     redis.call('HSET', meta, 'hold', text(hold))
@@ -66,21 +73,32 @@ if changed then
 end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
-if v == known then return {v, in_doubt, false} end
-return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1)}
+if v == known then return {v, in_doubt, false, now} end
+return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), now}
 ";
 
 /// Writes a session, and begins the time to live of its user's key anew: in one command, so that
 /// no node can die between the two. ARGV: its field, when it logged in or nothing for now, its mark, the time to
-/// live in ms.
+/// live in ms. Returns whether it was not there. Now is later than whatever is there, though the clock was set back.
 const WRITE: &str = r"
 local since = ARGV[2]
 if since == '' then
-  local t = redis.call('TIME')
-  since = string.format('%.0f', t[1] * 1000000 + t[2])
+  local own = redis.call('HGET', KEYS[1], ARGV[1])
+  since = own and string.match(own, '^(%d+)d?$')
 end
-redis.call('HSET', KEYS[1], ARGV[1], since .. ARGV[3])
-return redis.call('PEXPIRE', KEYS[1], ARGV[4])
+if not since then
+  local t = redis.call('TIME')
+  local now = t[1] * 1000000 + t[2]
+  local at = now
+  for _, other in ipairs(redis.call('HVALS', KEYS[1])) do
+    other = tonumber(string.match(other, '^(%d+)d?$') or 0)
+    if other >= at and other < now + 1e14 then at = other + 1 end
+  end
+  since = string.format('%.0f', at)
+end
+local is_new = redis.call('HSET', KEYS[1], ARGV[1], since .. ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return is_new
 ";
 
 /// Marks the session ARGV[1] as the one that drains, unless another is: returns that one's tag, or 1.
@@ -263,9 +281,8 @@ pub fn parsed(command: &RedisCommand, reply: Value) -> RedisReply {
 
 fn understood(command: &RedisCommand, reply: Value) -> Option<RedisReply> {
     let reply = match (command, reply) {
-        (RedisCommand::Write { .. } | RedisCommand::Remove { .. } | RedisCommand::Take { .. }, _) => {
-            RedisReply::Done
-        }
+        (RedisCommand::Remove { .. } | RedisCommand::Take { .. }, _) => RedisReply::Done,
+        (RedisCommand::Write { .. }, reply) => RedisReply::Flag(i64::from_redis_value(reply).ok()? > 0),
         (RedisCommand::IsMember { .. }, reply) => RedisReply::Flag(reply != Value::Nil),
         (RedisCommand::HasMail { .. }, reply) => RedisReply::Flag(i64::from_redis_value(reply).ok()? > 0),
         (RedisCommand::Lease { .. }, reply) => RedisReply::Lease(lease(reply)?),
@@ -310,8 +327,8 @@ fn member(node: &NodeId) -> String {
 
 /// What the lease's script answers; `None` when it makes no sense.
 fn lease(reply: Value) -> Option<Option<Lease>> {
-    type Parts = (String, i64, Option<Vec<String>>);
-    let Some((version, in_doubt, members)) = Option::<Parts>::from_redis_value(reply).ok()? else {
+    type Parts = (String, i64, Option<Vec<String>>, i64);
+    let Some((version, in_doubt, members, now_us)) = Option::<Parts>::from_redis_value(reply).ok()? else {
         return Some(None);
     };
     let node = |member: &String| {
@@ -319,7 +336,7 @@ fn lease(reply: Value) -> Option<Option<Lease>> {
         Some((NodeId::parse(node)?, version.parse().ok()?))
     };
     let living = members.map(|members| members.iter().filter_map(node).collect());
-    Some(Some(Lease { version, in_doubt: in_doubt > 0, living }))
+    Some(Some(Lease { now_us, version, in_doubt: in_doubt > 0, living }))
 }
 
 fn letter(element: &Value) -> Option<Letter> {

@@ -40,7 +40,7 @@ fn comparable(reply: RedisReply) -> RedisReply {
         RedisReply::Lease(Some(held)) => {
             let mut living = held.living;
             living.iter_mut().for_each(|living| living.sort());
-            RedisReply::Lease(Some(Lease { version: String::new(), living, ..held }))
+            RedisReply::Lease(Some(Lease { now_us: 0, version: String::new(), living, ..held }))
         }
         RedisReply::Sessions(mut entries) => {
             entries.sort_by_key(|entry| (entry.node.clone(), entry.session));

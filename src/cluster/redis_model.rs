@@ -24,7 +24,8 @@ pub struct RedisModel {
     doubts: BTreeMap<NodeId, i64>,
     version: i64,
     hold_us: i64,
-    last_us: i64,
+    /// By how much its clock was set forward.
+    ahead_us: i64,
     /// By tag; whether it drains.
     pub sessions: BTreeMap<UserName, BTreeMap<String, (SessionEntry, bool)>>,
     /// By user.
@@ -45,7 +46,7 @@ impl RedisModel {
             doubts: BTreeMap::new(),
             version: 0,
             hold_us: 0,
-            last_us: 0,
+            ahead_us: 0,
             sessions: BTreeMap::new(),
             mailboxes: Mailboxes::new(limits),
         }
@@ -53,7 +54,16 @@ impl RedisModel {
 
     /// All data is lost.
     pub fn empty(&mut self) {
-        *self = RedisModel { start: self.start, now: self.now, ..RedisModel::new(self.limits, self.now) };
+        let RedisModel { start, now, ahead_us, .. } = *self;
+        *self = RedisModel { start, now, ahead_us, ..RedisModel::new(self.limits, now) };
+    }
+
+    /// Its clock is set forward, or back: a day forward ends the entries of all users.
+    pub fn set_clock(&mut self, ahead_us: i64) {
+        self.ahead_us += ahead_us;
+        if ahead_us >= 86_400_000_000 {
+            self.sessions.clear();
+        }
     }
 
     /// Who is where, and which nodes there are, is lost; the mailboxes stay.
@@ -70,7 +80,7 @@ impl RedisModel {
     }
 
     fn now_us(&self) -> i64 {
-        BEGIN_US + self.now.duration_since(self.start).as_micros() as i64
+        BEGIN_US + self.ahead_us + self.now.duration_since(self.start).as_micros() as i64
     }
 
     /// Does what the command says.
@@ -82,12 +92,14 @@ impl RedisModel {
             }
             RedisCommand::IsMember { node } => RedisReply::Flag(self.leases.contains_key(node)),
             RedisCommand::Write { user, node, session, since_us, drains } => {
-                // A real one's clock goes on between two commands.
-                self.last_us = self.now_us().max(self.last_us + 1);
-                let (node, since_us) = (node.clone(), since_us.unwrap_or(self.last_us));
-                let (tag, entry) = (tag(&node, *session), SessionEntry { node, session: *session, since_us });
-                self.sessions.entry(user.clone()).or_default().insert(tag, (entry, *drains));
-                RedisReply::Done
+                let (tag, node, now_us) = (tag(node, *session), node.clone(), self.now_us());
+                let sessions = self.sessions.entry(user.clone()).or_default();
+                let own = sessions.get(&tag).map(|(entry, _)| entry.since_us);
+                let last = sessions.values().map(|(entry, _)| entry.since_us).max();
+                let later = now_us.max(last.map_or(0, |last| last + 1));
+                let since_us = since_us.or(own).unwrap_or(later);
+                let entry = SessionEntry { node, session: *session, since_us };
+                RedisReply::Flag(sessions.insert(tag, (entry, *drains)).is_none())
             }
             RedisCommand::Remove { user, node, session } => {
                 if let Some(sessions) = self.sessions.get_mut(user) {
@@ -148,6 +160,9 @@ impl RedisModel {
             if act == LeaseAct::Renew && !self.leases.contains_key(me) {
                 return None;
             }
+            let ends_us = self.leases.values_mut().chain(self.doubts.values_mut());
+            ends_us.for_each(|end_us| *end_us = (*end_us).min(now_us + lease_us));
+            self.hold_us = self.hold_us.min(now_us + lease_us);
             if self.leases.values().max().is_some_and(|last| *last < now_us) {
                 self.hold_us = now_us + lease_us;
             }
@@ -169,7 +184,7 @@ impl RedisModel {
         let version = self.version.to_string();
         let living =
             (version != known).then(|| self.leases.keys().map(|node| (node.clone(), VERSION)).collect());
-        Some(Lease { version, in_doubt: !self.doubts.is_empty(), living })
+        Some(Lease { now_us, version, in_doubt: !self.doubts.is_empty(), living })
     }
 
     /// Time passes.

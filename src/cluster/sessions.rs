@@ -5,7 +5,7 @@
 //! Of two sessions of a user the later login beats the earlier, wherever that matters; the
 //! time of a login is by Redis's clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::proto::name::{SessionId, UserName};
@@ -16,8 +16,10 @@ pub const ASSERTIONS_MAX: usize = 128;
 /// The pause between pipelines when all sessions are asserted: 20,000 a second.
 const ASSERT_PAUSE: Duration = Duration::from_micros(6_400);
 
-/// How long the sweep takes to come to every session.
+/// How long the sweep takes to come to every session: at most, and at least. Of few, it comes to so many a second.
 const SWEEP_TIME: Duration = Duration::from_secs(600);
+const SWEEP_TIME_MIN: Duration = Duration::from_secs(8);
+const SWEPT_PER_SECOND: f64 = 16.0;
 
 /// One session of this node.
 pub struct Own {
@@ -41,12 +43,23 @@ pub struct Sessions {
     pub due: Option<Instant>,
 }
 
+/// What Redis may have lost, as far as it is known.
+#[derive(Default)]
+pub struct Losses {
+    /// When Redis's clock was seen last, and what it said, in us.
+    pub clock: Option<(Instant, i64)>,
+    /// Users who are here, and whose entries in Redis are not.
+    pub missing: Vec<UserName>,
+    /// When all were written again last, for that.
+    pub since: Option<Instant>,
+}
+
 impl Sessions {
     /// Adds a session that is told to Redis now.
     pub fn add(&mut self, user: &UserName, session: SessionId, now: Instant) {
         self.own.insert(session, Own { user: user.clone(), since_us: None, drains: false });
         self.order.push_back(session);
-        self.due.get_or_insert(now + SWEEP_TIME);
+        self.due.get_or_insert(now + SWEEP_TIME_MIN);
     }
 
     /// Forgets a session.
@@ -84,6 +97,18 @@ impl Sessions {
         self.due = (!self.urgent.is_empty()).then_some(now);
     }
 
+    /// Those of some users are to be asserted without delay.
+    pub fn assert_some(&mut self, is_one: impl Fn(&UserName) -> bool, now: Instant) {
+        let found = self.own.iter().filter(|(_, own)| is_one(&own.user)).map(|(session, _)| *session);
+        let found: HashSet<SessionId> = found.collect();
+        if !found.is_empty() {
+            self.order.retain(|session| !found.contains(session));
+            self.urgent.retain(|session| !found.contains(session));
+            self.urgent.extend(found);
+            self.due = Some(now);
+        }
+    }
+
     /// Tells whether [`Sessions::assert_all`] is not done yet.
     pub fn is_asserting_all(&self) -> bool {
         !self.urgent.is_empty()
@@ -101,7 +126,9 @@ impl Sessions {
         self.order.extend(&taken);
         let pause = if self.urgent.is_empty() {
             // So that the whole order takes the time of a sweep.
-            SWEEP_TIME.mul_f64(taken.len() as f64 / self.order.len().max(1) as f64)
+            let count = self.order.len().max(1) as f64;
+            let whole = Duration::from_secs_f64(count / SWEPT_PER_SECOND).clamp(SWEEP_TIME_MIN, SWEEP_TIME);
+            whole.mul_f64(taken.len() as f64 / count)
         } else {
             ASSERT_PAUSE
         };
@@ -148,8 +175,21 @@ mod tests {
             at = sessions.due.expect("the sweep goes on");
             swept += sessions.take(at).len();
         }
-        assert!(at - start <= SWEEP_TIME, "{:?}", at - start);
-        assert!(at - start >= SWEEP_TIME / 2, "{:?}", at - start);
+        let whole = Duration::from_secs(1_000 / 16);
+        assert!(at - start <= whole + SWEEP_TIME_MIN, "{:?}", at - start);
+        assert!(at - start >= whole / 2, "{:?}", at - start);
+    }
+
+    #[test]
+    fn those_of_some_users_are_asserted_at_once() {
+        let now = Instant::now();
+        let mut sessions = sessions(300, now);
+        let carol = UserName::parse("carol").expect("valid");
+        sessions.add(&carol, session(777), now);
+        assert_eq!(sessions.due, Some(now + SWEEP_TIME_MIN));
+        sessions.assert_some(|user| *user == carol, now);
+        assert_eq!((sessions.due, sessions.take(now)), (Some(now), vec![session(777)]));
+        assert!(!sessions.is_asserting_all() && sessions.order.len() == 301);
     }
 
     #[test]

@@ -172,3 +172,22 @@ fn a_redis_that_hangs_holds_many_who_ask_up_for_a_second_together() {
     people.extend(newcomers);
     town.is_left_by(people);
 }
+
+#[test]
+fn who_is_here_is_announced_again_when_somebody_deletes_the_entry() {
+    let town = Town::new("deleted-entry", calm(), 2);
+    let mut people = ["alice", "bob", "carol"].map(|name| town.login(usize::from(name != "alice"), name));
+    for _ in 0..2 {
+        town.redis.command(&["DEL", "p:bob", "p:carol"]);
+        let [alice, bob, carol] = &mut people;
+        // Their own node holds both sessions.
+        assert_eq!(carol.finds("bob"), "online 1");
+        carol.reaches(bob);
+        bob.reaches(carol);
+        until_in(Duration::from_secs(10) + SLACK, "he is found", || alice.finds("bob") == "online 1");
+        until_in(Duration::from_secs(1) + SLACK, "and so is she", || alice.finds("carol") == "online 1");
+        alice.reaches(bob);
+    }
+    town.is_whole(&mut people.iter_mut().collect::<Vec<_>>());
+    town.is_left_by(people.into());
+}

@@ -39,6 +39,8 @@ pub enum Fault {
     RedisFrozen,
     /// Redis forgets who is where, and which nodes there are; mailboxes stay.
     PresenceLost,
+    /// Redis's clock is set so many hours forward, or back.
+    RedisClock(i32),
     /// Redis has what it had so many milliseconds ago.
     RedisOlder(usize),
     /// The machine has so much else to do that nobody runs, or writes to its disk. Nobody plans that.
@@ -88,6 +90,7 @@ impl Fault {
             Fault::RedisKilled => "Redis killed",
             Fault::RedisFrozen => "Redis frozen",
             Fault::PresenceLost => "presence lost",
+            Fault::RedisClock(_) => "Redis's clock set",
             Fault::RedisOlder(_) => "Redis older",
             Fault::Stalled => "machine stalled",
         }
@@ -122,6 +125,7 @@ impl Fault {
             Fault::Cut(_, links) | Fault::Hung(_, links) => matches!(links, Links::Redis | Links::Both),
             Fault::NodeFrozen(_) | Fault::Stalled => true,
             Fault::RedisKilled | Fault::RedisFrozen | Fault::PresenceLost | Fault::RedisOlder(_) => true,
+            Fault::RedisClock(_) => true,
             _ => false,
         }
     }

@@ -83,7 +83,8 @@ fn any(scene: &Scene, random: &mut Random) -> (Fault, Time) {
         31..33 => (Fault::BrokerFrozen, lease),
         33..35 => (Fault::RedisKilled, time(100, 4_000)),
         35..37 => (Fault::RedisFrozen, lease),
-        37..39 => (Fault::PresenceLost, 0),
+        37 => (Fault::PresenceLost, 0),
+        38 => (Fault::RedisClock([-30, -1, 1, 30][node % 4]), 0),
         _ => (Fault::RedisOlder((time(100, 5_000) / MS) as usize), 0),
     }
 }
@@ -131,6 +132,7 @@ impl World {
             }
             Fault::RedisFrozen => hosts.for_each(|host| self.hang(host, Links::Redis)),
             Fault::PresenceLost => self.redis.data.lose_presence(),
+            Fault::RedisClock(hours) => self.redis.data.set_clock(i64::from(hours) * 3_600_000_000),
             Fault::RedisOlder(_) => {
                 let at = self.redis.older.iter().position(|(fault, _)| *fault == number);
                 self.redis.data = self.redis.older.remove(at.expect("it was kept")).1;

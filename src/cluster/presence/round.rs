@@ -254,7 +254,7 @@ impl Presence {
             Job::Seek(user) => self.tell_located(None, &user, false, living.get(&user), now),
             Job::Ask(Ask { ticket, user, what: What::Register(session) }) => {
                 let welcome = match (one, two, living.get(&user)) {
-                    (Some(RedisReply::Done), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
+                    (Some(RedisReply::Flag(_)), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
                         let (before, after) = self.settle(&user, session, entries);
                         Ok(Welcome { before, after, has_mail })
                     }
@@ -280,8 +280,12 @@ impl Presence {
                     // Somebody stored it who did not see the session, and could not tell.
                     self.told.push(Told::News(News::Mail(user.clone())));
                 }
-                if let Some(entries) = living.get(&user).filter(|_| one == Some(RedisReply::Done)) {
-                    self.tell_asserted(user, session, entries, is_urgent);
+                let Some(RedisReply::Flag(is_new)) = one else { return };
+                if is_new && !is_urgent {
+                    self.has_lost(&user, now);
+                }
+                if let Some(entries) = living.get(&user) {
+                    self.tell_asserted(user, session, entries, is_urgent || is_new);
                 }
             }
         }
@@ -301,7 +305,11 @@ impl Presence {
         }
         let (since, mut tickets) = self.doubts.remove(user).unwrap_or((now, vec![]));
         tickets.extend(ticket);
-        let is_here = is_here || entries.into_iter().flatten().any(|entry| entry.node == self.me);
+        let has_entry = entries.into_iter().flatten().any(|entry| entry.node == self.me);
+        if is_here && !has_entry && entries.is_some() {
+            self.misses(user);
+        }
+        let is_here = is_here || has_entry;
         let mut locations = entries.map(|entries| self.elsewhere(entries)).ok_or(Unavailable);
         if self.nodes.in_doubt && !is_here && locations.as_ref().is_ok_and(Vec::is_empty) {
             if now.duration_since(since) < DOUBT_TIME_MAX && !tickets.is_empty() {

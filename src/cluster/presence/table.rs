@@ -68,6 +68,7 @@ impl Presence {
             _ => return Err("it answers what makes no sense".to_owned()),
         };
         (self.renewed, self.renew_at) = (now, now + RENEW_TIME);
+        let clock_us = lease.as_ref().map(|lease| lease.now_us);
         let Some(is_changed) = self.nodes.renewed(lease) else {
             self.restart("others took this node for dead, or Redis lost its data", now);
             return Ok(());
@@ -75,6 +76,8 @@ impl Presence {
         if is_changed {
             self.tell_nodes();
         }
+        clock_us.into_iter().for_each(|clock_us| self.note_clock(clock_us, now));
+        self.write_missing(now);
         self.told.push(Told::Renewed);
         (self.has_joined, self.join_since) = (true, None);
         let held = std::mem::take(&mut self.held);
