@@ -187,7 +187,12 @@ impl Check<'_> {
             (Some(acked), Some((left, Leaving::Quits | Leaving::HalfCloses))) if !is_sent_away => {
                 acked < *left
             }
-            (Some(acked), _) => acked + late + self.facts.frozen(session.node, acked, gone) < gone,
+            (Some(acked), _) => {
+                // Who is replaced is told so behind the replies that are due: its session ended as long before.
+                let is_replaced = matches!(session.ended, Some((_, End::Bye(CloseReason::Replaced))));
+                let late = late + if is_replaced { self.margins.reply } else { 0 };
+                acked + late + self.facts.frozen(session.node, acked, gone) < gone
+            }
         }
     }
 
