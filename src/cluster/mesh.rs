@@ -242,6 +242,7 @@ impl MeshState {
             return refusal;
         }
         let elsewhere = self.locations(&ask.user, me);
+        let count = self.sessions.get(&ask.user).map_or(0, Vec::len);
         match &ask.what {
             // What is stored from now on is stored by somebody who finds the session.
             What::Register(session) => {
@@ -252,7 +253,11 @@ impl MeshState {
             What::Remove(node, session) => self.remove(&ask.user, node, *session),
             _ => {}
         }
-        self.post.as_mut().expect("a node has joined").answer(ask, elsewhere, now)
+        let mut answer = self.post.as_mut().expect("a node has joined").answer(ask, elsewhere, now);
+        if let Some(Answer::Registered(Ok(welcome))) = &mut answer {
+            welcome.earlier = count;
+        }
+        answer
     }
 
     fn publish(&mut self, me: &NodeId, now: Instant) {

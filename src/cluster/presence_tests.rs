@@ -243,9 +243,11 @@ fn of_two_logins_in_one_round_each_sees_the_other() {
         );
     }
     world.run();
-    let registered =
-        |ticket| Told::Answer(Ticket::from_number(ticket), Answer::Registered(Ok(Welcome::default())));
-    assert_eq!(world.told(0), [registered(1), registered(2)], "both are here");
+    let registered = |ticket, earlier| {
+        let welcome = Welcome { earlier, ..Welcome::default() };
+        Told::Answer(Ticket::from_number(ticket), Answer::Registered(Ok(welcome)))
+    };
+    assert_eq!(world.told(0), [registered(1, 0), registered(2, 1)], "both are here");
     let mut other = World::new(2);
     other.ask(0, Ask { ticket: TICKET, user: bob(), what: What::Register(session(1)) });
     let Some(PresenceStep::Run(first)) = other.nodes[0].presence.next(other.redis.now) else {
@@ -290,7 +292,7 @@ fn where_one_session_is_allowed_the_latest_wins() {
     assert_eq!(world.told(1), [replaces]);
     assert_eq!(world.redis.sessions[&bob()].len(), 1);
     world.ask(1, Ask { ticket: TICKET, user: bob(), what: What::Register(session(3)) });
-    let welcome = Ok(Welcome::default());
+    let welcome = Ok(Welcome { earlier: 1, ..Welcome::default() });
     assert_eq!(world.told(1), [replaced(2), Told::Answer(TICKET, Answer::Registered(welcome))]);
 }
 
@@ -383,6 +385,22 @@ fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
 }
 
 /// What is to be run next.
+#[test]
+fn of_logins_that_race_each_is_told_how_many_came_before_it() {
+    let mut world = World::new(2);
+    for n in 0..20 {
+        world.ask(n % 2, Ask { ticket: TICKET, user: bob(), what: What::Register(session(n)) });
+    }
+    let told: Vec<Told> = (0..2).flat_map(|at| world.told(at)).collect();
+    let earlier = |told: Told| match told {
+        Told::Answer(_, Answer::Registered(Ok(welcome))) => welcome.earlier,
+        told => panic!("{told:?}"),
+    };
+    let mut ranks: Vec<usize> = told.into_iter().map(earlier).collect();
+    ranks.sort_unstable();
+    assert_eq!(ranks, (0..20).collect::<Vec<_>>());
+}
+
 const DAY_US: i64 = 86_400_000_000;
 
 #[test]

@@ -32,7 +32,7 @@ impl Post {
             What::Locate(_) => Answer::Located(Ok(elsewhere)),
             What::Register(_) => {
                 let has_mail = self.mailboxes.has(user.as_str(), now);
-                Answer::Registered(Ok(Welcome { before: elsewhere, after: vec![], has_mail }))
+                Answer::Registered(Ok(Welcome { before: elsewhere, has_mail, ..Welcome::default() }))
             }
             What::Unregister(session) => {
                 self.release(&user, session);

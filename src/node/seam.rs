@@ -69,6 +69,8 @@ pub struct Welcome {
     pub before: Vec<Location>,
     /// The same for those that logged in after it.
     pub after: Vec<Location>,
+    /// How many sessions of the user logged in before this one, here and elsewhere, those that are not let in included.
+    pub earlier: usize,
     /// Something waits in the user's mailbox.
     pub has_mail: bool,
 }

@@ -43,12 +43,15 @@ impl Node {
             return;
         }
         let Some((user, _)) = self.session_of(id) else { return };
-        let Ok(Welcome { before, after, has_mail }) = welcome else {
+        let Ok(Welcome { before, after, earlier, has_mail }) = welcome else {
             return self.turn_away(id, ErrorCode::Unavailable);
         };
         let elsewhere: usize = before.iter().map(|location| location.sessions.len()).sum();
         let is_single = self.config.sessions_max == 1;
-        if !is_single && self.table.count(user.as_str()) + elsewhere >= self.config.sessions_max {
+        // Of logins that race each counts those before it, also here, where they may wait to be let in: so whatever the
+        // distances to presence are, those who came first stay, and no others.
+        let earlier = earlier.max(self.table.count(user.as_str()) + elsewhere);
+        if !is_single && earlier >= self.config.sessions_max {
             return self.turn_away(id, ErrorCode::TooMany);
         }
         let nodes: Vec<NodeId> = before.iter().chain(&after).map(|location| location.node.clone()).collect();

@@ -1,11 +1,15 @@
 //! Single faults of Redis: it loses its data, refuses writes, changes its password, or says
 //! nothing to many who ask.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::again::{Again, slowest};
 use crate::person::Person;
+use crate::rig::node::Node;
+use crate::rig::proxy::Proxy;
 use crate::rig::resp::{Reply, Resp};
+use crate::rig::services::Redis;
 use crate::rig::until_in;
 use crate::town::{LEASE, RECOVERY_TIME_MAX, SLACK, Town, after, calm};
 
@@ -190,4 +194,32 @@ fn who_is_here_is_announced_again_when_somebody_deletes_the_entry() {
     }
     town.is_whole(&mut people.iter_mut().collect::<Vec<_>>());
     town.is_left_by(people.into());
+}
+
+#[test]
+fn of_logins_that_race_at_different_distances_as_many_stay_as_may() {
+    let (redis, broker) = (Redis::own(), calm());
+    let ways = [0, 50, 100].map(|ms| Proxy::far(redis.addr(), Duration::from_millis(ms)));
+    let nodes = ways.each_ref().map(|way| {
+        let (redis, amqp) = (redis.url_at(way.addr()), broker.url());
+        Node::start(&[("node", "far"), ("redis", &redis), ("amqp", &amqp), ("sessions", "8")])
+    });
+    let mut first = Person::login(nodes[2].tcp, "bob");
+    for _ in 0..3 {
+        let mut people: Vec<_> = (0..45).map(|n| Person::comes(nodes[n % 3].tcp, "bob")).collect();
+        let login = |person: &mut Person| person.logs_in();
+        let answers: Vec<String> = thread::scope(|scope| {
+            let logins: Vec<_> = people.iter_mut().map(|person| scope.spawn(|| login(person))).collect();
+            logins.into_iter().map(|login| login.join().expect("it is answered")).collect()
+        });
+        let is_in = |answer: &&String| *answer == "in";
+        assert_eq!(answers.iter().filter(is_in).count(), 7, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer == "in" || answer == "too-many"), "{answers:?}");
+        assert_eq!(first.finds("bob"), "online 8");
+        for person in &mut people {
+            assert_eq!(person.asks("PING"), "PONG");
+        }
+        drop(people);
+        until_in(RECOVERY_TIME_MAX, "the others have left", || first.finds("bob") == "online 1");
+    }
 }

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStr
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 
@@ -25,6 +26,8 @@ pub struct Proxy {
 
 struct Shared {
     service: SocketAddr,
+    /// How much later than it came anything is carried, each way.
+    delay: Duration,
     state: Mutex<State>,
     has_changed: Condvar,
 }
@@ -40,12 +43,17 @@ struct State {
 impl Proxy {
     /// A way to this address, open.
     pub fn to(service: SocketAddr) -> Self {
+        Proxy::far(service, Duration::ZERO)
+    }
+
+    /// A long way: what came in one read is carried so much later, and what comes meanwhile waits.
+    pub fn far(service: SocketAddr, delay: Duration) -> Self {
         let port = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         // As the listener has it, so that both can have the port.
         sockopt::set_socket_reuseaddr(&port, true).expect("an option that there is");
         net::bind(&port, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
         let addr = net::getsockname(&port).expect("it is bound").try_into().expect("an IP address");
-        let shared = Shared { service, state: Mutex::default(), has_changed: Condvar::new() };
+        let shared = Shared { service, delay, state: Mutex::default(), has_changed: Condvar::new() };
         let mut proxy = Proxy { addr, shared: Arc::new(shared), listener: None, _port: port };
         proxy.heal();
         proxy
@@ -159,6 +167,7 @@ impl Shared {
         let mut bytes = [0; 16 * 1024];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             drop(self.carrying());
+            thread::sleep(self.delay);
             if to.write_all(&bytes[..count]).is_err() {
                 // Nothing that the sender says arrives any more; it may know.
                 close(from);

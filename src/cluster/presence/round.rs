@@ -256,7 +256,10 @@ impl Presence {
                 let welcome = match (one, two, living.get(&user)) {
                     (Some(RedisReply::Flag(_)), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
                         let (before, after) = self.settle(&user, session, entries);
-                        Ok(Welcome { before, after, has_mail })
+                        let own =
+                            entries.iter().find(|entry| entry.session == session).map(SessionEntry::age);
+                        let earlier = entries.iter().filter(|entry| Some(entry.age()) < own).count();
+                        Ok(Welcome { before, after, earlier, has_mail })
                     }
                     _ => Err(Unavailable),
                 };
