@@ -28,8 +28,11 @@ pub enum RedisCommand {
     /// Whether a node is in the table: [`RedisReply::Flag`].
     IsMember { node: NodeId },
     /// Write a session, which logs in now if there is no other time, and begin the time to live of its
-    /// user's key anew: [`RedisReply::Flag`], whether it was not there. Who logs in is later than all who are there.
+    /// user's key anew: [`RedisReply::Wrote`]. Who logs in is later than all who are there. What is none of ours in
+    /// that place is replaced.
     Write { user: UserName, node: NodeId, session: SessionId, since_us: Option<i64>, drains: bool },
+    /// Remove what is none of ours in the place of a user's sessions: [`RedisReply::Done`].
+    Clear { user: UserName },
     /// Remove a session: [`RedisReply::Done`].
     Remove { user: UserName, node: NodeId, session: SessionId },
     /// All sessions of a user: [`RedisReply::Sessions`].
@@ -65,6 +68,8 @@ pub enum RedisReply {
     Done,
     /// Yes, or no.
     Flag(bool),
+    /// The session was there before.
+    Wrote(Place),
     /// The lease holds, or the node is not in the table: `None`.
     Lease(Option<Lease>),
     /// The sessions; what is none is left out.
@@ -77,6 +82,19 @@ pub enum RedisReply {
     Letters(Vec<Letter>),
     /// It was not done, and may be refused for ever; what Redis says.
     Refused { is_final: bool, why: String },
+    /// It was not done, for that key holds what is none of ours.
+    Misfit { key: String },
+}
+
+/// Where a session was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It stood there already.
+    Known,
+    /// It did not.
+    New,
+    /// What was there was none of ours.
+    Misfit,
 }
 
 /// A lease that holds.
@@ -86,6 +104,8 @@ pub struct Lease {
     pub now_us: i64,
     /// The version of the table.
     pub version: String,
+    /// What was in the place of the table was none of ours.
+    pub was_misfit: bool,
     /// Some node is busy writing its sessions again.
     pub in_doubt: bool,
     /// The living nodes, and the wire version of each, if the table is another than the node knows.

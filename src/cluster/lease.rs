@@ -99,7 +99,7 @@ mod tests {
 
     fn held(version: &str, living: Option<&[&str]>) -> Option<Lease> {
         let living = living.map(|living| living.iter().map(|id| (node(id), 5)).collect());
-        Some(Lease { now_us: 0, version: version.to_owned(), in_doubt: false, living })
+        Some(Lease { now_us: 0, was_misfit: false, version: version.to_owned(), in_doubt: false, living })
     }
 
     #[test]

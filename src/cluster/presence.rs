@@ -155,6 +155,8 @@ enum Job {
     Ask(Ask),
     /// A user is looked for once more.
     Seek(UserName),
+    /// What is none of ours is removed.
+    Clear,
     /// A session is written once more: without delay, or as its turn comes.
     Assert { user: UserName, session: SessionId, is_urgent: bool },
 }

@@ -19,7 +19,9 @@
 
 use redis::{Cmd, FromRedisValue, ServerError, Value};
 
-use crate::cluster::command::{Lease, LeaseAct, RedisCommand, RedisReply, SessionEntry, parse_tag, tag};
+use crate::cluster::command::{
+    Lease, LeaseAct, Place, RedisCommand, RedisReply, SessionEntry, parse_tag, tag,
+};
 use crate::cluster::lease::LEASE_TIME;
 use crate::mailbox::{Limits, READ_BYTES_MAX, READ_MESSAGES_MAX, REPEATS_MAX};
 use crate::node::seam::Letter;
@@ -43,9 +45,16 @@ local now = t[1] * 1000000 + t[2]
 local nodes, meta, doubt = KEYS[1], KEYS[2], KEYS[3]
 local me, lease, known, act, busy = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local function text(n) return string.format('%.0f', n) end
-local changed = act ~= 'renew'
+local changed, misfit = act ~= 'renew', 0
+local function look(key, ...)
+  local found = redis.pcall(...)
+  if type(found) == 'table' and string.find(found.err, 'WRONGTYPE') then misfit = redis.call('PEXPIRE', key, 0) end
+end
+look(nodes, 'ZCARD', nodes)
+look(meta, 'HGET', meta, 'v')
+look(doubt, 'ZCARD', doubt)
 local function cap(set)
-  for _, one in ipairs(redis.call('ZRANGEBYSCORE', set, '(' .. text(now + lease), '+inf')) do
+  for _, one in ipairs(redis.call('ZRANGE', set, '(' .. text(now + lease), '+inf', 'BYSCORE')) do
     redis.call('ZADD', set, text(now + lease), one)
   end
 end
@@ -73,32 +82,42 @@ if changed then
 end
 redis.call('ZREMRANGEBYSCORE', doubt, '-inf', '(' .. text(now))
 local in_doubt = redis.call('ZCARD', doubt)
-if v == known then return {v, in_doubt, false, now} end
-return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), now}
+if v == known then return {v, in_doubt, false, now, misfit} end
+return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), now, misfit}
 ";
 
 /// Writes a session, and begins the time to live of its user's key anew: in one command, so that
 /// no node can die between the two. ARGV: its field, when it logged in or nothing for now, its mark, the time to
-/// live in ms. Returns whether it was not there. Now is later than whatever is there, though the clock was set back.
+/// live in ms. Returns 1 when it was not there, and 2 when something was that is none of ours, which it replaces. Now is later than whatever is there, though the clock was set back.
 const WRITE: &str = r"
-local since = ARGV[2]
-if since == '' then
-  local own = redis.call('HGET', KEYS[1], ARGV[1])
-  since = own and string.match(own, '^(%d+)d?$')
+local since, misfit = ARGV[2], 0
+local own = redis.pcall('HGET', KEYS[1], ARGV[1])
+if type(own) == 'table' then
+  if not string.find(own.err, 'WRONGTYPE') then return own end
+  own = false
+  misfit = redis.call('PEXPIRE', KEYS[1], 0)
 end
+if since == '' then since = own and string.match(own, '^(%d+)d?$') end
 if not since then
   local t = redis.call('TIME')
   local now = t[1] * 1000000 + t[2]
   local at = now
-  for _, other in ipairs(redis.call('HVALS', KEYS[1])) do
-    other = tonumber(string.match(other, '^(%d+)d?$') or 0)
+  local all = redis.call('HGETALL', KEYS[1])
+  for n = 2, #all, 2 do
+    local other = tonumber(string.match(all[n], '^(%d+)d?$') or 0)
     if other >= at and other < now + 1e14 then at = other + 1 end
   end
   since = string.format('%.0f', at)
 end
 local is_new = redis.call('HSET', KEYS[1], ARGV[1], since .. ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return is_new
+return is_new + misfit
+";
+
+/// Removes what is no hash.
+const CLEAR: &str = r"
+local found = redis.pcall('HGET', KEYS[1], '')
+if type(found) == 'table' and string.find(found.err, 'WRONGTYPE') then redis.call('PEXPIRE', KEYS[1], 0) end
 ";
 
 /// Marks the session ARGV[1] as the one that drains, unless another is: returns that one's tag, or 1.
@@ -238,9 +257,10 @@ pub fn printed(command: &RedisCommand, limits: Limits) -> Cmd {
             let mut write = eval(WRITE, sessions(user));
             write.arg(tag(node, *session)).arg(since).arg(mark).arg(KEY_TIME_MS).take()
         }
+        RedisCommand::Clear { user } => eval(CLEAR, sessions(user)),
         RedisCommand::Remove { user, node, session } => Cmd::hdel(sessions(user), tag(node, *session)),
         RedisCommand::Sessions { user } => Cmd::hgetall(sessions(user)),
-        RedisCommand::HasMail { user } => Cmd::exists(mailbox(user)),
+        RedisCommand::HasMail { user } => Cmd::llen(mailbox(user)),
         RedisCommand::Store { user, messages } => {
             let mut store = eval(&[COMMON, STORE].concat(), mailbox(user));
             store.arg(limits.messages_max).arg(limits.time_us()).arg(REPEATS_MAX).arg(limits.bytes_max);
@@ -271,6 +291,14 @@ pub fn printed(command: &RedisCommand, limits: Limits) -> Cmd {
 
 /// What Redis replied to the command.
 pub fn parsed(command: &RedisCommand, reply: Value) -> RedisReply {
+    if let Value::ServerError(error) = &reply
+        && error.code() == "WRONGTYPE"
+        && let Some(key) = key(command)
+    {
+        // Where there is no mailbox, there is no mail.
+        let is_look = matches!(command, RedisCommand::HasMail { .. });
+        return if is_look { RedisReply::Flag(false) } else { RedisReply::Misfit { key } };
+    }
     if let Value::ServerError(error) = reply {
         return RedisReply::Refused { is_final: is_final(&error), why: error.to_string() };
     }
@@ -281,8 +309,16 @@ pub fn parsed(command: &RedisCommand, reply: Value) -> RedisReply {
 
 fn understood(command: &RedisCommand, reply: Value) -> Option<RedisReply> {
     let reply = match (command, reply) {
-        (RedisCommand::Remove { .. } | RedisCommand::Take { .. }, _) => RedisReply::Done,
-        (RedisCommand::Write { .. }, reply) => RedisReply::Flag(i64::from_redis_value(reply).ok()? > 0),
+        (RedisCommand::Clear { .. } | RedisCommand::Remove { .. } | RedisCommand::Take { .. }, _) => {
+            RedisReply::Done
+        }
+        (RedisCommand::Write { .. }, reply) => {
+            RedisReply::Wrote(match i64::from_redis_value(reply).ok()? {
+                0 => Place::Known,
+                1 => Place::New,
+                _ => Place::Misfit,
+            })
+        }
         (RedisCommand::IsMember { .. }, reply) => RedisReply::Flag(reply != Value::Nil),
         (RedisCommand::HasMail { .. }, reply) => RedisReply::Flag(i64::from_redis_value(reply).ok()? > 0),
         (RedisCommand::Lease { .. }, reply) => RedisReply::Lease(lease(reply)?),
@@ -310,6 +346,22 @@ fn eval(script: &str, key: String) -> Cmd {
     redis::cmd("EVAL").arg(script).arg(1).arg(key).take()
 }
 
+/// The key of a user that a command is about.
+fn key(command: &RedisCommand) -> Option<String> {
+    match command {
+        RedisCommand::Lease { .. } | RedisCommand::IsMember { .. } => None,
+        RedisCommand::Write { user, .. }
+        | RedisCommand::Clear { user }
+        | RedisCommand::Remove { user, .. }
+        | RedisCommand::Sessions { user }
+        | RedisCommand::Claim { user, .. } => Some(sessions(user)),
+        RedisCommand::HasMail { user }
+        | RedisCommand::Store { user, .. }
+        | RedisCommand::Read { user, .. }
+        | RedisCommand::Take { user, .. } => Some(mailbox(user)),
+    }
+}
+
 /// The hash of a user's sessions.
 fn sessions(user: &UserName) -> String {
     format!("p:{}", user.as_str())
@@ -327,8 +379,9 @@ fn member(node: &NodeId) -> String {
 
 /// What the lease's script answers; `None` when it makes no sense.
 fn lease(reply: Value) -> Option<Option<Lease>> {
-    type Parts = (String, i64, Option<Vec<String>>, i64);
-    let Some((version, in_doubt, members, now_us)) = Option::<Parts>::from_redis_value(reply).ok()? else {
+    type Parts = (String, i64, Option<Vec<String>>, i64, i64);
+    let Some((version, in_doubt, members, now_us, misfit)) = Option::<Parts>::from_redis_value(reply).ok()?
+    else {
         return Some(None);
     };
     let node = |member: &String| {
@@ -336,7 +389,7 @@ fn lease(reply: Value) -> Option<Option<Lease>> {
         Some((NodeId::parse(node)?, version.parse().ok()?))
     };
     let living = members.map(|members| members.iter().filter_map(node).collect());
-    Some(Some(Lease { now_us, version, in_doubt: in_doubt > 0, living }))
+    Some(Some(Lease { now_us, was_misfit: misfit > 0, version, in_doubt: in_doubt > 0, living }))
 }
 
 fn letter(element: &Value) -> Option<Letter> {
@@ -353,7 +406,6 @@ fn letter(element: &Value) -> Option<Letter> {
 /// does a cause behind a dash, where an old Redis puts what went wrong in a script.
 fn is_final(error: &ServerError) -> bool {
     match error.code() {
-        "WRONGTYPE" => true,
         "ERR" => !error.details().is_some_and(|details| details.contains(": -")),
         _ => false,
     }

@@ -40,7 +40,13 @@ fn comparable(reply: RedisReply) -> RedisReply {
         RedisReply::Lease(Some(held)) => {
             let mut living = held.living;
             living.iter_mut().for_each(|living| living.sort());
-            RedisReply::Lease(Some(Lease { now_us: 0, version: String::new(), living, ..held }))
+            RedisReply::Lease(Some(Lease {
+                now_us: 0,
+                was_misfit: false,
+                version: String::new(),
+                living,
+                ..held
+            }))
         }
         RedisReply::Sessions(mut entries) => {
             entries.sort_by_key(|entry| (entry.node.clone(), entry.session));
@@ -162,7 +168,7 @@ fn redis_and_its_model_reply_the_same() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
+fn what_makes_no_sense_is_refused_for_now() {
     let user = UserName::parse("bob").expect("valid");
     let node = NodeId::parse("a-1").expect("valid");
     let session = SessionId::parse("00000001").expect("valid");
@@ -182,18 +188,48 @@ fn what_makes_no_sense_is_refused_for_now_and_what_never_will_for_good() {
             );
         }
     }
-    let mut redis = redis_with_wrong_keys();
-    for command in &commands[..4] {
-        let reply = run(&mut redis, command);
-        assert!(matches!(reply, RedisReply::Refused { is_final: true, .. }), "{command:?}: {reply:?}");
-    }
 }
 
-/// Somebody else has written to our keys.
-fn redis_with_wrong_keys() -> RedisConnection {
-    let mut redis = redis("refusals");
-    let mut pipe = redis::pipe();
-    pipe.cmd("FLUSHALL").cmd("SET").arg("p:bob").arg("text").cmd("SET").arg("m:bob").arg("text");
-    redis.run(&pipe).expect("it answers");
-    redis
+#[test]
+fn what_is_none_of_ours_is_replaced_where_nothing_is_lost_and_named_elsewhere() {
+    let mut redis = redis("misfits");
+    let mut set = |key: &str| {
+        let mut pipe = redis::pipe();
+        pipe.set(key, "x");
+        redis.run(&pipe).expect("it answers");
+    };
+    ["p:bob", "p:carol", "m:bob", "{nodes}", "{nodes}:m", "{nodes}:d"].into_iter().for_each(&mut set);
+    let (bob, carol) = (UserName::parse("bob").expect("valid"), UserName::parse("carol").expect("valid"));
+    let (node, session) =
+        (NodeId::parse("a-1").expect("valid"), SessionId::parse("00000001").expect("valid"));
+    let misfit = |key: &str| RedisReply::Misfit { key: key.to_owned() };
+    let write =
+        RedisCommand::Write { user: bob.clone(), node: node.clone(), session, since_us: None, drains: false };
+    let of_bob = RedisCommand::Sessions { user: bob.clone() };
+    assert_eq!(run(&mut redis, &of_bob), misfit("p:bob"));
+    for place in [Place::Misfit, Place::Known] {
+        assert_eq!(run(&mut redis, &write), RedisReply::Wrote(place));
+    }
+    assert!(matches!(run(&mut redis, &of_bob), RedisReply::Sessions(entries) if entries.len() == 1));
+    let of_carol = RedisCommand::Sessions { user: carol.clone() };
+    assert_eq!(run(&mut redis, &of_carol), misfit("p:carol"));
+    for user in [bob.clone(), carol] {
+        assert_eq!(run(&mut redis, &RedisCommand::Clear { user }), RedisReply::Done);
+    }
+    assert_eq!(run(&mut redis, &of_carol), RedisReply::Sessions(vec![]));
+    assert!(matches!(run(&mut redis, &of_bob), RedisReply::Sessions(entries) if entries.len() == 1));
+    assert_eq!(run(&mut redis, &RedisCommand::HasMail { user: bob.clone() }), RedisReply::Flag(false));
+    let store = RedisCommand::Store { user: bob.clone(), messages: vec![b"1".to_vec()] };
+    assert_eq!(run(&mut redis, &store), misfit("m:bob"));
+    assert_eq!(run(&mut redis, &RedisCommand::Read { user: bob, after: 0 }), misfit("m:bob"));
+    for was_misfit in [true, false] {
+        let join = RedisCommand::Lease {
+            node: node.clone(),
+            act: LeaseAct::Join,
+            known: String::new(),
+            is_busy: true,
+        };
+        let RedisReply::Lease(Some(lease)) = run(&mut redis, &join) else { panic!("it joins") };
+        assert_eq!((lease.was_misfit, lease.living), (was_misfit, Some(vec![(node.clone(), VERSION)])));
+    }
 }

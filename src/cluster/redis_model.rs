@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::{Lease, LeaseAct, RedisCommand, RedisReply, SessionEntry, tag};
+use crate::cluster::command::{Lease, LeaseAct, Place, RedisCommand, RedisReply, SessionEntry, tag};
 use crate::cluster::lease::LEASE_TIME;
 use crate::mailbox::Limits;
 use crate::mailbox::memory::Mailboxes;
@@ -99,7 +99,8 @@ impl RedisModel {
                 let later = now_us.max(last.map_or(0, |last| last + 1));
                 let since_us = since_us.or(own).unwrap_or(later);
                 let entry = SessionEntry { node, session: *session, since_us };
-                RedisReply::Flag(sessions.insert(tag, (entry, *drains)).is_none())
+                let is_new = sessions.insert(tag, (entry, *drains)).is_none();
+                RedisReply::Wrote(if is_new { Place::New } else { Place::Known })
             }
             RedisCommand::Remove { user, node, session } => {
                 if let Some(sessions) = self.sessions.get_mut(user) {
@@ -110,6 +111,7 @@ impl RedisModel {
                 }
                 RedisReply::Done
             }
+            RedisCommand::Clear { .. } => RedisReply::Done,
             RedisCommand::Sessions { user } => {
                 let sessions = self.sessions.get(user).into_iter().flatten();
                 RedisReply::Sessions(sessions.map(|(_, (entry, _))| entry.clone()).collect())
@@ -184,7 +186,7 @@ impl RedisModel {
         let version = self.version.to_string();
         let living =
             (version != known).then(|| self.leases.keys().map(|node| (node.clone(), VERSION)).collect());
-        Some(Lease { now_us, version, in_doubt: !self.doubts.is_empty(), living })
+        Some(Lease { now_us, was_misfit: false, version, in_doubt: !self.doubts.is_empty(), living })
     }
 
     /// Time passes.

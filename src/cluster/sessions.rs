@@ -5,7 +5,7 @@
 //! Of two sessions of a user the later login beats the earlier, wherever that matters; the
 //! time of a login is by Redis's clock.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::proto::name::{SessionId, UserName};
@@ -50,6 +50,10 @@ pub struct Losses {
     pub clock: Option<(Instant, i64)>,
     /// Users who are here, and whose entries in Redis are not.
     pub missing: Vec<UserName>,
+    /// Users in whose places there is what is none of ours.
+    pub misfits: BTreeSet<UserName>,
+    /// Mailboxes of which it was said that they are none of ours.
+    pub told: BTreeSet<String>,
     /// When all were written again last, for that.
     pub since: Option<Instant>,
 }

@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::presence::{Presence, Told};
+use crate::cluster::command::{Place, RedisReply};
+use crate::cluster::presence::{Presence, Round, Told};
 use crate::proto::name::UserName;
 
 /// By how much Redis's clock and ours may go apart between two renewals: more is a step, or a machine that slept.
@@ -62,6 +63,38 @@ impl Presence {
         let is_soon = |since| now.duration_since(since) < LOST_PAUSE;
         if !self.sessions.is_asserting_all() && !self.losses.since.is_some_and(is_soon) {
             self.write_all_again(&format!("Redis has lost entries, such as that of {}", user.as_str()), now);
+        }
+    }
+
+    /// What presence asked about is none of ours, so nobody can be found or stored there. Entries of users are removed:
+    /// they are made anew. A mailbox may be somebody's, and stays.
+    pub(super) fn note_misfits(&mut self, round: &Round) {
+        for reply in &round.replies {
+            let RedisReply::Misfit { key } = reply else { continue };
+            if self.losses.told.len() < MISSING_MAX && self.losses.told.insert(key.clone()) {
+                let what = if key.starts_with("p:") {
+                    "it is replaced"
+                } else {
+                    "mail there is refused until it is gone"
+                };
+                self.told.push(Told::Warning(format!(
+                    "the key {key} in Redis holds what is none of ours: {what}"
+                )));
+            }
+        }
+        let of_users = round.replies.len().saturating_sub(round.users.len());
+        for (user, reply) in round.users.iter().zip(&round.replies[of_users..]) {
+            if matches!(reply, RedisReply::Misfit { .. }) && self.losses.misfits.len() < MISSING_MAX {
+                self.losses.misfits.insert(user.clone());
+            }
+        }
+    }
+
+    /// Where a session was written, there was what is none of ours.
+    pub(super) fn note_place(&mut self, user: &UserName, place: Place) {
+        if place == Place::Misfit {
+            let key = format!("the entry of the user {}", user.as_str());
+            self.told.push(Told::Warning(format!("{key} in Redis was none of ours: it is replaced")));
         }
     }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::cluster::command::{RedisCommand, RedisReply, SessionEntry};
+use crate::cluster::command::{Place, RedisCommand, RedisReply, SessionEntry};
 use crate::cluster::event::locations;
 use crate::cluster::presence::{Flight, Job, Presence, Round, Told, is_write};
 use crate::node::seam::{Answer, Ask, Location, Mail, News, Stored, Unavailable, Welcome, What};
@@ -47,7 +47,7 @@ impl Presence {
                 Job::Ask(Ask { user, what: What::Register(_), .. }) | Job::Assert { user, .. } => {
                     (Some(user), false)
                 }
-                Job::Ask(_) => (None, false),
+                Job::Ask(_) | Job::Clear => (None, false),
             };
             looks_for_others |= looks;
             round.users.extend(user.filter(|user| known.insert((*user).clone())).cloned());
@@ -65,6 +65,9 @@ impl Presence {
 
     fn next_jobs(&mut self, now: Instant) -> Vec<(Job, Vec<RedisCommand>)> {
         let mut jobs = vec![];
+        for user in std::mem::take(&mut self.losses.misfits) {
+            jobs.push((Job::Clear, vec![RedisCommand::Clear { user }]));
+        }
         if !self.is_stopping && self.sessions.due.is_some_and(|due| due <= now) {
             let is_urgent = self.sessions.is_asserting_all();
             for session in self.sessions.take(now) {
@@ -167,6 +170,7 @@ impl Presence {
         }
         rest.replies.extend(replies.by_ref().take(round.users.len()));
         rest.users = round.users;
+        self.note_misfits(&rest);
         let is_writable = undone.is_empty();
         self.put_back(undone);
         // That presence knows nothing may mean that it lost everything since the lease was renewed,
@@ -194,6 +198,11 @@ impl Presence {
     /// Tells whether a command needs no other attempt: it was done, or it is refused for good.
     /// One such key must not keep this node from Redis, and whoever wrote it wants it so.
     fn is_settled(&mut self, reply: Option<RedisReply>) -> bool {
+        if let Some(RedisReply::Misfit { key }) = reply {
+            let round = Round { replies: vec![RedisReply::Misfit { key }], ..Round::default() };
+            self.note_misfits(&round);
+            return true;
+        }
         let Some(RedisReply::Refused { is_final, why }) = reply else { return reply.is_some() };
         if is_final && !std::mem::replace(&mut self.was_refused, true) {
             self.told.push(Told::Warning(format!(
@@ -254,7 +263,8 @@ impl Presence {
             Job::Seek(user) => self.tell_located(None, &user, false, living.get(&user), now),
             Job::Ask(Ask { ticket, user, what: What::Register(session) }) => {
                 let welcome = match (one, two, living.get(&user)) {
-                    (Some(RedisReply::Flag(_)), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
+                    (Some(RedisReply::Wrote(place)), Some(RedisReply::Flag(has_mail)), Some(entries)) => {
+                        self.note_place(&user, place);
                         let (before, after) = self.settle(&user, session, entries);
                         let own =
                             entries.iter().find(|entry| entry.session == session).map(SessionEntry::age);
@@ -271,19 +281,22 @@ impl Presence {
                 let fate = |at: usize| match (&one, &locations) {
                     (Some(RedisReply::Stored(stored)), Some(_)) if at < *stored => Stored::Yes,
                     (Some(RedisReply::Stored(stored)), _) if at >= *stored => Stored::Full,
-                    (Some(RedisReply::Refused { .. }), _) => Stored::No,
+                    (Some(RedisReply::Refused { .. } | RedisReply::Misfit { .. }), _) => Stored::No,
                     _ => Stored::Unknown,
                 };
                 let fates = (0..messages.len()).map(fate).collect();
                 self.answer(ticket, Answer::Stored(fates, locations.ok_or(Unavailable)));
             }
+            Job::Clear => {}
             Job::Ask(ask) => self.tell_read(ask, one, two),
             Job::Assert { user, session, is_urgent } => {
                 if two == Some(RedisReply::Flag(true)) && self.config.has_mailboxes {
                     // Somebody stored it who did not see the session, and could not tell.
                     self.told.push(Told::News(News::Mail(user.clone())));
                 }
-                let Some(RedisReply::Flag(is_new)) = one else { return };
+                let Some(RedisReply::Wrote(place)) = one else { return };
+                let is_new = place != Place::Known;
+                self.note_place(&user, place);
                 if is_new && !is_urgent {
                     self.has_lost(&user, now);
                 }

@@ -68,6 +68,10 @@ impl Presence {
             _ => return Err("it answers what makes no sense".to_owned()),
         };
         (self.renewed, self.renew_at) = (now, now + RENEW_TIME);
+        if lease.as_ref().is_some_and(|lease| lease.was_misfit) {
+            let why = "the table of nodes in Redis was none of ours: it is replaced".to_owned();
+            self.told.push(Told::Warning(why));
+        }
         let clock_us = lease.as_ref().map(|lease| lease.now_us);
         let Some(is_changed) = self.nodes.renewed(lease) else {
             self.restart("others took this node for dead, or Redis lost its data", now);
