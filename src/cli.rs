@@ -33,6 +33,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let result = args::parse(args).and_then(|command| match command {
         Command::Print(text) => print(&text),
         Command::Serve(config) => serve::run(&config),
+        Command::CheckServices(config) => serve::check_services(&config),
         #[cfg(feature = "client")]
         Command::Chat { config, to } => end_on_signals().and_then(|()| chat::run(config, to)),
         #[cfg(feature = "client")]

@@ -12,7 +12,7 @@
 //! Reading order: `event.rs` is what comes up. `links.rs` and `link.rs` are how batches get from
 //! node to node, `way.rs` says when they do not; `mesh.rs` shows what the calls mean, in memory. Of several machines, `remote.rs` and
 //! `shared.rs` join the parts; `presence.rs`, `command.rs`, `lease.rs` and `sessions.rs` decide what Redis
-//! is asked and what it means, `redis_thread.rs` and `redis_commands.rs` carry that; `bus.rs`,
+//! is asked and what it means, `redis_thread.rs` and `redis_commands.rs` carry that, `permissions.rs` asks whether all of it is allowed; `bus.rs`,
 //! `reach.rs` and `watchdog.rs` carry batches.
 
 pub mod event;
@@ -31,6 +31,8 @@ mod bus;
 pub mod command;
 #[cfg(feature = "cluster")]
 pub mod lease;
+#[cfg(feature = "cluster")]
+mod permissions;
 #[cfg(feature = "cluster")]
 pub mod presence;
 #[cfg(feature = "cluster")]

@@ -186,7 +186,7 @@ pub use config::{Amqp, Config, ConfigError, Feature, Layers, Redis, SETTINGS, Se
 pub use metrics::Counters;
 pub use node::Holdings;
 pub use proto::{CloseReason, ErrorCode, MessageId, NameError, NodeId, SessionId, UserName};
-pub use server::{Handle, Server, files_max};
+pub use server::{Handle, Server, check_services, files_max};
 
 /// What tests, the simulator and fuzzers look at beside the surface: it may change at any time.
 #[cfg(feature = "internals")]

@@ -75,6 +75,24 @@ const EVENTS_PER_TURN_MAX: usize = 256;
 /// that does not look, and every message would be a switch of threads more.
 const LOOK_TIME: Duration = Duration::from_micros(100);
 
+/// How long the services may take to let a node do all that it has to.
+#[cfg(feature = "cluster")]
+const CHECK_TIME_MAX: Duration = Duration::from_secs(6);
+
+/// Tries against Redis and RabbitMQ all that a node of these settings will do: joins the cluster for a moment, without
+/// listening. What is missing is in the log; `false` when something is, or when the settings name no services.
+pub fn check_services(config: &Config) -> bool {
+    match open_cluster(config) {
+        #[cfg(feature = "cluster")]
+        Cluster::Remote(remote) => {
+            let is_fine = remote.wait_until_joined(CHECK_TIME_MAX);
+            remote.leave();
+            is_fine
+        }
+        _ => false,
+    }
+}
+
 impl Server {
     /// Opens the listeners of a node: of a cluster if the settings name Redis
     /// and RabbitMQ, or else of one that needs no other. A node of a cluster

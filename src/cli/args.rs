@@ -20,6 +20,8 @@ pub enum Command {
     Print(String),
     /// Run a node.
     Serve(Box<Config>),
+    /// Try all that a node will do with its services.
+    CheckServices(Box<Config>),
     /// Talk as a user; lines typed go to `to`.
     #[cfg(feature = "client")]
     Chat { config: ClientConfig, to: Option<UserName> },
@@ -54,13 +56,14 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Failure> {
 fn serve(mut parser: lexopt::Parser) -> Result<Command, Failure> {
     let mut flags: Vec<(&'static str, String)> = vec![];
     let mut file: Option<PathBuf> = None;
-    let (mut prints, mut checks) = (false, false);
+    let (mut prints, mut checks, mut checks_services) = (false, false, false);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Long("help") | Short('h') => return Ok(Command::Print(serve_help())),
             Long("config") => file = Some(value(&mut parser, "config", "FILE")?.into()),
             Long("print-config") => prints = true,
             Long("check") => checks = true,
+            Long("check-services") => checks_services = true,
             Long(name) => {
                 let find = |name: &str| SETTINGS.iter().find(|setting| setting.name == name);
                 let Some(setting) = find(name) else {
@@ -101,6 +104,7 @@ fn serve(mut parser: lexopt::Parser) -> Result<Command, Failure> {
     match (prints, checks) {
         (true, _) => Ok(Command::Print(config.print())),
         (_, true) => Ok(Command::Print("the settings are fine\n".to_owned())),
+        _ if checks_services => Ok(Command::CheckServices(Box::new(config))),
         _ => Ok(Command::Serve(Box::new(config))),
     }
 }
@@ -131,6 +135,10 @@ fn serve_help() -> String {
     row("--config FILE".to_owned(), "reads settings from a TOML file: the names above, _ for -");
     row("--print-config".to_owned(), "prints the settings in force as such a file");
     row("--check".to_owned(), "reads all settings, says what is wrong, and ends");
+    row(
+        "--check-services".to_owned(),
+        "tries all that it will do with Redis and RabbitMQ, says what is missing, and ends",
+    );
     help.push_str(
         "\nA flag beats the environment (PINPOST_LISTEN, ...), which beats the file, which beats the default.\n\
          When it accepts connections it prints one line: ready tcp=ADDR http=ADDR node=ID\n\

@@ -34,6 +34,20 @@ fn serve(config: &Config) -> Result<(), Failure> {
     smol::block_on(server.run()).map_err(at_run_time)
 }
 
+/// Tries all that a node will do with its services; the log says what is missing.
+pub fn check_services(config: &Config) -> Result<(), Failure> {
+    logger::start(config.log).map_err(|error| Failure::AtRunTime(error.to_string()))?;
+    let is_fine = pinpost::check_services(config);
+    logger::flush();
+    match is_fine {
+        _ if config.redis.is_none() => {
+            Err(Failure::Usage("--redis and --amqp name the services to check".to_owned()))
+        }
+        true => print("Redis and RabbitMQ let a node do all that it will\n"),
+        false => Err(Failure::AtRunTime("Redis or RabbitMQ lacks what is said above".to_owned())),
+    }
+}
+
 /// Lets the first `SIGTERM` or `SIGINT` drain the node, once there is one, and the second one end the process.
 ///
 /// `SIGHUP` says that the terminal is gone, and drains a node that has one. To any other it means "read your settings

@@ -18,6 +18,7 @@ use redis::{FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, RedisResul
 use crate::cluster::command::RedisCommand;
 use crate::cluster::event::ClusterEvent;
 use crate::cluster::lease::RENEW_TIME;
+use crate::cluster::permissions::{ask, is_denied, missing};
 use crate::cluster::presence::{Presence, PresenceConfig, PresenceStep, Told};
 use crate::cluster::reasons::{LATE, of_redis, of_redis_at_first, of_replies};
 use crate::cluster::redis_commands::{parsed, printed};
@@ -97,6 +98,11 @@ impl RedisThread {
         match step {
             PresenceStep::Connect => {
                 let is_another = self.connection.connect()?;
+                let has_mailboxes = self.limits.messages_max > 0;
+                let replies = self.connection.run(&ask(has_mailboxes))?;
+                if let Some(missing) = missing(has_mailboxes, &replies) {
+                    return Err(missing);
+                }
                 self.presence.connected(is_another, Instant::now());
                 Ok(())
             }
@@ -109,9 +115,13 @@ impl RedisThread {
         for command in commands {
             pipe.add_command(printed(command, self.limits));
         }
-        let replies = self.connection.run(&pipe)?.into_iter();
+        let replies = self.connection.run(&pipe)?;
+        let denied =
+            replies.iter().find(|reply| is_denied(reply)).map(|reply| format!("it refuses: {reply:?}"));
         let replies = commands.iter().zip(replies).map(|(command, reply)| parsed(command, reply));
-        self.presence.replied(replies.collect(), Instant::now())
+        self.presence.replied(replies.collect(), Instant::now())?;
+        // The next connection finds out all that is.
+        denied.map_or(Ok(()), Err)
     }
 
     /// Redis is away: nobody waits for it, and what had come before is answered before what comes now.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::person::Person;
 use crate::rig::node::Node;
-use crate::rig::program::Program;
+use crate::rig::program::{Program, command, run};
 use crate::rig::resp::{Reply, Resp};
 use crate::rig::until_in;
 use crate::town::{RECOVERY_TIME_MAX, SLACK, Town, calm, id_of};
@@ -217,4 +217,65 @@ fn a_wrong_password_for_the_broker_is_said_once_and_users_of_the_node_reach_each
         "warn: joining without RabbitMQ",
     ]);
     town.is_left_by(vec![alice, carol, bob]);
+}
+
+/// The line `user` of README.md, without this.
+fn rights_without(right: &str) -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let line = readme.lines().find_map(|line| line.strip_prefix("user pinpost ")).expect("it is there");
+    let words = line
+        .split(' ')
+        .map(|word| if word.starts_with('>') { format!(">{PASSWORD}") } else { word.to_owned() });
+    let rights: Vec<String> = words.filter(|word| word != right).collect();
+    ["ACL", "SETUSER", "pinpost", "reset"].into_iter().map(str::to_owned).chain(rights).collect()
+}
+
+#[test]
+fn a_redis_that_does_not_allow_all_is_away_and_says_once_what_is_missing() {
+    let town = Town::new("rights", calm(), 0);
+    let mut operator = Resp::connect(town.redis.addr()).expect("Redis is there");
+    let mut allow_all_but = |right: &str| {
+        let command = rights_without(right);
+        let reply = operator.command(&command.iter().map(|word| &word[..]).collect::<Vec<_>>());
+        assert_eq!(reply.expect("the operator stays"), Reply::Text("OK".to_owned()));
+    };
+    let [redis, amqp] = town.urls(0);
+    let redis = redis.replace("redis://", &format!("redis://pinpost:{PASSWORD}@"));
+    let check = || {
+        let args = ["serve", "--check-services", "--mailbox", "10", "--redis", &redis, "--amqp", &amqp];
+        run(&mut command(&args))
+    };
+    allow_all_but("");
+    let ran = check();
+    assert_eq!((ran.code, &ran.err[..]), (0, ""), "{}", ran.out);
+    let args =
+        ["--mailbox", "10", "--redis", &redis, "--amqp", &amqp, "--log", "debug", "--node", "rights-a"];
+    let node = Program::serve(&args);
+    let mut node = Logged { id: id_of(node.tcp()), node, lines: vec![], took: Duration::ZERO };
+    let mut alice = node.login("alice");
+    for (right, missing) in [
+        ("+hgetall", "HGETALL of p:*"),
+        ("+lrange", "LRANGE of m:*"),
+        ("~p:*", "HSET of p:*"),
+        ("+zcard", "ZCARD of {nodes}"),
+    ] {
+        allow_all_but(right);
+        // Whatever it does next that it needs this for.
+        until_in(RECOVERY_TIME_MAX, "it is noticed", || {
+            alice.sends("nobody");
+            // There is mail to read.
+            Person::comes(node.node.tcp(), "nobody").logs_in();
+            node.count("is away: ") > 0
+        });
+        let mut bob = Person::comes(node.node.tcp(), "bob");
+        assert_eq!(bob.logs_in(), "unavailable");
+        node.says("is still away: it does not allow what a node needs: ", 3);
+        node.says(missing, 1);
+        allow_all_but("");
+        node.has_said(&["warn: Redis at ", "info: Redis at "]);
+    }
+    allow_all_but("+rpush");
+    let ran = check();
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("needs: RPUSH of m:*; "), "{}", ran.err);
 }
