@@ -189,7 +189,8 @@ fn who_is_here_is_announced_again_when_somebody_deletes_the_entry() {
         carol.reaches(bob);
         bob.reaches(carol);
         until_in(Duration::from_secs(10) + SLACK, "he is found", || alice.finds("bob") == "online 1");
-        until_in(Duration::from_secs(1) + SLACK, "and so is she", || alice.finds("carol") == "online 1");
+        // Nobody may have asked for her: the sweep comes to a few sessions within 8 s.
+        until_in(Duration::from_secs(10) + SLACK, "and so is she", || alice.finds("carol") == "online 1");
         alice.reaches(bob);
     }
     town.is_whole(&mut people.iter_mut().collect::<Vec<_>>());
