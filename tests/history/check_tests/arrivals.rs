@@ -112,12 +112,12 @@ fn a_copy_on_the_same_node_has_a_cause() {
         history.quit(BOB, last + 2_200);
     });
     // Of two logins that race, either may be the one before, and may be replaced before it acknowledges.
-    let races = |history: &mut History, answered: Time| {
+    let races = |history: &mut History, answered: Time, told: Time| {
         history.rules.sessions_max = 1;
         let asked = last - 20;
         (history.sessions[BOB].asked, history.sessions[BOB].since) = (asked, last - 5);
         history.sessions[BOB].left = None;
-        history.sessions[BOB].ended = Some((last + 1_500, End::Bye(CloseReason::Replaced)));
+        history.sessions[BOB].ended = Some((told, End::Bye(CloseReason::Replaced)));
         let question = Question { asked: asked - 10, ..history.questions[0] };
         history.questions.push(Question { answered: Some((answered, Answer::In)), ..question });
         history.messages[bobs(9)].attempts[0].told = Some((last + 1_600, Fate::Delivered));
@@ -126,8 +126,11 @@ fn a_copy_on_the_same_node_has_a_cause() {
         history.sessions.push(earlier);
         history.quit(BOB_EARLIER, asked - 100);
     };
-    same(&[], last + 2_000, &|history| races(history, last - 20));
-    same(&[Rule::Copied], last + 2_000, &|history| races(history, last - 21));
+    // Who is replaced is told so behind the replies that are due.
+    let late = last + margins().way + margins().reply;
+    same(&[], late + 500, &|history| races(history, last - 20, late + 1));
+    same(&[], late + 500, &|history| races(history, last - 21, late));
+    same(&[Rule::Copied], late + 500, &|history| races(history, last - 21, late + 1));
     // What the process before has shown this one does not know.
     same(&[], last + 5_000, &|history| {
         history.fall(BOB, last + 3_000);
