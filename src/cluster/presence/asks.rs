@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::cluster::command::RedisReply;
+use crate::mailbox::READ_BYTES_MAX;
 use crate::node::seam::{Ask, What};
 
 /// Questions in one round, and as many where users are.
@@ -13,20 +15,29 @@ const ASKS_MAX: usize = 512;
 /// Bytes that are stored in one round; a larger store goes alone.
 const STORES_BYTES_MAX: usize = 1024 * 1024;
 
-/// Reads of mailboxes in one round, of 64 KiB each.
-const READS_MAX: usize = 16;
+/// Reads of mailboxes in one round, of 64 KiB each,
+const READS_MAX: usize = 512;
 
-/// A round with reads that takes longer has too many of them.
+/// and in the first one.
+const READS_AT_FIRST: usize = 16;
+
+/// A round that takes longer, and brings more than one read, has too many of them.
 const READS_TIME: Duration = Duration::from_millis(250);
 
 /// What waits for the next round.
-#[derive(Default)]
 pub struct Asks {
     changes: VecDeque<Ask>,
     lookups: VecDeque<Ask>,
     reads: VecDeque<Ask>,
-    /// So many reads more than one go into the next round.
-    more_reads: usize,
+    /// So many of these go into the next round.
+    reads_at_once: usize,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        let (changes, lookups, reads) = Default::default();
+        Asks { changes, lookups, reads, reads_at_once: READS_AT_FIRST }
+    }
 }
 
 impl Asks {
@@ -59,14 +70,25 @@ impl Asks {
             next.push(ask);
         }
         next.extend(self.lookups.drain(..self.lookups.len().min(ASKS_MAX)));
-        next.extend(self.reads.drain(..self.reads.len().min(1 + self.more_reads)));
+        next.extend(self.reads.drain(..self.reads.len().min(self.reads_at_once)));
         next
     }
 
-    /// A round with reads took so long: mailboxes are read as fast as the way to Redis allows beside all else.
-    pub fn has_read(&mut self, took: Duration) {
-        let more = 2 * self.more_reads + 1;
-        self.more_reads = if took > READS_TIME { self.more_reads / 2 } else { more.min(READS_MAX - 1) };
+    /// A round took so long to bring these: mailboxes are read as fast as the way to Redis allows beside all else. That
+    /// Redis is far says nothing.
+    pub fn have_read(&mut self, replies: &[RedisReply], took: Duration) {
+        let letters = replies.iter().filter_map(|reply| match reply {
+            RedisReply::Letters(letters) => Some(letters),
+            _ => None,
+        });
+        let sizes: Vec<usize> =
+            letters.map(|letters| letters.iter().map(|one| one.body.len()).sum()).collect();
+        if sizes.is_empty() {
+            return;
+        }
+        let is_slow = took > READS_TIME && sizes.iter().sum::<usize>() > READ_BYTES_MAX;
+        let reads = if is_slow { self.reads_at_once / 2 } else { self.reads_at_once * 2 };
+        self.reads_at_once = reads.clamp(1, READS_MAX);
     }
 
     /// Takes out everything: Redis is away.
@@ -79,6 +101,7 @@ impl Asks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::seam::Letter;
     use crate::node::slab::Ticket;
     use crate::proto::name::{SessionId, UserName};
 
@@ -97,10 +120,11 @@ mod tests {
         (0..9).for_each(|_| asks.push(ask(What::Read(session(), 0))));
         asks.push(ask(What::Register(session())));
         let next = asks.next();
-        assert_eq!((next.len(), &next[0].what), (1 + ASKS_MAX + 1, &What::Register(session())));
+        assert_eq!((next.len(), &next[0].what), (1 + ASKS_MAX + 9, &What::Register(session())));
         assert_eq!(next[1 + ASKS_MAX].what, What::Read(session(), 0));
+        asks.push(ask(What::Read(session(), 0)));
         assert_eq!(asks.next().len(), ASKS_MAX + 1);
-        assert_eq!(asks.take_all().count(), 1 + 7);
+        assert_eq!(asks.take_all().count(), 1);
     }
 
     #[test]
@@ -113,16 +137,19 @@ mod tests {
     }
 
     #[test]
-    fn mailboxes_are_read_faster_while_that_is_quick() {
+    fn mailboxes_are_read_as_fast_as_the_way_allows() {
         let mut asks = Asks::default();
-        let mut reads = |took: Duration| {
+        let mut reads = |took: Duration, bytes: usize| {
             (0..READS_MAX).for_each(|_| asks.push(ask(What::Read(session(), 0))));
             let count = asks.next().len();
-            asks.has_read(took);
+            let letter = Letter { place: 1, body: vec![0; bytes] };
+            asks.have_read(&[RedisReply::Letters(vec![letter]), RedisReply::Done], took);
+            asks.have_read(&[RedisReply::Done], took);
             count
         };
-        let (quick, slow) = (READS_TIME, READS_TIME * 2);
-        assert_eq!([(); 6].map(|()| reads(quick)), [1, 2, 4, 8, READS_MAX, READS_MAX]);
-        assert_eq!([(); 6].map(|()| reads(slow)), [READS_MAX, 8, 4, 2, 1, 1]);
+        let (quick, slow, many) = (READS_TIME, READS_TIME * 2, 2 * READ_BYTES_MAX);
+        assert_eq!([(); 7].map(|()| reads(quick, many)), [16, 32, 64, 128, 256, 512, 512]);
+        assert_eq!([(); 11].map(|()| reads(slow, many)), [512, 256, 128, 64, 32, 16, 8, 4, 2, 1, 1]);
+        assert_eq!([(); 2].map(|()| reads(slow, READ_BYTES_MAX)), [1, 2], "it is far");
     }
 }

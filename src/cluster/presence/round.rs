@@ -150,9 +150,8 @@ impl Presence {
         replies: Vec<RedisReply>,
         now: Instant,
     ) -> Result<(), String> {
-        let is_read = |job: &Job| matches!(job, Job::Ask(Ask { what: What::Read(..), .. }));
-        if let Some(since) = round.since.filter(|_| round.jobs.iter().any(|(job, _)| is_read(job))) {
-            self.asks.has_read(now.duration_since(since));
+        if let Some(since) = round.since {
+            self.asks.have_read(&replies, now.duration_since(since));
         }
         let mut replies = replies.into_iter();
         let (mut undone, mut rest) = (vec![], Round::default());
