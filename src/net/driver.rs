@@ -91,12 +91,15 @@ pub(super) enum Left {
 }
 
 /// Bytes of one read. A sender that has to wait keeps at most this much unread.
-pub(super) const READ_BYTES_MAX: usize = 4 * 1024;
+pub(super) const READ_BYTES_MAX: usize = 16 * 1024;
 
 /// Outboxes that are written before tasks that are ready have their turn,
 const FLUSHES_MAX: usize = 24;
 
-/// and where more wait already, up to so many.
+/// or the part of those that wait that is written in so many turns,
+const FLUSH_TURNS: usize = 4;
+
+/// up to so many.
 const FLUSHES_OF_MANY_MAX: usize = 256;
 
 impl Driver {
@@ -164,7 +167,8 @@ impl Driver {
         let mut published = self.published.lock();
         let now = Instant::now();
         // Of a crowd more: between two turns of the flusher all others have theirs.
-        let count_max = self.unflushed.borrow().len().clamp(FLUSHES_MAX, FLUSHES_OF_MANY_MAX);
+        let part = self.unflushed.borrow().len() / FLUSH_TURNS;
+        let count_max = part.clamp(FLUSHES_MAX, FLUSHES_OF_MANY_MAX);
         let mut count = 0;
         while count < count_max && self.flush_one(now) {
             count += 1;
