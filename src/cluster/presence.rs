@@ -216,6 +216,8 @@ impl Presence {
             // Its data may be old: sessions may be missing until all nodes have written them.
             self.busy_since = Some(now);
             self.forget_clock();
+            // And its table may count up to a version that was another one's, where its clock was set back.
+            self.nodes.version.clear();
         }
         // Whatever happened to Redis meanwhile: what it must know is written again.
         self.sessions.assert_all(now);

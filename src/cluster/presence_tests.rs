@@ -357,6 +357,24 @@ fn while_redis_is_away_asks_are_answered_at_once_and_removals_wait() {
 }
 
 #[test]
+fn another_redis_is_asked_for_its_whole_table() {
+    let mut world = World::new(2);
+    let now = world.redis.now;
+    let mut known = |is_another: bool| {
+        world.nodes[0].presence.lost(now);
+        world.nodes[0].presence.connected(is_another, now);
+        match world.nodes[0].presence.next(now) {
+            Some(PresenceStep::Run(commands)) => match &commands[..] {
+                [RedisCommand::Lease { known, .. }] => known.clone(),
+                other => panic!("{other:?}"),
+            },
+            step => panic!("{step:?}"),
+        }
+    };
+    assert!(!known(false).is_empty() && known(true).is_empty());
+}
+
+#[test]
 fn when_redis_has_lost_its_data_users_are_looked_for_until_all_are_back() {
     let mut world = World::new(3);
     world.register(0, "bob", 1);
