@@ -172,7 +172,7 @@ fn telnet_answers_that_nobody_reads_have_a_bound() {
     let asks = [IAC, 253, 6].repeat(1 << 18);
     asking.patient(CUT_TIME_MAX);
     let mut writer = asking.writer();
-    let asker = std::thread::spawn(move || (0..40).try_for_each(|_| writer.write_all(&asks)).is_err());
+    let asker = std::thread::spawn(move || (0..400).try_for_each(|_| writer.write_all(&asks)).is_err());
     // It is not read, and in the end it is a slow consumer.
     until_in(CUT_TIME_MAX, "the asker is cut off", || {
         growth.look();
