@@ -97,3 +97,21 @@ fn what_expires_at_once_is_carried_out_in_turns() {
     }
     assert_eq!(turns, [512, 188]);
 }
+
+#[test]
+fn who_says_goodbye_is_owed_all_that_expires_before() {
+    let mut rig = Rig::new(|config| config.is_alone = false);
+    let alice = rig.enters("LOGIN alice", &[]);
+    (0..700).for_each(|n| rig.say(alice, &format!("@{n} SEND user{n} hi")));
+    rig.say(alice, "QUIT");
+    rig.hear(alice);
+    // A node that was stopped for longer than anybody waits.
+    rig.now += ANSWER_TIME_MAX * 2;
+    rig.node.tick(rig.now);
+    while rig.node.due() == Some(rig.now) {
+        rig.node.tick(rig.now);
+    }
+    let heard = rig.hear(alice);
+    assert_eq!(heard.lines().filter(|line| line.contains("ERR unavailable")).count(), 700);
+    assert!(heard.lines().last().is_some_and(|line| line.starts_with("BYE quit")), "{heard}");
+}
