@@ -128,15 +128,20 @@ impl Messages {
         self.ends.has_close
     }
 
+    /// Answers to pings: written at once, though the lines around them may have to wait.
+    pub fn answers(&mut self, output: &mut Vec<u8>) {
+        self.stream.iter_mut().for_each(|stream| output.append(&mut stream.get_mut().output));
+    }
+
     /// No message is whole any more: appends the answers to pings, and gives the stream back if it may be.
     pub fn rest(&mut self, output: &mut Vec<u8>, spare: &Spare) {
-        let Some(stream) = &mut self.stream else { return };
-        output.append(&mut stream.get_mut().output);
+        self.answers(output);
         if self.is_over {
             self.stream = None;
-        } else if self.ends.is_between() {
-            let stream = self.stream.take();
-            spare.0.set(stream.filter(|_| !std::mem::take(&mut self.is_spoilt)));
+        } else if self.ends.is_between()
+            && let Some(stream) = self.stream.take()
+        {
+            spare.0.set(Some(stream).filter(|_| !std::mem::take(&mut self.is_spoilt)));
         }
     }
 }

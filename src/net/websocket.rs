@@ -144,6 +144,7 @@ impl Wire for WebSocket {
                 line => Line::Whole(line),
             };
             if hear(line) == Flow::Wait {
+                self.messages.answers(&mut self.output);
                 return Some(Paused::new(line, &[]));
             }
         }

@@ -129,6 +129,17 @@ fn pings_and_pongs() {
 }
 
 #[test]
+fn a_ping_is_answered_before_the_lines_behind_it() {
+    let node = Node::start(&[]);
+    // More lines than one turn carries out.
+    let lines = "PING behind it\n".repeat(200);
+    let heard =
+        closes(&node, &[frame(PING, b"first"), frame(TEXT, (lines + "QUIT").as_bytes())].concat(), 1000);
+    assert_eq!(heard[0], (PONG, b"first".to_vec()));
+    assert_eq!(heard.len(), 1 + 200 + 1, "with its BYE");
+}
+
+#[test]
 fn reserved_bits_and_opcodes() {
     let (node, bystanders) = start();
     let hello = frame(TEXT, b"PING hello");
