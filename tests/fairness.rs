@@ -6,21 +6,25 @@
 //! The test holds what is true on any machine: every message arrives. `make fairness` prints how long that takes;
 //! the crowd shares the machine with the nodes.
 
+mod rig;
+
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pinpost::{Config, Handle, Mesh, Server};
+use pinpost::Mesh;
+
+use rig::net::nodes;
+use rig::peer::Peer;
 
 #[test]
 fn whoever_talks_one_message_at_a_time_is_let_through() {
     for crowd in [Crowd::Deaf, Crowd::Hoarders] {
-        let Noticed { times, errors, .. } =
-            watch(crowd, CROWD / 10, Duration::from_secs(2)).expect("nodes serve");
+        let Noticed { times, errors, .. } = watch(crowd, CROWD / 10, Duration::from_secs(2));
         assert_eq!(errors, 0, "{crowd:?}: of {}", times.len());
     }
 }
@@ -31,8 +35,7 @@ fn fairness() {
     println!("round crowd        p50 ms   p99 ms   messages  errors  slowest login ms  longest turn ms");
     for round in 1..=5 {
         for crowd in [Crowd::Honest, Crowd::Deaf, Crowd::Hoarders] {
-            let noticed = watch(crowd, CROWD, Duration::from_secs(5)).expect("nodes serve");
-            let Noticed { mut times, errors, login, turn } = noticed;
+            let Noticed { mut times, errors, login, turn } = watch(crowd, CROWD, Duration::from_secs(5));
             times.sort_unstable();
             let ms = |time: Duration| time.as_secs_f64() * 1e3;
             let at = |part: usize| ms(times[(times.len() - 1) * part / 100]);
@@ -48,6 +51,9 @@ fn fairness() {
 const CROWD: usize = 500;
 const HOARDERS: usize = 24;
 const USERS_OF_A_HOARDER: usize = 16;
+
+/// Longer than a node takes to say that it does not know.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Who else is there.
 #[derive(Clone, Copy, Debug)]
@@ -67,96 +73,65 @@ struct Noticed {
     turn: Duration,
 }
 
-struct Node {
-    addr: SocketAddr,
-    handle: Handle,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-impl Node {
-    fn start(mesh: &Mesh, name: &str) -> io::Result<Node> {
-        let server = Server::bind_in(&Config::ephemeral().node(name), mesh).map_err(io::Error::other)?;
-        let (addr, handle) = (server.tcp_addrs()[0], server.handle());
-        let thread = thread::spawn(move || smol::block_on(server.run()));
-        Ok(Node { addr, handle, thread })
-    }
-}
-
-fn watch(crowd: Crowd, size: usize, time: Duration) -> io::Result<Noticed> {
+fn watch(crowd: Crowd, size: usize, time: Duration) -> Noticed {
     let mesh = Mesh::default();
-    let [a, b] = [Node::start(&mesh, "a")?, Node::start(&mesh, "b")?];
+    let [a, b] = nodes(&mesh, &[]);
     let goes_on = Arc::new(AtomicBool::new(true));
-    let mut alice = Talker::login(a.addr, "LOGIN alice")?;
-    let _bob = Talker::login(b.addr, "LOGIN bob")?;
-    let crowding = crowd.start([a.addr, b.addr], size, goes_on.clone())?;
+    let (mut alice, _bob) = (Peer::login(a.tcp, "alice"), Peer::login(b.tcp, "bob"));
+    alice.patient(PATIENCE);
+    let crowding = crowd.start([a.tcp, b.tcp], size, goes_on.clone());
     let (mut noticed, start) =
         (Noticed { times: vec![], errors: 0, login: Duration::ZERO, turn: Duration::ZERO }, Instant::now());
     let mut login_at = start;
     while start.elapsed() < time {
         let sent = Instant::now();
-        let reply = alice.ask("SEND bob hello")?;
+        alice.say("SEND bob hello");
+        let reply = alice.hear();
         noticed.times.push(sent.elapsed());
         noticed.errors += usize::from(!reply.starts_with("OK "));
         if Instant::now() >= login_at {
             let asked = Instant::now();
-            Talker::login(a.addr, "LOGIN carol")?.ask("QUIT")?;
+            Peer::login(a.tcp, "carol").quits();
             noticed.login = noticed.login.max(asked.elapsed());
             login_at = Instant::now() + Duration::from_millis(100);
         }
     }
     goes_on.store(false, Ordering::Relaxed);
-    crowding.join().expect("a crowd does not panic")?;
-    for node in [a, b] {
-        noticed.turn = noticed.turn.max(Duration::from_micros(node.handle.metrics().turn_us_max));
-        node.handle.drain();
-        node.thread.join().expect("a node does not panic")?;
-    }
-    Ok(noticed)
+    crowding.join().expect("a crowd does not panic");
+    let turn_us = [a, b].iter().map(|node| node.metrics().turn_us_max).max();
+    Noticed { turn: Duration::from_micros(turn_us.unwrap_or_default()), ..noticed }
 }
 
 impl Crowd {
     /// Comes, and stays until it is told to go.
-    fn start(
-        self,
-        [a, b]: [SocketAddr; 2],
-        size: usize,
-        goes_on: Arc<AtomicBool>,
-    ) -> io::Result<JoinHandle<io::Result<()>>> {
+    fn start(self, [a, b]: [SocketAddr; 2], size: usize, goes_on: Arc<AtomicBool>) -> JoinHandle<()> {
         let count = if matches!(self, Crowd::Hoarders) { HOARDERS } else { size };
-        let mut deaf = vec![];
-        if matches!(self, Crowd::Hoarders) {
-            for user in 0..HOARDERS * USERS_OF_A_HOARDER {
-                deaf.push(Talker::login(b, &format!("LOGIN deaf{user} ack"))?);
-            }
-        }
-        let mut streams = (0..count).map(|n| self.join(a, n)).collect::<io::Result<Vec<TcpStream>>>()?;
+        let users = if matches!(self, Crowd::Hoarders) { HOARDERS * USERS_OF_A_HOARDER } else { 0 };
+        let deaf: Vec<Peer> = (0..users).map(|user| Peer::login_acking(b, &format!("deaf{user}"))).collect();
+        let mut streams: Vec<TcpStream> = (0..count).map(|n| self.join(a, n)).collect();
         let lines: Vec<Vec<u8>> = (0..count).map(|n| self.lines(n)).collect();
-        Ok(thread::spawn(move || {
+        thread::spawn(move || {
             let (mut at, _deaf) = (vec![0; count], deaf);
             while goes_on.load(Ordering::Relaxed) {
                 for n in 0..count {
-                    let is_over = match self.act(&mut streams[n], &lines[n], &mut at[n]) {
-                        Ok(()) => false,
-                        Err(error) => error.kind() != ErrorKind::WouldBlock,
-                    };
+                    let done = self.act(&mut streams[n], &lines[n], &mut at[n]);
+                    let is_over = done.is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
                     // To come back takes a while, too.
                     if is_over && goes_on.load(Ordering::Relaxed) {
-                        (streams[n], at[n]) = (self.join(a, n)?, 0);
+                        (streams[n], at[n]) = (self.join(a, n), 0);
                     }
                 }
             }
-            Ok(())
-        }))
+        })
     }
 
-    fn join(self, node: SocketAddr, n: usize) -> io::Result<TcpStream> {
-        let talker = Talker::login(node, &format!("LOGIN crowd{n}"))?;
-        let mut stream = talker.into_stream();
-        stream.set_nonblocking(true)?;
+    fn join(self, node: SocketAddr, n: usize) -> TcpStream {
+        let mut stream = Peer::login(node, &format!("crowd{n}")).writer();
+        stream.set_nonblocking(true).expect("it is a socket");
         if matches!(self, Crowd::Honest) {
             let _ = stream.write(b"PING\n");
         }
-        Ok(stream)
+        stream
     }
 
     /// What one of them says, again and again.
@@ -184,38 +159,5 @@ impl Crowd {
         }
         *at = (*at + stream.write(&lines[*at..])?) % lines.len();
         Ok(())
-    }
-}
-
-/// One who waits for each reply.
-struct Talker {
-    reader: BufReader<TcpStream>,
-}
-
-impl Talker {
-    fn login(node: SocketAddr, line: &str) -> io::Result<Talker> {
-        let stream = TcpStream::connect(node)?;
-        stream.set_nodelay(true)?;
-        let mut talker = Talker { reader: BufReader::new(stream) };
-        talker.hear()?;
-        let reply = talker.ask(line)?;
-        if reply.starts_with("OK ") { Ok(talker) } else { Err(io::Error::other(format!("{line}: {reply}"))) }
-    }
-
-    fn ask(&mut self, line: &str) -> io::Result<String> {
-        self.reader.get_mut().write_all(format!("{line}\n").as_bytes())?;
-        self.hear()
-    }
-
-    fn hear(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        match self.reader.read_line(&mut line)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            _ => Ok(line),
-        }
-    }
-
-    fn into_stream(self) -> TcpStream {
-        self.reader.into_inner()
     }
 }
