@@ -276,7 +276,8 @@ async fn run_tasks(executor: &LocalExecutor<'static>, serving: &Task<()>, driver
             looked = now;
         } else if now.duration_since(looked) >= LOOK_TIME {
             yield_now().await;
-            (looked, last) = (Instant::now(), Instant::now());
+            last = Instant::now();
+            looked = last;
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::cluster::command::{RedisCommand, RedisReply};
 use crate::cluster::event::unavailable;
 use crate::cluster::lease::Nodes;
 use crate::cluster::presence::asks::Asks;
-use crate::cluster::sessions::{Losses, Sessions};
+use crate::cluster::sessions::Sessions;
 use crate::node::seam::{Answer, Ask, News, Stored, Unavailable, What};
 use crate::node::slab::Ticket;
 use crate::proto::name::{NodeId, SessionId, UserName};
@@ -125,6 +125,21 @@ pub struct Presence {
     has_too_many: bool,
     is_stopping: bool,
     told: Vec<Told>,
+}
+
+/// What Redis may have lost, as far as it is known.
+#[derive(Default)]
+struct Losses {
+    /// When Redis's clock was seen last, and what it said, in us.
+    clock: Option<(Instant, i64)>,
+    /// Users who are here, and whose entries in Redis are not.
+    missing: Vec<UserName>,
+    /// Users in whose places there is what is none of ours.
+    misfits: BTreeSet<UserName>,
+    /// Mailboxes of which it was said that they are none of ours.
+    told: BTreeSet<String>,
+    /// When all were written again last, for that.
+    since: Option<Instant>,
 }
 
 /// What was asked of Redis.

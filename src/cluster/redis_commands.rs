@@ -88,7 +88,8 @@ return {v, in_doubt, redis.call('ZRANGE', nodes, 0, -1), now, misfit}
 
 /// Writes a session, and begins the time to live of its user's key anew: in one command, so that
 /// no node can die between the two. ARGV: its field, when it logged in or nothing for now, its mark, the time to
-/// live in ms. Returns 1 when it was not there, and 2 when something was that is none of ours, which it replaces. Now is later than whatever is there, though the clock was set back.
+/// live in ms. Returns 0 when it was there and 1 when it was not, or 2 when something was that is none of ours, which
+/// it replaces. Now is later than whatever is there, though the clock was set back.
 const WRITE: &str = r"
 local since, misfit = ARGV[2], 0
 local own = redis.pcall('HGET', KEYS[1], ARGV[1])

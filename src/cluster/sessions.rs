@@ -5,7 +5,7 @@
 //! Of two sessions of a user the later login beats the earlier, wherever that matters; the
 //! time of a login is by Redis's clock.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::proto::name::{SessionId, UserName};
@@ -41,21 +41,6 @@ pub struct Sessions {
     order: VecDeque<SessionId>,
     /// When the next ones are.
     pub due: Option<Instant>,
-}
-
-/// What Redis may have lost, as far as it is known.
-#[derive(Default)]
-pub struct Losses {
-    /// When Redis's clock was seen last, and what it said, in us.
-    pub clock: Option<(Instant, i64)>,
-    /// Users who are here, and whose entries in Redis are not.
-    pub missing: Vec<UserName>,
-    /// Users in whose places there is what is none of ours.
-    pub misfits: BTreeSet<UserName>,
-    /// Mailboxes of which it was said that they are none of ours.
-    pub told: BTreeSet<String>,
-    /// When all were written again last, for that.
-    pub since: Option<Instant>,
 }
 
 impl Sessions {

@@ -41,6 +41,21 @@ impl Setting {
         self.needs.filter(|feature| !feature.is_built)
     }
 
+    /// A line of a settings file, with the value as it is written there.
+    pub(super) fn line(&self, value: &str) -> String {
+        let quoted = |text: &str| format!("\"{text}\"");
+        let value = match self.name {
+            "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
+            "open" => value.to_owned(),
+            // A name of digits alone is no number: 007 would not even be TOML.
+            "node" => quoted(value),
+            _ if value.bytes().all(|b| b.is_ascii_digit()) => value.to_owned(),
+            // Every value is plain ASCII without quotes: `set` takes no other.
+            _ => quoted(value),
+        };
+        format!("{} = {value}", self.name.replace('-', "_"))
+    }
+
     pub(super) fn find(name: &str) -> Option<&'static Setting> {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
@@ -258,21 +273,6 @@ impl Config {
         Err(ConfigError(format!("--{name}{shown} is not allowed: {why}")))
     }
 
-    /// A line of a settings file, with the value as it is written there.
-    pub(super) fn line(setting: &Setting, value: &str) -> String {
-        let quoted = |text: &str| format!("\"{text}\"");
-        let value = match setting.name {
-            "listen" => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
-            "open" => value.to_owned(),
-            // A name of digits alone is no number: 007 would not even be TOML.
-            "node" => quoted(value),
-            _ if value.bytes().all(|b| b.is_ascii_digit()) => value.to_owned(),
-            // Every value is plain ASCII without quotes: `set` takes no other.
-            _ => quoted(value),
-        };
-        format!("{} = {value}", setting.name.replace('-', "_"))
-    }
-
     /// The value of a setting as text: what [`Config::set`] would take.
     ///
     /// # Panics
@@ -323,7 +323,7 @@ impl Config {
     pub fn print(&self) -> String {
         let mut out = String::new();
         for setting in SETTINGS {
-            let line = Config::line(setting, &self.value(setting.name));
+            let line = setting.line(&self.value(setting.name));
             out.push_str(&format!("# {}\n{line}\n", setting.about));
         }
         out

@@ -120,7 +120,7 @@ fn written(setting: &Setting, key: &str, value: &str) -> String {
         (_, "") => "pi",
         (_, default) => default,
     };
-    format!("{key} takes {}; in this file it is written {}", setting.allowed, Config::line(setting, value))
+    format!("{key} takes {}; in this file it is written {}", setting.allowed, setting.line(value))
 }
 
 fn text_of(value: &DeValue<'_>) -> Option<String> {

@@ -50,12 +50,9 @@ impl Node {
         let woken = self.lanes.release(lane, kept);
         self.go_on(woken);
         let Some(Pending::Sent(sent)) = self.in_flight.remove(kept.ticket) else { return None };
-        if let Some(sender) = self.connections.get_mut(sent.sender) {
-            sender.lane_bytes -= kept.bytes() as u32;
-            if std::mem::take(&mut sender.waits_for_own) {
-                self.go_on(vec![sent.sender]);
-            }
-        }
+        let sender = self.connections.get_mut(sent.sender);
+        sender.into_iter().for_each(|sender| sender.lane_bytes -= kept.bytes() as u32);
+        self.relieve_own(sent.sender);
         Some(sent)
     }
 

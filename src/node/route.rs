@@ -14,7 +14,7 @@ use crate::node::slab::{ConnectionId, LaneId, PeerId};
 use crate::node::state::Node;
 use crate::node::unacknowledged::Kind;
 use crate::proto::name::{IdRef, Tag, UserName, UserRef};
-use crate::proto::reply::{ErrorCode, ServerLine};
+use crate::proto::reply::ErrorCode;
 use crate::proto::wire::{body, put_body};
 
 /// Questions of `WHO` that a node has open. One connection may have an eighth of what is free, and one in any case:
@@ -148,21 +148,15 @@ impl Node {
     /// A `WHO` has its answer.
     pub(super) fn end_question(&mut self, asker: ConnectionId) {
         self.questions -= 1;
-        if let Some(connection) = self.connections.get_mut(asker) {
-            connection.questions -= 1;
-            if std::mem::take(&mut connection.waits_for_own) {
-                self.go_on(vec![asker]);
-            }
-        }
+        self.connections.get_mut(asker).into_iter().for_each(|asker| asker.questions -= 1);
+        self.relieve_own(asker);
     }
 
     /// Presence can't tell now.
     pub(super) fn who_failed(&mut self, asker: ConnectionId, reply: &ReplyTo) {
         self.end_question(asker);
-        let code = ErrorCode::Unavailable;
         let text = "other nodes can't be reached now; whether the user is online is not known";
-        self.counters.error(code);
-        self.answer(asker, reply, |out| ServerLine::Err { code, text }.print(out));
+        self.fail_saying(asker, reply, ErrorCode::Unavailable, text);
     }
 
     /// A request finds no room: who acknowledges is told so; anybody else waits.

@@ -204,8 +204,13 @@ impl Node {
 
     /// Answers later that a request did not work.
     pub(super) fn fail(&mut self, to: ConnectionId, reply: &ReplyTo, code: ErrorCode) {
+        self.fail_saying(to, reply, code, code.text());
+    }
+
+    /// The same, with a text that fits the request.
+    pub(super) fn fail_saying(&mut self, to: ConnectionId, reply: &ReplyTo, code: ErrorCode, text: &str) {
         self.counters.error(code);
-        self.answer(to, reply, |out| ServerLine::Err { code, text: code.text() }.print(out));
+        self.answer(to, reply, |out| ServerLine::Err { code, text }.print(out));
     }
 
     /// Takes note that a request will be answered later.
@@ -248,6 +253,14 @@ impl Node {
             woken.extend(std::mem::take(&mut connection.waiting));
         }
         self.go_on(woken);
+    }
+
+    /// Something that a connection sent or asked has its answer: it has a larger share now.
+    pub(super) fn relieve_own(&mut self, of: ConnectionId) {
+        let connection = self.connections.get_mut(of);
+        if connection.is_some_and(|connection| std::mem::take(&mut connection.waits_for_own)) {
+            self.go_on(vec![of]);
+        }
     }
 
     /// These need not wait any more.

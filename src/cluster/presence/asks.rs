@@ -77,16 +77,13 @@ impl Asks {
     /// A round took so long to bring these: mailboxes are read as fast as the way to Redis allows beside all else. That
     /// Redis is far says nothing.
     pub fn have_read(&mut self, replies: &[RedisReply], took: Duration) {
-        let letters = replies.iter().filter_map(|reply| match reply {
+        let mut letters = replies.iter().filter_map(|reply| match reply {
             RedisReply::Letters(letters) => Some(letters),
             _ => None,
         });
-        let sizes: Vec<usize> =
-            letters.map(|letters| letters.iter().map(|one| one.body.len()).sum()).collect();
-        if sizes.is_empty() {
-            return;
-        }
-        let is_slow = took > READS_TIME && sizes.iter().sum::<usize>() > READ_BYTES_MAX;
+        let Some(first) = letters.next() else { return };
+        let bytes: usize = first.iter().chain(letters.flatten()).map(|letter| letter.body.len()).sum();
+        let is_slow = took > READS_TIME && bytes > READ_BYTES_MAX;
         let reads = if is_slow { self.reads_at_once / 2 } else { self.reads_at_once * 2 };
         self.reads_at_once = reads.clamp(1, READS_MAX);
     }

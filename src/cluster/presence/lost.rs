@@ -70,16 +70,8 @@ impl Presence {
     /// they are made anew. A mailbox may be somebody's, and stays.
     pub(super) fn note_misfits(&mut self, round: &Round) {
         for reply in &round.replies {
-            let RedisReply::Misfit { key } = reply else { continue };
-            if self.losses.told.len() < MISSING_MAX && self.losses.told.insert(key.clone()) {
-                let what = if key.starts_with("p:") {
-                    "it is replaced"
-                } else {
-                    "mail there is refused until it is gone"
-                };
-                self.told.push(Told::Warning(format!(
-                    "the key {key} in Redis holds what is none of ours: {what}"
-                )));
+            if let RedisReply::Misfit { key } = reply {
+                self.note_misfit(key);
             }
         }
         let of_users = round.replies.len().saturating_sub(round.users.len());
@@ -87,6 +79,16 @@ impl Presence {
             if matches!(reply, RedisReply::Misfit { .. }) && self.losses.misfits.len() < MISSING_MAX {
                 self.losses.misfits.insert(user.clone());
             }
+        }
+    }
+
+    /// What this key holds is none of ours: said once.
+    pub(super) fn note_misfit(&mut self, key: &str) {
+        if self.losses.told.len() < MISSING_MAX && self.losses.told.insert(key.to_owned()) {
+            let is_entry = key.starts_with("p:");
+            let what = if is_entry { "it is replaced" } else { "mail there is refused until it is gone" };
+            let why = format!("the key {key} in Redis holds what is none of ours: {what}");
+            self.told.push(Told::Warning(why));
         }
     }
 

@@ -197,9 +197,8 @@ impl Presence {
     /// Tells whether a command needs no other attempt: it was done, or it is refused for good.
     /// One such key must not keep this node from Redis, and whoever wrote it wants it so.
     fn is_settled(&mut self, reply: Option<RedisReply>) -> bool {
-        if let Some(RedisReply::Misfit { key }) = reply {
-            let round = Round { replies: vec![RedisReply::Misfit { key }], ..Round::default() };
-            self.note_misfits(&round);
+        if let Some(RedisReply::Misfit { key }) = &reply {
+            self.note_misfit(key);
             return true;
         }
         let Some(RedisReply::Refused { is_final, why }) = reply else { return reply.is_some() };
